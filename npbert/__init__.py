@@ -1,0 +1,57 @@
+"""DistilBERT inference in plain NumPy; start with npbert.load or npbert.pipeline.
+
+Names are resolved on first use, so that `import npbert` costs nothing and the command line can
+set up the process before NumPy loads.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from npbert.config import Config
+    from npbert.errors import (
+        CheckpointError,
+        ConfigError,
+        HubError,
+        InputError,
+        NpbertError,
+        NpbertWarning,
+    )
+    from npbert.loading import init, load
+    from npbert.model import Model, Output
+    from npbert.tasks import pipeline
+    from npbert.tokenizer import Tokenizer
+
+__version__: Final = "0.1.0"
+__all__ = [
+    "CheckpointError",
+    "Config",
+    "ConfigError",
+    "HubError",
+    "InputError",
+    "Model",
+    "NpbertError",
+    "NpbertWarning",
+    "Output",
+    "Tokenizer",
+    "init",
+    "load",
+    "pipeline",
+]
+
+_HOMES: Final = {
+    "Config": "config", "Model": "model", "Output": "model", "Tokenizer": "tokenizer",
+    "init": "loading", "load": "loading", "pipeline": "tasks",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'npbert' has no attribute {name!r}")
+    value = getattr(import_module(f"npbert.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

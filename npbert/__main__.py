@@ -1,0 +1,7 @@
+"""python -m npbert"""
+
+import sys
+
+from npbert.cli import main
+
+sys.exit(main())

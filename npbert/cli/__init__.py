@@ -1,0 +1,58 @@
+"""The command line: npbert TASK, npbert info.
+
+Results go to stdout, all else to stderr.  Exit status: 0 fine, 2 usage or unreadable input,
+3 the model cannot be loaded, 130 interrupted.
+"""
+
+import argparse
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from npbert import __version__
+from npbert.cli import info, tasks
+from npbert.cli.shared import FINE, INTERRUPTED, NO_MODEL, UNUSABLE, tell
+from npbert.errors import InputError, NpbertError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
+    warnings.showwarning = lambda message, *_: tell(str(message))
+    args = parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except InputError as error:
+        tell(str(error))
+        return UNUSABLE
+    except NpbertError as error:
+        tell(str(error))
+        return NO_MODEL
+    except UnicodeDecodeError as error:
+        tell(f"stdin is not UTF-8: {error}")
+        return UNUSABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough; nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    made = argparse.ArgumentParser(
+        prog="npbert",
+        description="DistilBERT inference in plain NumPy.",
+        epilog="exit status: 0 fine; 2 usage or unreadable input; 3 the model cannot be loaded; "
+        "130 interrupted",
+    )
+    made.add_argument("--version", action="version", version=f"npbert {__version__}")
+    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    tasks.add_parsers(commands)
+    info.add_parsers(commands)
+    return made

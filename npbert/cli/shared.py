@@ -1,0 +1,29 @@
+"""What the commands share: output that people and programs can read, and exit statuses."""
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any, Final
+
+FINE: Final = 0
+UNUSABLE: Final = 2  # usage, or input that cannot be read
+NO_MODEL: Final = 3
+INTERRUPTED: Final = 130
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on a line of its own, and let a reader at the other end see it."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def print_table(rows: Iterable[tuple[str, object]]) -> None:
+    """Print names and values in two columns."""
+    pairs = [(name, str(value)) for name, value in rows]
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        print(f"{name:{width}}  {value}")
+
+
+def tell(message: str) -> None:
+    """Print for the person at the terminal, beside the results."""
+    print(f"npbert: {message}", file=sys.stderr)

@@ -1,0 +1,237 @@
+"""Bytes on disk to arrays: safetensors, one file or shards, mapped into memory and not copied.
+
+The header is read here, not by the safetensors package, whose NumPy reader refuses bfloat16.
+No byte of a file is believed before it is checked: a broken or hostile file ends in a
+CheckpointError that names it.  Format: https://github.com/huggingface/safetensors#format
+"""
+
+import json
+import math
+import mmap
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npbert.errors import CheckpointError, listed
+from npbert.textbook import Array
+
+JSON_LIMIT: Final = (
+    4 << 20
+)  # bytes of JSON; a DistilBERT has about 12,000, parsing takes 20 times as many
+BYTES: Final = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in a file: its dtype and shape are known, its bytes not yet read."""
+
+    dtype: str  # as safetensors spells it
+    shape: tuple[int, ...]
+    path: Path
+    content: memoryview
+
+    def array(self, dtype: type[np.floating]) -> Array:
+        """Return it as an array: a view of the mapped file if it is stored so, else a widened copy.
+
+        bfloat16 is the upper half of float32, so that widening it is exact, as it is for float16.
+        """
+        stored: NDArray[Any] = np.frombuffer(self.content, FLOATS[self.dtype]).reshape(self.shape)
+        if self.dtype == "BF16":
+            stored = (stored.astype("<u4") << 16).view("<f4")
+        if not stored.flags.aligned:  # a header of odd length; BLAS would copy at every call
+            stored = stored.copy()
+        return stored.astype(dtype, copy=False)
+
+
+def read_checkpoint(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of model.safetensors, or of the shards that its index names."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        return read_safetensors(single)
+    if index.exists():
+        return read_shards(index)
+    there = sorted(p.name for p in folder.iterdir())
+    old = "pytorch_model.bin" in there or "pytorch_model.bin.index.json" in there
+    hint = (
+        "; pytorch_model.bin is a pickle, which can run code: save it as safetensors" if old else ""
+    )
+    raise CheckpointError(
+        f"{folder}: has no model.safetensors nor model.safetensors.index.json; "
+        f"it holds {listed(there) or 'nothing'}{hint}"
+    )
+
+
+def read_shards(index: Path) -> dict[str, Tensor]:
+    """Read the files that an index names; they must lie beside it and hold what it says."""
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(
+            f"{index}: weight_map is missing or empty, expected tensor names to files"
+        )
+    for name in weight_map.values():
+        plain = isinstance(name, str) and name.isprintable() and len(name) < 256
+        if not plain or name in ("", "..") or Path(name).name != name or "\\" in name:
+            raise CheckpointError(
+                f"{index}: weight_map names {str(name)[:80]!r}, expected a file beside the index"
+            )
+    shards = {name: read_safetensors(index.parent / name) for name in set(weight_map.values())}
+    absent = [f"{t} in {name}" for t, name in weight_map.items() if t not in shards[name]]
+    if absent:
+        raise CheckpointError(f"{index}: names tensors that are not there: {listed(absent)}")
+    unnamed = [t for name, shard in shards.items() for t in shard if weight_map.get(t) != name]
+    if unnamed:
+        raise CheckpointError(
+            f"{index}: its files hold tensors that it does not name: {listed(unnamed)}"
+        )
+    return {t: shards[name][t] for t, name in weight_map.items()}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Map a safetensors file and check its header.  Raises CheckpointError with all faults."""
+    with opened(path) as file:
+        try:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except ValueError:
+            raise CheckpointError(f"{path}: is empty") from None
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > len(content) - 8:
+        raise CheckpointError(
+            f"{path}: has {len(content)} bytes, but its header alone should have {length}; "
+            "it is cut short, or no safetensors file"
+        )
+    if length > JSON_LIMIT:
+        raise CheckpointError(
+            f"{path}: has a header of {length} bytes, expected at most {JSON_LIMIT}"
+        )
+    header = parse_json_object(bytes(content[8 : 8 + length]), f"{path}: header")
+    header.pop("__metadata__", None)
+    data = content[8 + length :]
+    faults = [
+        f"{name}: {fault}" for name, entry in header.items() if (fault := misfit(entry, len(data)))
+    ]
+    if not faults:
+        faults = gaps(header, len(data))
+    if faults:
+        raise CheckpointError(f"{path}: {listed(faults)}")
+    return {
+        name: Tensor(
+            entry["dtype"], tuple(entry["shape"]), path, data[slice(*entry["data_offsets"])]
+        )
+        for name, entry in header.items()
+    }
+
+
+def misfit(entry: Any, size: int) -> str | None:
+    """Return what is wrong with one entry of a header before `size` bytes of data, or None."""
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
+        return "expected dtype, shape and data_offsets"
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BYTES:
+        return f"has the dtype {str(dtype)[:80]!r}, expected one of {', '.join(BYTES)}"
+    if not counts(shape) or len(shape) > 8:
+        return f"has the shape {str(shape)[:80]}, expected at most 8 whole numbers"
+    if not counts(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= size:
+        return f"has the data_offsets {str(offsets)[:80]}, expected two from 0 to {size}, the end"
+    need = math.prod(shape) * BYTES[dtype]
+    if offsets[1] - offsets[0] != need:
+        return f"has {offsets[1] - offsets[0]} bytes, expected {need} for {shape} in {dtype}"
+    return None
+
+
+def counts(value: Any) -> bool:
+    """Tell whether a JSON value is a list of whole numbers from 0."""
+    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+
+
+def gaps(header: Mapping[str, Any], size: int) -> list[str]:
+    """Return where tensors overlap or leave bytes over; the format allows neither."""
+    faults, end = [], 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = entry["data_offsets"]
+        if start != end:
+            what = "overlaps the tensor before it" if start < end else "leaves a gap before it"
+            faults.append(f"{name}: starts at byte {start} of the data, expected {end}: it {what}")
+        end = stop
+    if end != size and not faults:
+        faults = [
+            f"{size - end} bytes follow the last tensor; the file is no safetensors file or damaged"
+        ]
+    return faults
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read its bytes; a pipe or a device, which could block, is refused."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: is no file")
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a whole file that has no reason to be larger than `limit` bytes."""
+    with opened(path) as file:
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise CheckpointError(f"{path}: has over {limit} bytes, far more than such a file needs")
+    return raw
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a small JSON file that must hold an object.  Raises CheckpointError naming the file."""
+    return parse_json_object(read_bytes(path, JSON_LIMIT), str(path))
+
+
+def parse_json_object(raw: bytes, where: str) -> dict[str, Any]:
+    """Parse bytes that must be a JSON object, at no level with the same name twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
+            raise ValueError(f"it says {listed(map(repr, twice))} twice")
+        return found
+
+    try:
+        data = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=once)
+    except RecursionError:
+        raise CheckpointError(f"{where}: is nested too deeply to be read") from None
+    except ValueError as error:
+        raise CheckpointError(f"{where}: is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{where}: holds a {type(data).__name__}, expected a JSON object")
+    return data
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to, which takes the place of `path` when all went well.
+
+    A file that is still mapped keeps its old contents for those who read it.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON object as transformers does: two spaces, names in order."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", "utf-8")

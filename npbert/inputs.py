@@ -1,0 +1,155 @@
+"""What may be passed to a model, checked before anything is computed: NumPy never guesses."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npbert.config import Config
+from npbert.errors import InputError, NpbertWarning
+from npbert.textbook import Array
+
+AXES: Final = {2: "(batch, length)", 3: "(batch, choices, length)"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Checked inputs of a dense call; choices, if any, stand one below the other."""
+
+    ids: NDArray[np.integer]  # (batch, length)
+    positions: NDArray[np.integer]  # (batch, length)
+    keep: NDArray[np.bool]  # (batch, length): which tokens are heard
+    choices: int | None  # how many neighbouring rows are choices of one question
+
+
+def dense(
+    config: Config, architecture: str, input_ids: ArrayLike, attention_mask: ArrayLike | None,
+    position_ids: ArrayLike | None,
+) -> Inputs:  # fmt: skip
+    """Check the arrays of a dense call.  Raises InputError naming the argument."""
+    rank = 3 if architecture == "for_multiple_choice" else 2
+    ids = integers("input_ids", input_ids)
+    if ids.ndim != rank:
+        raise InputError(f"input_ids has shape {ids.shape}, expected {AXES[rank]}")
+    shape, length = ids.shape, ids.shape[-1]
+    if length == 0 or (rank == 3 and shape[1] == 0):
+        raise InputError(f"input_ids has shape {shape}: there is no token in it")
+    if position_ids is None:
+        if length > config.max_positions:
+            raise InputError(
+                f"input_ids has length {length}, but the model has {config.max_positions} "
+                "positions; shorten the texts, or split them"
+            )
+        positions: NDArray[np.integer] = np.broadcast_to(np.arange(length), shape)
+    else:
+        positions = integers("position_ids", position_ids)
+        same_shape("position_ids", positions, shape)
+        in_range("position_ids", positions, config.max_positions, "max_positions")
+    in_range("input_ids", ids, config.vocab_size, "vocab_size")
+    keep = np.ones(shape, bool)
+    if attention_mask is not None:
+        mask = numbers("attention_mask", attention_mask)
+        same_shape("attention_mask", mask, shape)
+        if not np.isin(mask, (0, 1)).all():
+            warnings.warn(
+                "attention_mask has values besides 0 and 1; whatever is not 0 counts as 1",
+                NpbertWarning,
+                stacklevel=4,
+            )
+        keep = mask != 0
+    flat = (-1, length)
+    choices = shape[1] if rank == 3 else None
+    return Inputs(ids.reshape(flat), positions.reshape(flat), keep.reshape(flat), choices)
+
+
+def head_masks(
+    config: Config, attention_head_mask: ArrayLike | None, dtype: np.dtype[np.floating]
+) -> list[Array]:
+    """Return for each block (H, 1, 1), for the heads it still has; all ones where none is given."""
+    shape = (config.num_blocks, config.num_attention_heads)
+    ones = np.ones(shape)
+    mask = (
+        ones if attention_head_mask is None else numbers("attention_head_mask", attention_head_mask)
+    )
+    if mask.shape != shape:
+        raise InputError(
+            f"attention_head_mask has shape {mask.shape}, "
+            f"expected (num_blocks, num_attention_heads) = {shape}"
+        )
+    return [
+        mask[i, config.heads(i)].astype(dtype).reshape(-1, 1, 1) for i in range(config.num_blocks)
+    ]
+
+
+def token_lists(config: Config, sequences: Sequence[ArrayLike]) -> list[NDArray[np.integer]]:
+    """Check the token lists of a packed call.  Raises InputError naming the list."""
+    checked = []
+    for i, sequence in enumerate(sequences):
+        name = f"sequence {i}"
+        ids = integers(name, sequence)
+        if ids.ndim != 1 or not ids.size:
+            raise InputError(f"{name} has shape {ids.shape}, expected a list of at least one id")
+        if len(ids) > config.max_positions:
+            raise InputError(
+                f"{name} has length {len(ids)}, but the model has {config.max_positions} positions"
+            )
+        in_range(name, ids, config.vocab_size, "vocab_size")
+        checked.append(ids)
+    return checked
+
+
+def wanted_rows(
+    rows: Sequence[ArrayLike], sequences: Sequence[NDArray[np.integer]]
+) -> list[NDArray[np.integer]]:
+    """Check which positions of each sequence are wanted.  Raises InputError naming the list."""
+    if len(rows) != len(sequences):
+        raise InputError(f"rows has {len(rows)} lists for {len(sequences)} sequences")
+    checked = []
+    for i, (row, ids) in enumerate(zip(rows, sequences, strict=True)):
+        wanted = np.asarray(row) if np.size(row) else np.empty(0, np.intp)
+        wanted = integers(f"rows of sequence {i}", wanted)
+        if wanted.ndim != 1:
+            raise InputError(f"rows of sequence {i} has shape {wanted.shape}, expected a list")
+        in_range(f"rows of sequence {i}", wanted, len(ids), "its length")
+        checked.append(wanted)
+    return checked
+
+
+def integers(name: str, value: Any) -> NDArray[np.integer]:
+    """Return a value as an array of whole numbers, or say what it is instead."""
+    array = numbers(name, value)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"{name} has dtype {array.dtype}, expected whole numbers")
+    return array
+
+
+def numbers(name: str, value: Any) -> NDArray[Any]:
+    """Return a value as an array of finite real numbers, or say what it is instead."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{name} is no array: {error}; are its rows of one length?") from None
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} has dtype {array.dtype}, expected numbers")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} has values that are not finite")
+    return array
+
+
+def same_shape(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Refuse an array that is not shaped as input_ids are."""
+    if array.shape != shape:
+        raise InputError(f"{name} has shape {array.shape}, but input_ids has {shape}")
+
+
+def in_range(name: str, array: NDArray[np.integer], size: int, limit: str) -> None:
+    """Refuse indices below 0, which NumPy would count from the end, and beyond a size."""
+    wrong = np.argwhere((array < 0) | (array >= size))
+    if len(wrong):
+        where = tuple(int(i) for i in wrong[0])
+        raise InputError(
+            f"{name} has {array[where]} at {where}, expected 0 to {size - 1} ({limit} is {size})"
+        )

@@ -1,0 +1,117 @@
+"""From a folder, or from nothing, to a model: npbert.load and npbert.init."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from npbert.checkpoint import load_parameters
+from npbert.config import ARCHITECTURES, Config
+from npbert.errors import CheckpointError, ConfigError, InputError, NpbertWarning, nearest
+from npbert.files import read_checkpoint, read_json_object
+from npbert.model import Model
+from npbert.tokenizer import Tokenizer
+from npbert.weights import initial
+
+DTYPES: Final[Mapping[str, type[np.floating]]] = {"float32": np.float32, "float64": np.float64}
+
+
+def load(
+    source: str | os.PathLike[str],
+    architecture: str | None = None,
+    *,
+    dtype: DTypeLike = "float32",
+    config: Mapping[str, Any] | None = None,
+    strict: bool = True,
+) -> Model:
+    """Load a model from a folder as transformers writes it.
+
+    Parameters
+    ----------
+    source : path
+        A folder with config.json, model.safetensors or its shards, and the tokenizer's files.
+    architecture : str, optional
+        One of ARCHITECTURES or its transformers class; default: what config.json says.
+    dtype : "float32" or "float64"
+        What to compute in.  Weights stored so are mapped, not copied; others are converted.
+    config : mapping, optional
+        Fields to override, by any of their names.
+    strict : bool
+        False draws a missing head at random and ignores unknown tensors; both are reported.
+
+    Raises
+    ------
+    ConfigError, CheckpointError
+        With everything that is wrong with the files.
+    """
+    kind = dtype_of(dtype)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: {'is a file' if folder.exists() else 'no such folder'}, "
+            "expected a folder with config.json and model.safetensors"
+        )
+    path = folder / "config.json"
+    try:
+        settings = Config.from_dict(read_json_object(path))
+        settings = settings.override(config) if config else settings
+        name = architecture_of(architecture, settings)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    tensors = read_checkpoint(folder)
+    try:
+        parameters, report = load_parameters(tensors, settings, name, kind, strict=strict)
+    except CheckpointError as error:
+        files = sorted({tensor.path for tensor in tensors.values()})
+        raise CheckpointError(f"{files[0] if len(files) == 1 else folder}: {error}") from None
+    if report.initialised:
+        warnings.warn(
+            f"{folder}: drawn at random, because the checkpoint does not have them: "
+            f"{', '.join(report.initialised)}; train them before you trust an answer",
+            NpbertWarning,
+            stacklevel=2,
+        )
+    tokenizer = Tokenizer.from_folder(folder, settings.max_positions)
+    return Model(settings, name, parameters, tokenizer=tokenizer, load_report=report)
+
+
+def init(
+    config: Config, architecture: str, *, seed: int = 0, dtype: DTypeLike = "float32"
+) -> Model:
+    """Make an untrained model.
+
+    Matrices are normal(0, initializer_scale), biases 0, norms 1 and 0; drawn in float64 in the
+    order of the forward pass, so that a seed gives the same model in either dtype.
+    """
+    kind, name = dtype_of(dtype), architecture_of(architecture, config)
+    return Model(config, name, initial(config, name, kind, seed))
+
+
+def dtype_of(dtype: DTypeLike) -> type[np.floating]:
+    """Return the type to compute in.  Raises InputError for any but float32 and float64."""
+    try:
+        return DTYPES[np.dtype(dtype).name]
+    except (KeyError, TypeError):
+        raise InputError(f"dtype is {dtype!r}, expected 'float32' or 'float64'") from None
+
+
+def architecture_of(asked: str | None, config: Config) -> str:
+    """Return the architecture asked for, or else the one that config.json names."""
+    if asked is None:
+        named = config.other.get("architectures")
+        if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
+            raise ConfigError(
+                f"architectures is {str(named)[:80]}, expected a list of one name; pass "
+                f"architecture=, one of {', '.join(ARCHITECTURES)}"
+            )
+        asked = named[0]
+    for ours, theirs in ARCHITECTURES.items():
+        if asked in (ours, theirs):
+            return ours
+    known = [*ARCHITECTURES, *ARCHITECTURES.values()]
+    hint = nearest(asked, known) or f"; npbert knows {', '.join(known)}"
+    raise ConfigError(f"unknown architecture {asked[:80]!r}{hint}")

@@ -1,0 +1,262 @@
+"""A model: its configuration, weights and tokenizer, and the two ways in, dense and packed."""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from safetensors.numpy import save_file
+
+from npbert import inputs, packing, textbook
+from npbert.checkpoint import PROJECTOR, LoadReport
+from npbert.config import ARCHITECTURES, Config
+from npbert.encoder import Ids, Operations, Pack, encode
+from npbert.errors import CheckpointError, InputError, NpbertWarning
+from npbert.files import replacing, write_json
+from npbert.heads import HEADS
+from npbert.packing import Outcome
+from npbert.taps import PER_SEQUENCE, Border, Dropout, Keeper, chain
+from npbert.textbook import Array, Tap, untapped
+from npbert.tokenizer import SETTINGS, Tokenizer
+from npbert.weights import WORDS, Parameters, assemble
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a dense call returns: rows, (batch, length, features); what was not computed is None."""
+
+    logits: Array | None = None
+    start_logits: Array | None = None  # (batch, length)
+    end_logits: Array | None = None
+    hidden_state: Array | None = None
+    pooled_state: Array | None = None  # (batch, D)
+    hidden_states: tuple[Array, ...] | None = None  # embeddings, then after every block
+    attentions: tuple[Array, ...] | None = None  # (batch, heads, query, key), a block each
+
+
+class Model:
+    """A DistilBERT of one architecture; made by npbert.load or npbert.init."""
+
+    def __init__(
+        self,
+        config: Config,
+        architecture: str,
+        parameters: Parameters,
+        *,
+        tokenizer: Tokenizer | None = None,
+        load_report: LoadReport | None = None,
+    ) -> None:
+        self.config = config
+        self.architecture = architecture
+        self.parameters = parameters
+        self.tokenizer = tokenizer
+        self.load_report = load_report
+        self.dtype = parameters[WORDS].dtype
+        self.ops: Operations = textbook
+        self.encoder, self.head = assemble(parameters, config)
+        if config.use_cross_attention:
+            warnings.warn(
+                "use_cross_attention is true; DistilBERT has no cross-attention, and ignores it",
+                NpbertWarning,
+                stacklevel=3,
+            )
+
+    def __call__(
+        self,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        position_ids: ArrayLike | None = None,
+        attention_head_mask: ArrayLike | None = None,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        dropout: np.random.Generator | None = None,
+    ) -> Output:
+        """Compute every position of a batch, padding too, as the reference systems do.
+
+        Parameters
+        ----------
+        input_ids : (batch, length) array_like of int
+            For multiple choice, here and below, (batch, choices, length).
+        attention_mask : (batch, length) array_like, optional
+            Tokens where it is 0 are heard by no other token.
+        position_ids : (batch, length) array_like of int, optional
+            Default: 0, 1, 2, ...
+        attention_head_mask : (num_blocks, num_attention_heads) array_like, optional
+            Factors for the attention weights of every head; columns are original head numbers.
+        output_hidden_states, output_attentions : bool
+            Whether to return what lies between.
+        dropout : numpy.random.Generator, optional
+            Draws dropout at the config's rates, in the order that taps.Dropout describes.
+
+        Raises
+        ------
+        InputError
+            Names the argument, what came, and what was expected.
+        """
+        given = inputs.dense(
+            self.config, self.architecture, input_ids, attention_mask, position_ids
+        )
+        batch, length = given.ids.shape
+        border = Border(self.architecture, batch, length, given.choices)
+        kept = Keeper(border, wanted(hidden=output_hidden_states, attentions=output_attentions))
+        taps: list[Tap] = []
+        if dropout is not None:
+            taps.append(Dropout(dropout, self.config, self.architecture))
+        if output_hidden_states or output_attentions:
+            taps.append(kept)
+        columns = self.forward(given, attention_head_mask, chain(taps) if taps else untapped)
+        rows = {name: border.rows(name, x) for name, x in columns.items()}
+        between = list(kept.rows().items())
+        hidden = tuple(x for name, x in between if not name.endswith("weights"))
+        weights = tuple(x for name, x in between if name.endswith("weights"))
+        return Output(
+            **finite(rows),
+            hidden_states=hidden if output_hidden_states else None,
+            attentions=weights if output_attentions else None,
+        )
+
+    def forward(
+        self, given: inputs.Inputs, attention_head_mask: ArrayLike | None, tap: Tap
+    ) -> Outcome:
+        """Run checked inputs, every position of them; columns out, every step offered to a tap."""
+        batch, length = given.ids.shape
+        pack = Pack(
+            ids=given.ids.ravel(),
+            position_ids=given.positions.ravel(),
+            spans=packing.spans([length] * batch),
+            keep=list(given.keep[..., None].astype(self.dtype)),
+        )
+        return self.run(pack, attention_head_mask, tap, np.arange(batch) * length)
+
+    def packed(
+        self,
+        sequences: Sequence[Any],
+        *,
+        rows: Sequence[ArrayLike] | None = None,
+        batch_invariant: bool = False,
+    ) -> Any:
+        """Compute token lists of any lengths without padding, and only what the head reads.
+
+        Parameters
+        ----------
+        sequences : list of (length,) array_like of int
+            For multiple choice a list of groups of such lists, of equally many choices.
+        rows : list of lists of int, optional
+            Which positions of each sequence are wanted, where the head judges tokens.
+        batch_invariant : bool
+            Compute every sequence alone, so that its last bits do not depend on the others.
+
+        Returns
+        -------
+        (n, classes) array for sequence classification, (n, choices) for multiple choice; otherwise
+        a list with an array for every sequence: (length, classes), (length, 2) of start and end
+        logits for question answering, (length, D) for base.  Raises InputError.
+        """
+        choices = 1
+        if self.architecture == "for_multiple_choice":
+            choices = one_size(sequences)
+            sequences = [choice for group in sequences for choice in group]
+        ids = inputs.token_lists(self.config, sequences)
+        reads: list[Ids] | None = None
+        if self.architecture in PER_SEQUENCE:
+            if rows is not None:
+                raise InputError(f"rows was given, but {self.architecture} reads first tokens only")
+            reads = [np.zeros(1, np.intp)] * len(ids)
+        elif rows is not None:
+            reads = inputs.wanted_rows(rows, ids)
+
+        results: list[Array] = []
+        for outcome, spans in packing.run(
+            self.run, ids, reads, self.dtype.type, batch_invariant=batch_invariant
+        ):
+            # The outputs of a token: its logits, start and end logits, or hidden state.
+            tokens = [x for name, x in outcome.items() if name != "pooled_state"]
+            block = finite({"the result": np.concatenate(tokens).T})["the result"]
+            results += [block[s] for s in spans]
+        if self.architecture not in PER_SEQUENCE:
+            return results
+        classes = len(self.head["classifier"].weight) * choices
+        return np.array(results, self.dtype).reshape(-1, classes)
+
+    def run(
+        self,
+        pack: Pack,
+        attention_head_mask: ArrayLike | None = None,
+        tap: Tap = untapped,
+        first: Ids | None = None,
+    ) -> Outcome:
+        """Run a pack through encoder and head; `first` are the columns where sequences begin."""
+        masks = inputs.head_masks(self.config, attention_head_mask, self.dtype)
+        if first is None:
+            reads = pack.spans if pack.wanted is None else pack.wanted_spans
+            first = np.array([s.start for s in reads])
+        with np.errstate(over="ignore", invalid="ignore"):  # finite() tells of both
+            x = encode(self.encoder, pack, masks, self.ops, tap)
+            head = HEADS[self.architecture]
+            return head(self.head, self.config.activation, x, first, self.ops, tap)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write config.json, model.safetensors and the tokenizer, as transformers reads them.
+
+        Weights are written in the dtype of the model, tied ones once.  A file is replaced whole
+        or not at all, so that a model may be saved where it was loaded from.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        prefix = "" if self.architecture == "base" else "distilbert."
+        tensors = {
+            (prefix if name.startswith(("embeddings.", "transformer.")) else "") + name: array
+            for name, array in self.parameters.items()
+            if not (name == PROJECTOR and self.config.tie_word_embeddings)
+        }
+        fields = {
+            **self.config.to_dict(),
+            "architectures": [ARCHITECTURES[self.architecture]],
+            "torch_dtype": self.dtype.name,
+        }
+        with replacing(target / "model.safetensors") as path:
+            save_file(tensors, path, metadata={"format": "pt"})
+        write_json(target / "config.json", fields)
+        if self.tokenizer is not None:
+            with replacing(target / "tokenizer.json") as path:
+                self.tokenizer.save(path)
+            write_json(target / SETTINGS, self.tokenizer.settings)
+
+
+def wanted(*, hidden: bool, attentions: bool) -> Callable[[str], bool]:
+    """Return which activations a keeper keeps for the outputs that were asked for.
+
+    The first hidden state is heard where dropout may thin it out; without dropout that is the
+    embeddings after their norm.
+    """
+    states = ("embeddings.dropout", ".output_layer_norm") if hidden else ()
+    endings = (*states, ".weights") if attentions else states
+    return lambda name: name.endswith(endings)
+
+
+def finite(outputs: Outcome) -> Outcome:
+    """Return the outputs, or raise CheckpointError naming the first place that is nan or inf."""
+    for name, x in outputs.items():
+        if not np.isfinite(x).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+            raise CheckpointError(
+                f"{name} has {x[where]} at {where}: either the weights have values that are not "
+                f"finite (npbert info --check tells), or the computation overflows {x.dtype}"
+            )
+    return outputs
+
+
+def one_size(groups: Sequence[Any]) -> int:
+    """Return how many choices every group has.  Raises InputError if they differ."""
+    sizes = {len(group) for group in groups}
+    if len(sizes) > 1 or 0 in sizes:
+        raise InputError(
+            f"the groups have {', '.join(map(str, sorted(sizes)))} choices; expected equally many, "
+            "at least one"
+        )
+    return sizes.pop() if sizes else 1

@@ -1,0 +1,96 @@
+"""What listens to a forward pass: a keeper of activations, and dropout."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from npbert.config import Config
+from npbert.textbook import Array, Tap
+
+PER_SEQUENCE: Final = ("for_sequence_classification", "for_multiple_choice")
+
+
+class Border:
+    """Where columns become rows: arrays leave as (batch, length, features)."""
+
+    def __init__(self, architecture: str, batch: int, length: int, choices: int | None) -> None:
+        self.architecture = architecture
+        self.batch = batch
+        self.length = length
+        self.choices = choices
+
+    def rows(self, name: str, x: Array) -> Array:
+        """Return an activation's columns as rows, in the shape that its name implies."""
+        rows = np.ascontiguousarray(x.mT)
+        if name in ("start_logits", "end_logits"):
+            return rows.reshape(self.batch, self.length)
+        if name == "logits" and self.choices is not None:
+            return rows.reshape(-1, self.choices)
+        if name in ("pre_classifier", "pooled", "pooled_state"):
+            return rows
+        if name in ("classifier", "logits") and self.architecture in PER_SEQUENCE:
+            return rows
+        return rows.reshape(self.batch, self.length, len(x))
+
+
+class Keeper:
+    """A tap that keeps a copy of every activation whose name is wanted."""
+
+    def __init__(self, border: Border, wanted: Callable[[str], bool]) -> None:
+        self.border = border
+        self.wanted = wanted
+        self.heard: dict[str, list[Array]] = {}
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if self.wanted(name):
+            self.heard.setdefault(name, []).append(x.copy())
+        return x
+
+    def rows(self) -> dict[str, Array]:
+        """Return what was kept, as rows; attention, heard once a sequence, as one array."""
+        return {
+            # (heads, key, query) for each sequence  ->  (batch, heads, query, key)
+            name: np.stack([x.mT for x in kept]) if kept[0].ndim == 3
+            else self.border.rows(name, kept[0])
+            for name, kept in self.heard.items()
+        }  # fmt: skip
+
+
+class Dropout:
+    """A tap that zeroes values at random, as in training, and scales up the rest.
+
+    The draws come in the order of the forward pass: the embeddings; in every block the attention
+    weights, one sequence after the other, then the output of the ffn; the input of the classifier.
+    A draw has the shape of the value as the engine holds it, a token a column; attention weights
+    (heads, key, query).  Source: Srivastava et al. 2014; the places are DistilBERT's.
+    """
+
+    def __init__(self, rng: np.random.Generator, config: Config, architecture: str) -> None:
+        answers = architecture == "for_question_answering"
+        self.rng = rng
+        self.rates = {
+            "embeddings.dropout": config.dropout_rate,
+            "attention.dropout": config.attention_dropout_rate,
+            "ffn.dropout": config.dropout_rate,
+            "dropout": config.qa_dropout if answers else config.classifier_dropout,
+        }
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if not name.endswith("dropout"):
+            return x
+        rate = self.rates[".".join(name.split(".")[-2:])]
+        if rate == 1:
+            return np.zeros_like(x)
+        return np.where(self.rng.random(x.shape) >= rate, x / (1 - rate), 0).astype(x.dtype)
+
+
+def chain(taps: Sequence[Tap]) -> Tap:
+    """Return one tap for several, each hearing what the one before it returned."""
+
+    def tap(name: str, x: Array) -> Array:
+        for each in taps:
+            x = each(name, x)
+        return x
+
+    return tap

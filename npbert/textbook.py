@@ -1,0 +1,166 @@
+"""The mathematics of DistilBERT, written to be read.
+
+A token is a column.  An activation is a matrix with one column per token, so a layer is the
+formula in the book, y = W x + b, with PyTorch's (out, in) weights just as they lie in the file.
+
+    D  features of the model            T  tokens, all sequences side by side
+    F  features inside the ffn          L  tokens of one sequence
+    H  heads                            V  words in the vocabulary
+    K  features of one head, D = H K    C  classes
+    P  positions                        A  features of all the heads that a block still has
+
+Sums run down a column, axis -2: over features in a norm, over keys in a softmax.
+
+Nothing here changes its arguments, and everything here works in the precision it is given.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+Tap = Callable[[str, Array], Array]
+
+EPSILON: Final = 1e-12  # in every norm of every DistilBERT; no config can change it
+
+
+class Affine(NamedTuple):
+    """A weight and a bias: (out, in) and (out, 1) in a linear layer, both (D, 1) in a norm."""
+
+    weight: Array
+    bias: Array
+
+
+def untapped(name: str, x: Array) -> Array:
+    """The default tap: nobody listens.
+
+    Every intermediate value is offered to a tap under its PyTorch name, and the pass goes on with
+    what the tap returns.  So a tap can keep values, exchange them, or thin them out (dropout).
+    """
+    return x
+
+
+def linear(layer: Affine, x: Array) -> Array:
+    """y = W x + b, for every token."""
+    return layer.weight @ x + layer.bias
+
+
+def softmax(x: Array) -> Array:
+    """Every column becomes positive, with sum 1."""
+    e = np.exp(x - x.max(axis=-2, keepdims=True))
+    return e / e.sum(axis=-2, keepdims=True)
+
+
+def layer_norm(norm: Affine, x: Array) -> Array:
+    """Every column gets mean 0 and variance 1, then a learned scale and shift.
+
+    Source: Ba, Kiros and Hinton 2016, "Layer Normalization".
+    """
+    x = x - x.mean(axis=-2, keepdims=True)
+    variance = (x * x).mean(axis=-2, keepdims=True)
+    return norm.weight * (x / np.sqrt(variance + EPSILON)) + norm.bias
+
+
+def add_norm(norm: Affine, x: Array, y: Array, tap: Tap = untapped, name: str = "sum") -> Array:
+    """The residual connection x + y, normed."""
+    return layer_norm(norm, tap(name, x + y))
+
+
+def attention(
+    q: Array, k: Array, v: Array, keep: Array, head_mask: Array, tap: Tap = untapped
+) -> Array:
+    """Every query takes the mean of the values, weighted by how well their keys match it.
+
+    q : (H, K, Lq);  k, v : (H, K, L);  keep : (L, 1), 0 hides a key from all queries;
+    head_mask : (H, 1, 1), 0 silences a head  ->  (H, K, Lq)
+
+    Scores and weights are (H, L, Lq): a row for every key, a column for every query.
+    A hidden key gets the smallest finite score, not -inf: where all keys are hidden, the query
+    listens to all alike.  Source: Vaswani et al. 2017, "Attention Is All You Need", equation 1.
+    """
+    scores = tap("scores", k.mT @ q / math.sqrt(k.shape[-2]))
+    scores = tap("masked_scores", np.where(keep != 0, scores, np.finfo(scores.dtype).min))
+    weights = tap("weights", tap("dropout", softmax(scores)) * head_mask)
+    return v @ weights
+
+
+def activation(name: str, x: Array) -> Array:
+    """The non-linear function of that name in a config, for every number by itself."""
+    return ACTIVATIONS[name](x)
+
+
+def erf(x: Array) -> Array:
+    """The error function, to 3e-16 in float64 and correctly rounded in float32.
+
+    Source: W. J. Cody 1969, "Rational Chebyshev approximations for the error function": the
+    quotients for |x| < 0.46875 and for 0.46875 < |x| < 4, the second used up to 6, where erf
+    is 1 in float64.
+    """
+    y = np.minimum(np.abs(x.astype(np.float64)), 6)
+    near = y * np.polyval(ERF_NEAR[0], y * y) / np.polyval(ERF_NEAR[1], y * y)
+    far = 1 - np.exp(-y * y) * np.polyval(ERFC_FAR[0], y) / np.polyval(ERFC_FAR[1], y)
+    return np.copysign(np.where(y < 0.46875, near, far), x).astype(x.dtype)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x), in the form that cannot overflow."""
+    return (1 + np.tanh(x / 2)) / 2
+
+
+def softplus(x: Array) -> Array:
+    """log(1 + e^x), in the form that cannot overflow."""
+    return np.logaddexp(0, x)
+
+
+def gelu(x: Array) -> Array:
+    """x times the chance that a standard normal variable falls below x (Hendrycks 2016)."""
+    return x * (1 + erf(x / math.sqrt(2))) / 2
+
+
+def tanh_gelu(x: Array) -> Array:
+    """The approximation of gelu in the same paper; up to 4.7e-4 away from it."""
+    return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+ACTIVATIONS: Final[Mapping[str, Callable[[Array], Array]]] = {
+    "gelu": gelu,
+    "gelu_python": gelu,
+    "gelu_10": lambda x: np.clip(gelu(x), -10, 10),
+    "gelu_new": tanh_gelu,
+    "gelu_pytorch_tanh": tanh_gelu,
+    "gelu_python_tanh": tanh_gelu,
+    "gelu_accurate": tanh_gelu,
+    "gelu_fast": lambda x: x * (1 + np.tanh(0.7978845608 * x * (1 + 0.044715 * x * x))) / 2,
+    "quick_gelu": lambda x: x * sigmoid(1.702 * x),
+    "silu": lambda x: x * sigmoid(x),
+    "swish": lambda x: x * sigmoid(x),
+    "mish": lambda x: x * np.tanh(softplus(x)),
+    "relu": lambda x: np.maximum(x, 0),
+    "relu2": lambda x: np.maximum(x, 0) ** 2,
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "leaky_relu": lambda x: np.where(x < 0, 0.01 * x, x),
+    "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "sqrtsoftplus": lambda x: np.sqrt(softplus(x)),
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+    "laplace": lambda x: (1 + erf((x - 0.707107) / (0.282095 * math.sqrt(2)))) / 2,
+    "linear": lambda x: x,
+}
+
+ERF_NEAR: Final = (
+    (1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2,
+     3.77485237685302021e2, 3.20937758913846947e3),
+    (1.0, 2.36012909523441209e1, 2.44024637934444173e2,
+     1.28261652607737228e3, 2.84423683343917062e3),
+)  # fmt: skip
+ERFC_FAR: Final = (
+    (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0,
+     6.61191906371416295e1, 2.98635138197400131e2, 8.81952221241769090e2,
+     1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3),
+    (1.0, 1.57449261107098347e1, 1.17693950891312499e2,
+     5.37181101862009858e2, 1.62138957456669019e3, 3.29079923573345963e3,
+     4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3),
+)  # fmt: skip
