@@ -173,7 +173,11 @@ def task_cases(folder: str) -> Iterator[Case]:
         yield case("holes", "keys hidden between visible ones", 2, 4, holes)
     else:
         yield case(
-            "activation_tanh", "the pooler stays relu", 1, 1 if many else 2, activation="tanh"
+            "activation_quick_gelu",
+            "the pooler stays relu",
+            1,
+            1 if many else 2,
+            activation="quick_gelu",
         )
 
 

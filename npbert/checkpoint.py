@@ -15,13 +15,12 @@ import numpy as np
 from npbert.config import Config
 from npbert.errors import CheckpointError, NpbertWarning, listed
 from npbert.files import FLOATS, Tensor
-from npbert.weights import FAMILY, PLACES, WORDS, Parameters, Shape, fresh, shapes
+from npbert.weights import FAMILY, PLACES, PROJECTOR, WORDS, Parameters, Shape, fresh, shapes
 
 BLOCK_NUMBER: Final = re.compile(r"transformer\.layer\.(\d{1,9})\.")
 WRAPPERS: Final = re.compile(r"^(?:module\.|model\.)*(?:distilbert\.)?")  # of DDP, Lightning, HF
 OLD_NORMS: Final = {"gamma": "weight", "beta": "bias"}
 BUFFERS: Final = {"embeddings.position_ids"}
-PROJECTOR: Final = "vocab_projector.weight"
 TWINS: Final = {PROJECTOR: WORDS, WORDS: PROJECTOR}
 MOST_PLACES: Final = 1 << 20  # rows of a sinusoidal table that npbert will compute
 
@@ -83,15 +82,10 @@ def load_parameters(
     if faults:
         raise CheckpointError("\n  ".join(faults))
 
-    rng = np.random.default_rng(seed)
-    parameters: Parameters = {}
-    for name, shape in wanted.items():
-        if tied.get(name) in parameters:
-            parameters[name] = parameters[tied[name]]
-        elif name in chosen:
-            parameters[name] = chosen[name].array(dtype)
-        else:
-            parameters[name] = fresh(name, shape.numbers, config, rng, dtype)
+    parameters = fresh({n: wanted[n] for n in absent}, config, dtype, seed)
+    for name in chosen:
+        twin = tied.get(name)
+        parameters[name] = parameters[twin] if twin in parameters else chosen[name].array(dtype)
     share_words(parameters, ours, config)
     stored = [tensor.dtype for tensor in tensors.values()]
     return parameters, LoadReport(

@@ -15,7 +15,7 @@ from npbert.errors import CheckpointError, ConfigError, InputError, NpbertWarnin
 from npbert.files import read_checkpoint, read_json_object
 from npbert.model import Model
 from npbert.tokenizer import Tokenizer
-from npbert.weights import initial
+from npbert.weights import PROJECTOR, WORDS, fresh, shapes
 
 DTYPES: Final[Mapping[str, type[np.floating]]] = {"float32": np.float32, "float64": np.float64}
 
@@ -84,11 +84,16 @@ def init(
 ) -> Model:
     """Make an untrained model.
 
-    Matrices are normal(0, initializer_scale), biases 0, norms 1 and 0; drawn in float64 in the
-    order of the forward pass, so that a seed gives the same model in either dtype.
+    Matrices are normal(0, initializer_scale), biases 0, norms 1 and 0; a seed gives the same
+    model in either dtype, but for rounding.  Raises ConfigError, InputError.
     """
     kind, name = dtype_of(dtype), architecture_of(architecture, config)
-    return Model(config, name, initial(config, name, kind, seed))
+    wanted = shapes(config, name)
+    tied = config.tie_word_embeddings and wanted.pop(PROJECTOR, None) is not None
+    parameters = fresh(wanted, config, kind, seed)
+    if tied:
+        parameters[PROJECTOR] = parameters[WORDS]
+    return Model(config, name, parameters)
 
 
 def dtype_of(dtype: DTypeLike) -> type[np.floating]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from safetensors.numpy import save_file
 
 from npbert import inputs, packing, textbook
-from npbert.checkpoint import PROJECTOR, LoadReport
+from npbert.checkpoint import LoadReport
 from npbert.config import ARCHITECTURES, Config
 from npbert.encoder import Ids, Operations, Pack, encode
 from npbert.errors import CheckpointError, InputError, NpbertWarning
@@ -22,7 +22,7 @@ from npbert.packing import Outcome
 from npbert.taps import PER_SEQUENCE, Border, Dropout, Keeper, chain
 from npbert.textbook import Array, Tap, untapped
 from npbert.tokenizer import SETTINGS, Tokenizer
-from npbert.weights import WORDS, Parameters, assemble
+from npbert.weights import PROJECTOR, WORDS, Parameters, assemble
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Model:
         *,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-        dropout: np.random.Generator | None = None,
+        dropout: "np.random.Generator | None" = None,
     ) -> Output:
         """Compute every position of a batch, padding too, as the reference systems do.
 

@@ -66,7 +66,7 @@ class Dropout:
     (heads, key, query).  Source: Srivastava et al. 2014; the places are DistilBERT's.
     """
 
-    def __init__(self, rng: np.random.Generator, config: Config, architecture: str) -> None:
+    def __init__(self, rng: "np.random.Generator", config: Config, architecture: str) -> None:
         answers = architecture == "for_question_answering"
         self.rng = rng
         self.rates = {

@@ -42,6 +42,7 @@ HEADS: Final[Mapping[str, Mapping[str, str]]] = {
 FAMILY: Final = {name for head in HEADS.values() for name in head}
 
 WORDS: Final = "embeddings.word_embeddings.weight"
+PROJECTOR: Final = "vocab_projector.weight"  # the words again, as PyTorch ties them
 PLACES: Final = "embeddings.position_embeddings.weight"
 
 Parameters = dict[str, Array]
@@ -101,19 +102,26 @@ def shapes(config: Config, architecture: str, *, pooled: bool = False) -> dict[s
 
 
 def fresh(
-    name: str, shape: tuple[int, ...], config: Config, rng: np.random.Generator,
-    dtype: type[np.floating],
-) -> Array:  # fmt: skip
-    """Draw a parameter as an untrained model has it.
+    wanted: Mapping[str, Shape], config: Config, dtype: type[np.floating], seed: int
+) -> Parameters:
+    """Draw parameters as an untrained model has them.
 
     Matrices are normal(0, initializer_scale), norms 1 and 0, biases 0; positions are waves where
-    the config says sinusoidal_pos_embds.
+    the config says sinusoidal_pos_embds.  Draws are float64, so that a seed gives the same
+    numbers in any dtype.
     """
-    if name == PLACES and config.sinusoidal_pos_embds:
-        return sinusoids(*shape).astype(dtype)
-    if len(shape) == 2:
-        return rng.normal(0, config.initializer_scale, shape).astype(dtype)
-    return np.full(shape, name.endswith(".weight"), dtype)
+    if not wanted:  # the usual case, and numpy.random takes 30 ms to import
+        return {}
+    rng = np.random.default_rng(seed)
+    drawn: Parameters = {}
+    for name, (_, shape) in wanted.items():
+        if name == PLACES and config.sinusoidal_pos_embds:
+            drawn[name] = sinusoids(*shape).astype(dtype)
+        elif len(shape) == 2:
+            drawn[name] = rng.normal(0, config.initializer_scale, shape).astype(dtype)
+        else:
+            drawn[name] = np.full(shape, name.endswith(".weight"), dtype)
+    return drawn
 
 
 def sinusoids(positions: int, width: int) -> Array:
@@ -124,15 +132,6 @@ def sinusoids(positions: int, width: int) -> Array:
     angles = np.arange(positions)[:, None] / 10000 ** (np.arange(width) // 2 * 2 / width)
     waves = np.where(np.arange(width) % 2, np.cos(angles), np.sin(angles))
     return waves.astype(np.float32)
-
-
-def initial(config: Config, architecture: str, dtype: type[np.floating], seed: int) -> Parameters:
-    """Return the parameters of an untrained model."""
-    rng = np.random.default_rng(seed)
-    return {
-        name: fresh(name, shape.numbers, config, rng, dtype)
-        for name, shape in shapes(config, architecture).items()
-    }
 
 
 def assemble(parameters: Parameters, config: Config) -> tuple[Encoder, dict[str, Affine]]:

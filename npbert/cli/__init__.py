@@ -22,8 +22,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
-    warnings.showwarning = lambda message, *_: tell(str(message))
     args = parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: tell(str(message))
+        return run(args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command that was parsed; what goes wrong becomes a line on stderr and a status."""
     try:
         status: int = args.run(args)
     except InputError as error:
