@@ -55,6 +55,10 @@ def load_parameters(
     """
     ours, theirs = renamed(tensors)
     found = sorted({int(m[1]) for name in ours if (m := BLOCK_NUMBER.match(name))})
+    if not found:
+        raise CheckpointError(
+            f"has no transformer.layer.N, but {listed(tensors, 3) or 'nothing'}: no DistilBERT"
+        )
     if len(found) != config.num_blocks:  # then every other fault would be one of counting
         raise CheckpointError(
             f"the file has {len(found)} blocks ({listed(found)}), but num_blocks (n_layers in "
@@ -64,8 +68,9 @@ def load_parameters(
     tied = {n: TWINS[n] for n in TWINS if n in wanted and may_tie(n, ours, config)}
     chosen = {n: ours[tied.get(n, n)] for n in wanted if tied.get(n, n) in ours}
     absent = {n: how(n, config) for n in wanted if n not in chosen}
-    unused = {n for n in ours if n not in wanted and n.rpartition(".")[0] in FAMILY}
-    unknown = set(ours) - set(wanted) - unused - BUFFERS
+    used = set(wanted) | set(tied.values())
+    unused = {n for n in ours if n not in used and n.rpartition(".")[0] in FAMILY}
+    unknown = set(ours) - used - unused - BUFFERS
 
     faults = []
     if missing := [n for n, kind in absent.items() if not kind or (kind == "drawn" and strict)]:
@@ -131,9 +136,9 @@ def how(name: str, config: Config) -> str | None:
 
 def share_words(parameters: Parameters, ours: Mapping[str, Tensor], config: Config) -> None:
     """Where a file holds both tied tensors, take the input's, as transformers 4.57 does."""
-    if not config.tie_word_embeddings or PROJECTOR not in parameters or not set(TWINS) <= set(ours):
+    if not config.tie_word_embeddings or PROJECTOR not in parameters:
         return
-    if not np.array_equal(parameters[WORDS], parameters[PROJECTOR]):
+    if set(TWINS) <= set(ours) and not np.array_equal(parameters[WORDS], parameters[PROJECTOR]):
         warnings.warn(
             f"{WORDS} and {PROJECTOR} differ although tie_word_embeddings is true; "
             f"{WORDS} serves as both (tie_word_embeddings=False keeps them apart)",
@@ -147,6 +152,8 @@ def head_hint(missing: list[str], absent: Mapping[str, str | None], architecture
     """Say what it probably means when only a head is missing."""
     if not all(absent[name] == "drawn" for name in missing):
         return ""
+    if missing == [PROJECTOR]:
+        return f"; tie_word_embeddings is false, so {WORDS} cannot serve as it"
     return (
         f"; the checkpoint was made for another task than {architecture} "
         "(strict=False draws these at random, for training)"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Self
 
-from npbert.errors import ConfigError, listed, nearest
+from npbert.errors import ConfigError, listed, nearest, shown
 from npbert.textbook import ACTIVATIONS
 
 ARCHITECTURES: Final = {
@@ -45,6 +45,8 @@ FILE_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "pruned_heads": ("pruned_heads",),
 }
 OUR_NAMES: Final = {name: ours for ours, names in FILE_NAMES.items() for name in (ours, *names)}
+
+DERIVED: Final = ("model_type", "label2id")  # in config.json, but follow from the rest
 
 PROBLEM_TYPES: Final = ("regression", "single_label_classification", "multi_label_classification")
 LEARNED_ACTIVATIONS: Final = ("prelu", "xielu")
@@ -98,12 +100,13 @@ class Config:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read the fields of a config.json, by its names, their aliases, or ours."""
-        other = {name: value for name, value in data.items() if name not in OUR_NAMES}
-        if other.get("model_type", "distilbert") != "distilbert":
+        family = data.get("model_type", "distilbert")
+        if family != "distilbert":
             raise ConfigError(
-                f"model_type is {str(other['model_type'])[:80]!r}, expected 'distilbert': "
-                "npbert runs this one family"
+                f"model_type is {shown(family)}, expected 'distilbert': npbert runs this one family"
             )
+        known = {*OUR_NAMES, *DERIVED}
+        other = {name: value for name, value in data.items() if name not in known}
         return cls(**in_our_names(data), other=other)
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,8 +172,8 @@ def in_our_names(data: Mapping[str, Any]) -> dict[str, Any]:
             value = with_int_keys(name, value)
         if ours in given and given[ours] != value:
             raise ConfigError(
-                f"{ours} is given twice, under two of its names, as {str(given[ours])[:80]!r} "
-                f"and as {str(value)[:80]!r}"
+                f"{ours} is given twice, under two of its names, as {shown(given[ours])} "
+                f"and as {shown(value)}"
             )
         given[ours] = value
     return given
@@ -181,8 +184,13 @@ def with_int_keys(name: str, value: Any) -> Any:
     if not isinstance(value, Mapping):
         return {} if value is None else value
     try:
-        return {int(k): tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-    except ValueError:
+        made = {int(k): tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        if len(made) < len(value):
+            raise ConfigError(f"{name} has the keys {listed(map(repr, value))}: one number twice")
+        return made
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(
             f"{name} has the keys {listed(map(repr, value))}, expected whole numbers"
         ) from None
@@ -225,12 +233,16 @@ KINDS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]] = {
     "a name": (("activation",), lambda v: isinstance(v, str)),
     "an object from class numbers to names": (
         ("id_to_label",),
-        lambda v: isinstance(v, Mapping) and all(isinstance(name, str) for name in v.values()),
+        lambda v: isinstance(v, Mapping)
+        and all(is_int(i) and isinstance(name, str) for i, name in v.items()),
     ),
     "an object from blocks to lists of heads": (
         ("pruned_heads",),
         lambda v: isinstance(v, Mapping)
-        and all(isinstance(heads, tuple) and all(map(is_int, heads)) for heads in v.values()),
+        and all(
+            is_int(i) and isinstance(heads, tuple) and all(map(is_int, heads))
+            for i, heads in v.items()
+        ),
     ),
 }  # fmt: skip
 
@@ -244,7 +256,7 @@ def checked(config: Config) -> list[str]:
             if not fits(value):
                 theirs = FILE_NAMES[name][0]
                 alias = f" ({theirs} in config.json)" if theirs != name else ""
-                faults.append(f"{name}{alias} is {str(value)[:80]!r}, expected {expected}")
+                faults.append(f"{name}{alias} is {shown(value)}, expected {expected}")
     return faults or list(contradictions(config))
 
 
@@ -256,8 +268,8 @@ def contradictions(config: Config) -> Iterator[str]:
     if name in LEARNED_ACTIVATIONS:
         yield f"activation {name!r} has learned parameters, which no DistilBERT checkpoint carries"
     elif name not in ACTIVATIONS:
-        close = nearest(name, ACTIVATIONS)
-        yield f"unknown activation {name!r}{close}; npbert knows {', '.join(sorted(ACTIVATIONS))}"
+        known = f"; npbert knows {', '.join(sorted(ACTIVATIONS))}"
+        yield f"unknown activation {shown(name)}{nearest(name, ACTIVATIONS) or known}"
     labels = config.id_to_label
     if labels and len(labels) != config.num_labels:
         yield f"id_to_label has {len(labels)} names, but num_labels is {config.num_labels}"

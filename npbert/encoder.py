@@ -71,7 +71,8 @@ def transformer_block(
 
     # Head h is rows hK to (h + 1)K: to split and to join heads is a reshape, and moves nothing.
     context = np.empty_like(q)
-    q, k, v, joined = (a.reshape(-1, weights.head_size, a.shape[-1]) for a in (q, k, v, context))
+    heads = (len(q) // weights.head_size, weights.head_size)  # (H, K)
+    q, k, v, joined = (a.reshape(*heads, a.shape[-1]) for a in (q, k, v, context))
     for mine, ours, keep in hearings:  # a token hears its own sequence only
         joined[..., mine] = ops.attention(
             q[..., mine], k[..., ours], v[..., ours], keep, head_mask, under(tap, "attention")

@@ -52,6 +52,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
+def shown(value: object) -> str:
+    """Return a value as a message shows it: as Python writes it, cut to 80 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more than 4,300 digits
+        return "a huge number"
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
 def listed(things: Iterable[object], most: int = 8) -> str:
     """Return the first few things, separated by commas, and how many more there are."""
     texts = [str(thing) for thing in things]

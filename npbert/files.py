@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.errors import CheckpointError, listed
+from npbert.errors import CheckpointError, listed, shown
 from npbert.textbook import Array
 
 JSON_LIMIT: Final = (
@@ -51,7 +51,8 @@ class Tensor:
             stored = (stored.astype("<u4") << 16).view("<f4")
         if not stored.flags.aligned:  # a header of odd length; BLAS would copy at every call
             stored = stored.copy()
-        return stored.astype(dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # inf and nan are told of by the call
+            return stored.astype(dtype, copy=False)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Tensor]:
@@ -83,7 +84,7 @@ def read_shards(index: Path) -> dict[str, Tensor]:
         plain = isinstance(name, str) and name.isprintable() and len(name) < 256
         if not plain or name in ("", "..") or Path(name).name != name or "\\" in name:
             raise CheckpointError(
-                f"{index}: weight_map names {str(name)[:80]!r}, expected a file beside the index"
+                f"{index}: weight_map names {shown(name)}, expected a file beside the index"
             )
     shards = {name: read_safetensors(index.parent / name) for name in set(weight_map.values())}
     absent = [f"{t} in {name}" for t, name in weight_map.items() if t not in shards[name]]
@@ -116,6 +117,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         )
     header = parse_json_object(bytes(content[8 : 8 + length]), f"{path}: header")
     header.pop("__metadata__", None)
+    if not header:
+        raise CheckpointError(f"{path}: holds no tensor")
     data = content[8 + length :]
     faults = [
         f"{name}: {fault}" for name, entry in header.items() if (fault := misfit(entry, len(data)))
@@ -138,11 +141,11 @@ def misfit(entry: Any, size: int) -> str | None:
         return "expected dtype, shape and data_offsets"
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BYTES:
-        return f"has the dtype {str(dtype)[:80]!r}, expected one of {', '.join(BYTES)}"
+        return f"has the dtype {shown(dtype)}, expected one of {', '.join(BYTES)}"
     if not counts(shape) or len(shape) > 8:
-        return f"has the shape {str(shape)[:80]}, expected at most 8 whole numbers"
+        return f"has the shape {shown(shape)}, expected at most 8 whole numbers"
     if not counts(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= size:
-        return f"has the data_offsets {str(offsets)[:80]}, expected two from 0 to {size}, the end"
+        return f"has the data_offsets {shown(offsets)}, expected two from 0 to {size}, the end"
     need = math.prod(shape) * BYTES[dtype]
     if offsets[1] - offsets[0] != need:
         return f"has {offsets[1] - offsets[0]} bytes, expected {need} for {shape} in {dtype}"

@@ -57,7 +57,7 @@ def dense(
             warnings.warn(
                 "attention_mask has values besides 0 and 1; whatever is not 0 counts as 1",
                 NpbertWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         keep = mask != 0
     flat = (-1, length)
@@ -79,12 +79,14 @@ def head_masks(
             f"attention_head_mask has shape {mask.shape}, "
             f"expected (num_blocks, num_attention_heads) = {shape}"
         )
-    return [
-        mask[i, config.heads(i)].astype(dtype).reshape(-1, 1, 1) for i in range(config.num_blocks)
-    ]
+    with np.errstate(over="ignore"):
+        mask = mask.astype(dtype)
+    if not np.isfinite(mask).all():
+        raise InputError(f"attention_head_mask has values that {dtype} cannot hold")
+    return [mask[i, config.heads(i)].reshape(-1, 1, 1) for i in range(config.num_blocks)]
 
 
-def token_lists(config: Config, sequences: Sequence[ArrayLike]) -> list[NDArray[np.integer]]:
+def token_lists(config: Config, sequences: Sequence[ArrayLike]) -> list[NDArray[np.intp]]:
     """Check the token lists of a packed call.  Raises InputError naming the list."""
     checked = []
     for i, sequence in enumerate(sequences):
@@ -97,30 +99,31 @@ def token_lists(config: Config, sequences: Sequence[ArrayLike]) -> list[NDArray[
                 f"{name} has length {len(ids)}, but the model has {config.max_positions} positions"
             )
         in_range(name, ids, config.vocab_size, "vocab_size")
-        checked.append(ids)
+        checked.append(ids.astype(np.intp))  # so that no sum of columns can wrap
     return checked
 
 
 def wanted_rows(
-    rows: Sequence[ArrayLike], sequences: Sequence[NDArray[np.integer]]
-) -> list[NDArray[np.integer]]:
+    rows: Sequence[ArrayLike], sequences: Sequence[NDArray[np.intp]]
+) -> list[NDArray[np.intp]]:
     """Check which positions of each sequence are wanted.  Raises InputError naming the list."""
     if len(rows) != len(sequences):
         raise InputError(f"rows has {len(rows)} lists for {len(sequences)} sequences")
     checked = []
     for i, (row, ids) in enumerate(zip(rows, sequences, strict=True)):
-        wanted = np.asarray(row) if np.size(row) else np.empty(0, np.intp)
-        wanted = integers(f"rows of sequence {i}", wanted)
+        wanted = integers(f"rows of sequence {i}", row)
         if wanted.ndim != 1:
             raise InputError(f"rows of sequence {i} has shape {wanted.shape}, expected a list")
         in_range(f"rows of sequence {i}", wanted, len(ids), "its length")
-        checked.append(wanted)
+        checked.append(wanted.astype(np.intp))
     return checked
 
 
 def integers(name: str, value: Any) -> NDArray[np.integer]:
     """Return a value as an array of whole numbers, or say what it is instead."""
     array = numbers(name, value)
+    if not array.size and not isinstance(value, np.ndarray):  # to NumPy an empty list is of floats
+        array = array.astype(np.intp)
     if not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"{name} has dtype {array.dtype}, expected whole numbers")
     return array

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from npbert.checkpoint import load_parameters
 from npbert.config import ARCHITECTURES, Config
-from npbert.errors import CheckpointError, ConfigError, InputError, NpbertWarning, nearest
+from npbert.errors import CheckpointError, ConfigError, InputError, NpbertWarning, nearest, shown
 from npbert.files import read_checkpoint, read_json_object
 from npbert.model import Model
 from npbert.tokenizer import Tokenizer
@@ -58,10 +58,11 @@ def load(
     path = folder / "config.json"
     try:
         settings = Config.from_dict(read_json_object(path))
-        settings = settings.override(config) if config else settings
-        name = architecture_of(architecture, settings)
+        named = architecture_of(None, settings) if architecture is None else None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    settings = settings.override(config) if config else settings
+    name = named or architecture_of(architecture, settings)
     tensors = read_checkpoint(folder)
     try:
         parameters, report = load_parameters(tensors, settings, name, kind, strict=strict)
@@ -99,7 +100,7 @@ def init(
 def dtype_of(dtype: DTypeLike) -> type[np.floating]:
     """Return the type to compute in.  Raises InputError for any but float32 and float64."""
     try:
-        return DTYPES[np.dtype(dtype).name]
+        return DTYPES[np.dtype(dtype if dtype is not None else "none").name]
     except (KeyError, TypeError):
         raise InputError(f"dtype is {dtype!r}, expected 'float32' or 'float64'") from None
 
@@ -110,7 +111,7 @@ def architecture_of(asked: str | None, config: Config) -> str:
         named = config.other.get("architectures")
         if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
             raise ConfigError(
-                f"architectures is {str(named)[:80]}, expected a list of one name; pass "
+                f"architectures is {shown(named)}, expected a list of one name; pass "
                 f"architecture=, one of {', '.join(ARCHITECTURES)}"
             )
         asked = named[0]
@@ -118,5 +119,5 @@ def architecture_of(asked: str | None, config: Config) -> str:
         if asked in (ours, theirs):
             return ours
     known = [*ARCHITECTURES, *ARCHITECTURES.values()]
-    hint = nearest(asked, known) or f"; npbert knows {', '.join(known)}"
-    raise ConfigError(f"unknown architecture {asked[:80]!r}{hint}")
+    hint = nearest(str(asked), known) or f"; npbert knows {', '.join(known)}"
+    raise ConfigError(f"unknown architecture {shown(asked)}{hint}")

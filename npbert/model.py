@@ -21,7 +21,8 @@ from npbert.heads import HEADS
 from npbert.packing import Outcome
 from npbert.taps import PER_SEQUENCE, Border, Dropout, Keeper, chain
 from npbert.textbook import Array, Tap, untapped
-from npbert.tokenizer import SETTINGS, Tokenizer
+from npbert.tokenizer import Tokenizer
+from npbert.vocabulary import SETTINGS
 from npbert.weights import PROJECTOR, WORDS, Parameters, assemble
 
 
@@ -114,6 +115,9 @@ class Model:
         between = list(kept.rows().items())
         hidden = tuple(x for name, x in between if not name.endswith("weights"))
         weights = tuple(x for name, x in between if name.endswith("weights"))
+        if not batch:  # then no attention was heard of
+            counts = [len(self.config.heads(i)) for i in range(self.config.num_blocks)]
+            weights = tuple(np.zeros((0, n, length, length), self.dtype) for n in counts)
         return Output(
             **finite(rows),
             hidden_states=hidden if output_hidden_states else None,
@@ -168,7 +172,7 @@ class Model:
                 raise InputError(f"rows was given, but {self.architecture} reads first tokens only")
             reads = [np.zeros(1, np.intp)] * len(ids)
         elif rows is not None:
-            reads = inputs.wanted_rows(rows, ids)
+            reads = list(inputs.wanted_rows(rows, ids))
 
         results: list[Array] = []
         for outcome, spans in packing.run(
@@ -194,7 +198,7 @@ class Model:
         masks = inputs.head_masks(self.config, attention_head_mask, self.dtype)
         if first is None:
             reads = pack.spans if pack.wanted is None else pack.wanted_spans
-            first = np.array([s.start for s in reads])
+            first = np.array([s.start for s in reads if s.stop > s.start], np.intp)
         with np.errstate(over="ignore", invalid="ignore"):  # finite() tells of both
             x = encode(self.encoder, pack, masks, self.ops, tap)
             head = HEADS[self.architecture]
@@ -219,6 +223,10 @@ class Model:
             "architectures": [ARCHITECTURES[self.architecture]],
             "torch_dtype": self.dtype.name,
         }
+        if "dtype" in fields:  # transformers 5 reads this one first
+            fields["dtype"] = self.dtype.name
+        if self.architecture == "for_question_answering" and self.config.num_labels != 2:
+            fields = {n: v for n, v in fields.items() if n not in ("id2label", "label2id")}
         with replacing(target / "model.safetensors") as path:
             save_file(tensors, path, metadata={"format": "pt"})
         write_json(target / "config.json", fields)

@@ -45,7 +45,7 @@ def describe(folder: Path, *, check: bool) -> dict[str, Any]:
     import numpy as np
 
     from npbert.loading import load
-    from npbert.tokenizer import SPECIALS
+    from npbert.vocabulary import SPECIALS
 
     model = load(folder)
     facts: dict[str, Any] = {

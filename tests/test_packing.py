@@ -1,0 +1,230 @@
+"""Packed calls: token lists of any lengths, no padding, the same numbers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import wild
+
+import npbert
+from npbert import packing
+
+MANY = 42  # sequences of up to 31 tokens: several packs
+EACH = pytest.mark.parametrize("architecture", wild.ARCHITECTURES)
+PER_TOKEN = [
+    "base",
+    "for_masked_language_modeling",
+    "for_token_classification",
+    "for_question_answering",
+]
+
+
+def sequences(count: int, seed: int = 0, longest: int = 31) -> list[list[int]]:
+    rng = np.random.default_rng([count, seed])
+    lengths = rng.integers(1, longest + 1, count)
+    return [rng.integers(0, wild.SIZES["vocab_size"], n).tolist() for n in lengths]
+
+
+def groups_of(choices: int, lists: list[list[int]]) -> list[list[list[int]]]:
+    return [lists[i : i + choices] for i in range(0, len(lists), choices)]
+
+
+def padded(lists: list[list[int]]) -> tuple[Any, Any]:
+    """Ids and mask of a dense call; what stands at the padding is drawn."""
+    length = max(map(len, lists))
+    ids, mask = wild.ids(len(lists), length, seed=99), np.zeros((len(lists), length), int)
+    for i, one in enumerate(lists):
+        ids[i, : len(one)] = one
+        mask[i, : len(one)] = 1
+    return ids, mask
+
+
+def densely(model: npbert.Model, lists: list[list[int]]) -> Any:
+    """What a packed call returns, from a dense one."""
+    ids, mask = padded(lists)
+    if model.architecture == "for_multiple_choice":
+        return model(*(a.reshape(-1, 3, a.shape[-1]) for a in (ids, mask))).logits
+    output = model(ids, mask)
+    if model.architecture == "for_sequence_classification":
+        return output.logits
+    if model.architecture == "for_question_answering":
+        tokens = np.stack([output.start_logits, output.end_logits], axis=-1)
+    else:
+        tokens = output.hidden_state if output.logits is None else output.logits
+    return [rows[: len(one)] for rows, one in zip(tokens, lists, strict=True)]
+
+
+def packed(model: npbert.Model, lists: list[list[int]], **options: Any) -> Any:
+    if model.architecture == "for_multiple_choice":
+        return model.packed(groups_of(3, lists), **options)
+    return model.packed(lists, **options)
+
+
+def assert_close(actual: Any, expected: Any, within: float) -> None:
+    assert type(actual) is type(expected)
+    for x, y in zip(actual, expected, strict=True):
+        assert x.shape == y.shape
+        np.testing.assert_allclose(x, y, rtol=0, atol=within * np.abs(y).max(initial=1))
+
+
+@pytest.mark.parametrize(("count", "batch_invariant"), [(3, False), (MANY, False), (9, True)])
+@EACH
+def test_packed_is_dense_without_the_padding(
+    architecture: str, count: int, batch_invariant: bool
+) -> None:
+    model, lists = wild.model(architecture), sequences(count)
+    assert (sum(map(len, lists)) > packing.PACK) == (count == MANY)
+    actual = packed(model, lists, batch_invariant=batch_invariant)
+    assert_close(actual, densely(model, lists), 1e-12)
+
+
+@EACH
+def test_results_are_of_the_precision_of_the_model(architecture: str) -> None:
+    for result in packed(wild.model(architecture, "float32"), sequences(6)):
+        assert result.dtype == np.float32
+
+
+@EACH
+def test_the_order_is_the_one_given(architecture: str) -> None:
+    model, lists = wild.model(architecture), sequences(MANY)
+    forwards, backwards = packed(model, lists), packed(model, lists[::-1])
+    if architecture == "for_multiple_choice":
+        forwards, backwards = forwards.ravel(), backwards.ravel()
+    assert_close(list(backwards), list(forwards)[::-1], 1e-12)
+
+
+@pytest.mark.parametrize("batch_invariant", [False, True])
+@pytest.mark.parametrize("architecture", PER_TOKEN)
+def test_rows_are_slices_of_all_rows(architecture: str, batch_invariant: bool) -> None:
+    model, lists, rng = wild.model(architecture), sequences(MANY), np.random.default_rng(1)
+    rows = [rng.integers(0, len(one), rng.integers(0, 4)).tolist() for one in lists]
+    assert [] in rows
+    actual = model.packed(lists, rows=rows, batch_invariant=batch_invariant)
+    expected = [x[np.array(r, int)] for x, r in zip(model.packed(lists), rows, strict=True)]
+    assert_close(actual, expected, 1e-12)
+
+
+ROWS: dict[str, Any] = {
+    "none of the last": [[0, 3], [1], []],
+    "none of the first": [[], [1], [0]],
+    "of one alone": [[], [0], []],
+    "of none": [[], [], []],
+    "twice, and backwards": [[3, 1, 1, 0], [1, 0], [0]],
+    "as arrays": [np.array([2]), np.array([], int), np.array([0], np.uint8)],
+    "as tuples": [(0,), (), (0,)],
+    "as one array": np.zeros((3, 1), int),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("architecture", [*PER_TOKEN, "base with a pooler"])
+def test_rows_may_be_any_places_in_any_order_or_none(architecture: str, case: str) -> None:
+    name, _, pooler = architecture.partition(" ")
+    model = wild.model(name, pooled=bool(pooler))
+    lists, rows = [[1, 2, 3, 4], [5, 6], [7]], ROWS[case]
+    expected = [x[np.array(r, int)] for x, r in zip(model.packed(lists), rows, strict=True)]
+    assert_close(model.packed(lists, rows=rows), expected, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@EACH
+def test_batch_invariant_results_are_the_same_bits_whatever_the_neighbours(
+    architecture: str, dtype: str
+) -> None:
+    model, lists = wild.model(architecture, dtype), sequences(12)
+    together = packed(model, lists, batch_invariant=True)
+    alone = [
+        packed(model, lists[i : i + size], batch_invariant=True)[0]
+        for size in [3 if architecture == "for_multiple_choice" else 1]
+        for i in range(0, 12, size)
+    ]
+    assert all((x == y).all() for x, y in zip(together, alone, strict=True))
+
+
+def test_equal_packs_give_equal_bits() -> None:
+    model, lists = wild.model(dtype="float32"), sequences(MANY)
+    first, again = model.packed(lists), model.packed(lists)
+    assert all((x == y).all() for x, y in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("rows", [None, []])
+@pytest.mark.parametrize("batch_invariant", [False, True])
+@pytest.mark.parametrize("architecture", PER_TOKEN)
+def test_no_sequences_give_an_empty_list(
+    architecture: str, batch_invariant: bool, rows: Any
+) -> None:
+    model = wild.model(architecture)
+    assert model.packed([], rows=rows, batch_invariant=batch_invariant) == []
+
+
+def test_no_sequences_give_an_empty_array_where_sequences_are_judged() -> None:
+    assert wild.model("for_sequence_classification").packed([]).shape == (0, 5)
+    assert wild.model("for_multiple_choice", "float32").packed([]).dtype == np.float32
+
+
+def test_groups_of_choices_may_be_of_one() -> None:
+    model = wild.model("for_multiple_choice")
+    assert model.packed([[[1, 2]], [[3]]]).shape == (2, 1)
+
+
+def test_sequences_may_be_arrays_or_one_array() -> None:
+    model, ids = wild.model("for_token_classification"), wild.ids(3, 7)
+    expected = model.packed(ids.tolist())
+    assert_close(model.packed(ids), expected, 0)
+    assert_close(model.packed(list(ids)), expected, 0)
+    assert_close(model.packed(tuple(map(tuple, ids.tolist()))), expected, 0)
+
+
+def test_the_longest_sequence_and_the_shortest_fit() -> None:
+    model = wild.model("for_token_classification")
+    assert [x.shape for x in model.packed([[5] * 31, [5]])] == [(31, 5), (1, 5)]
+
+
+def test_a_pack_may_be_one_sequence_longer_than_a_pack() -> None:
+    model = wild.model("for_token_classification", max_positions=packing.PACK + 9, num_blocks=1)
+    lists = [[1, 2], wild.ids(packing.PACK + 9).tolist(), [3]]
+    assert_close(model.packed(lists), densely(model, lists), 1e-12)
+
+
+@pytest.mark.parametrize(
+    "architecture", ["for_token_classification", "for_sequence_classification"]
+)
+def test_a_pruned_model_packs(architecture: str) -> None:
+    model, lists = wild.model(architecture, pruned_heads={0: (1,), 2: (0, 2)}), sequences(9)
+    assert_close(model.packed(lists), densely(model, lists), 1e-12)
+
+
+def test_a_model_of_one_block_packs() -> None:
+    model, lists = wild.model("for_masked_language_modeling", num_blocks=1), sequences(9)
+    rows = [[0]] * 9
+    expected = [x[:1] for x in densely(model, lists)]
+    assert_close(model.packed(lists, rows=rows), expected, 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_groups_hold_every_sequence_once_in_order_and_no_more_than_the_limit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    limit = int(rng.integers(1, 40))
+    lengths = rng.integers(1, rng.integers(2, 60), rng.integers(0, 50)).tolist()
+    groups = list(packing.groups(lengths, limit))
+
+    assert [i for g in groups for i in range(g.start, g.stop)] == list(range(len(lengths)))
+    totals = [sum(lengths[g]) for g in groups]
+    for group, total in zip(groups, totals, strict=True):
+        assert group.stop > group.start
+        assert total <= limit or group.stop - group.start == 1
+    for total, after in zip(totals, groups[1:], strict=False):  # no group ends early
+        assert total + lengths[after.start] > limit
+
+
+def test_a_limit_of_one_token_gives_every_sequence_a_group() -> None:
+    assert list(packing.groups([1, 1, 5], 1)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_spans_stand_side_by_side(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 9, rng.integers(0, 12)).tolist()
+    spans = packing.spans(lengths)
+    assert [s.stop - s.start for s in spans] == lengths
+    assert [s.start for s in spans] == [sum(lengths[:i]) for i in range(len(lengths))]
