@@ -94,8 +94,8 @@ TENSORS = [
     ),
     tensors("a weight of bool", lambda content: content.update({QUERY: content[QUERY] > 0})),
     tensors(
-        "a weight of complex64",
-        lambda content: content.update({QUERY: content[QUERY].astype(np.complex64)}),
+        "a weight of uint8",
+        lambda content: content.update({QUERY: content[QUERY].astype(np.uint8)}),
     ),
     Corruption("tensors: a weight of float8", _float8, (WEIGHTS,)),
     tensors(
