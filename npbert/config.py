@@ -86,8 +86,11 @@ class Config:
     def __init__(self, **given: Any) -> None:
         faults = []
         for name in given:
-            if name not in FILE_NAMES and name != "other":
-                faults.append(f"unknown field {name!r}{nearest(name, FILE_NAMES)}")
+            if name in OUR_NAMES and name not in FILE_NAMES:
+                faults.append(f"unknown field {name!r}; it is called {OUR_NAMES[name]} here")
+            elif name not in FILE_NAMES and name != "other":
+                hint = nearest(name, FILE_NAMES) or f"; the fields are {', '.join(FILE_NAMES)}"
+                faults.append(f"unknown field {name!r}{hint}")
         for f in fields(self):
             default = f.default_factory() if callable(f.default_factory) else f.default
             object.__setattr__(self, f.name, given.get(f.name, default))
@@ -130,8 +133,8 @@ class Config:
                 raise ConfigError(f"unknown field {name!r}{nearest(name, OUR_NAMES)}")
         given = in_our_names(changes)
         kept = {name: getattr(self, name) for name in (*FILE_NAMES, "other")}
-        if len({"num_labels", "id_to_label"} & set(given)) == 1:  # one implies the other
-            del kept["num_labels"], kept["id_to_label"]
+        if "id_to_label" in given or given.get("num_labels", self.num_labels) != self.num_labels:
+            del kept["num_labels"], kept["id_to_label"]  # one implies the other
         return type(self)(**{**kept, **given})
 
     def label(self, i: int) -> str:
@@ -185,15 +188,13 @@ def with_int_keys(name: str, value: Any) -> Any:
         return {} if value is None else value
     try:
         made = {int(k): tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        if len(made) < len(value):
-            raise ConfigError(f"{name} has the keys {listed(map(repr, value))}: one number twice")
-        return made
-    except (TypeError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except (TypeError, ValueError):
         raise ConfigError(
             f"{name} has the keys {listed(map(repr, value))}, expected whole numbers"
         ) from None
+    if len(made) < len(value):
+        raise ConfigError(f"{name} has the keys {listed(map(repr, value))}: one number twice")
+    return made
 
 
 def is_int(value: Any) -> bool:

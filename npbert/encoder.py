@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.textbook import Affine, Array, Tap, untapped
+from npbert.textbook import Affine, Array, Mask, Tap, untapped
 from npbert.weights import Block, Encoder
 
 Ids = NDArray[np.integer]
-Hearing = tuple[slice, slice, Array]  # a sequence's listening columns, its heard ones, keep
+Spans = Sequence[slice]
 
 
 class Operations(Protocol):
@@ -27,83 +27,88 @@ class Operations(Protocol):
         self, norm: Affine, x: Array, y: Array, tap: Tap = ..., name: str = ...
     ) -> Array: ...
     def attention(
-        self, q: Array, k: Array, v: Array, keep: Array, head_mask: Array, tap: Tap = ...
+        self, q: Array, k: Array, v: Array, keep: Mask, head_mask: Array, tap: Tap = ...
     ) -> Array: ...  # fmt: skip
 
 
+class Run(NamedTuple):
+    """How a pass is run: in which verbs, with which activation function, and who listens."""
+
+    ops: Operations
+    activation: str
+    tap: Tap = untapped
+
+    def under(self, prefix: str) -> "Run":
+        """Return the same run, whose tap hears names below a prefix."""
+        tap = self.tap
+        if tap is untapped:
+            return self
+        return self._replace(tap=lambda name, x: tap(f"{prefix}.{name}", x))
+
+
 class Pack(NamedTuple):
-    """Sequences side by side: which columns are whose, and who hears whom."""
+    """Sequences side by side: which columns are whose, and which tokens may be heard."""
 
     ids: Ids  # (T,)
     position_ids: Ids  # (T,)
-    spans: Sequence[slice]  # the columns of each sequence
-    keep: Sequence[Array]  # for each sequence (L, 1): 0 hides a token from all others
+    spans: Spans  # the columns of each sequence
+    keep: Sequence[Mask]  # for each sequence (L, 1), or (1, 1) for all: False hides a token
     wanted: Ids | None = None  # the columns that the head will read; None: all
-    wanted_spans: Sequence[slice] = ()  # which of the wanted columns are whose
+    wanted_spans: Spans = ()  # which of the wanted columns are whose
 
 
-def under(tap: Tap, prefix: str) -> Tap:
-    """Return the same tap for names below a prefix."""
-    return tap if tap is untapped else lambda name, x: tap(f"{prefix}.{name}", x)
-
-
-def embed(weights: Encoder, pack: Pack, ops: Operations, tap: Tap = untapped) -> Array:
+def embed(weights: Encoder, pack: Pack, run: Run) -> Array:
     """A token is its word plus its place, normed.  (D, T)"""
-    words = tap("word_embeddings", weights.word_embeddings[pack.ids].T)
-    places = tap("position_embeddings", weights.position_embeddings[pack.position_ids].T)
-    x = ops.add_norm(weights.layer_norm, words, places, tap, "sum")
-    return tap("dropout", tap("LayerNorm", x))
+    words = run.tap("word_embeddings", weights.word_embeddings[pack.ids].T)
+    places = run.tap("position_embeddings", weights.position_embeddings[pack.position_ids].T)
+    x = run.ops.add_norm(weights.layer_norm, words, places, run.tap, "sum")
+    return run.tap("dropout", run.tap("LayerNorm", x))
 
 
 def transformer_block(
-    weights: Encoder, block: Block, x: Array, heard: Array, hearings: Sequence[Hearing],
-    head_mask: Array, ops: Operations, tap: Tap = untapped,
-) -> Array:  # fmt: skip
+    block: Block, x: Array, keys: Array, pack: Pack, spans: Spans, head_mask: Array, run: Run
+) -> Array:
     """x <- norm(x + attention(x)), then x <- norm(x + ffn(x)).
 
-    x : (D, T), the tokens that listen;  heard : (D, T'), those they listen to, usually the same;
-    hearings : for each sequence its columns in x, its columns in heard, and keep, (L, 1);
-    head_mask : (H, 1, 1)  ->  (D, T)
+    x : (D, T), the tokens that ask, and spans, whose they are;  keys : (D, T'), the tokens that
+    are asked: the same, but for the last block;  head_mask : (H, 1, 1)  ->  (D, T)
     """
+    ops, tap = run.ops, run.tap
     q = tap("attention.q_lin", ops.linear(block.q_lin, x))  # (A, T)
-    k = tap("attention.k_lin", ops.linear(block.k_lin, heard))  # (A, T')
-    v = tap("attention.v_lin", ops.linear(block.v_lin, heard))
+    k = tap("attention.k_lin", ops.linear(block.k_lin, keys))  # (A, T')
+    v = tap("attention.v_lin", ops.linear(block.v_lin, keys))
 
     # Head h is rows hK to (h + 1)K: to split and to join heads is a reshape, and moves nothing.
+    heads, width = len(head_mask), len(q)
+    q, k, v = (a.reshape(heads, width // heads, a.shape[-1]) for a in (q, k, v))  # (H, K, T)
     context = np.empty_like(q)
-    heads = (len(q) // weights.head_size, weights.head_size)  # (H, K)
-    q, k, v, joined = (a.reshape(*heads, a.shape[-1]) for a in (q, k, v, context))
-    for mine, ours, keep in hearings:  # a token hears its own sequence only
-        joined[..., mine] = ops.attention(
-            q[..., mine], k[..., ours], v[..., ours], keep, head_mask, under(tap, "attention")
+    for ask, answer, keep in zip(spans, pack.spans, pack.keep, strict=True):
+        context[..., ask] = ops.attention(  # within a sequence
+            q[..., ask], k[..., answer], v[..., answer], keep, head_mask, run.under("attention").tap
         )
-    context = tap("attention.context", context)
+    context = tap("attention.context", context.reshape(width, x.shape[-1]))  # (A, T)
     y = tap("attention.out_lin", ops.linear(block.out_lin, context))  # (D, T)
     x = ops.add_norm(block.sa_layer_norm, x, y, tap, "attention_residual")
     x = tap("sa_layer_norm", x)
 
     h = tap("ffn.lin1", ops.linear(block.lin1, x))  # (F, T)
-    h = tap("ffn.activation", ops.activation(weights.activation, h))
+    h = tap("ffn.activation", ops.activation(run.activation, h))
     y = tap("ffn.dropout", tap("ffn.lin2", ops.linear(block.lin2, h)))  # (D, T)
     x = ops.add_norm(block.output_layer_norm, x, y, tap, "ffn_residual")
     return tap("output_layer_norm", x)
 
 
-def encode(
-    weights: Encoder, pack: Pack, head_masks: Sequence[Array], ops: Operations, tap: Tap = untapped
-) -> Array:
-    """Ids to the last hidden state, of the wanted columns only.
+def encode(weights: Encoder, pack: Pack, head_masks: Sequence[Array], run: Run) -> Array:
+    """Ids to the last hidden state.
 
     head_masks : for each block (H, 1, 1)  ->  (D, T), or (D, wanted)
     """
-    x = heard = embed(weights, pack, ops, under(tap, "embeddings"))
-    spans = pack.spans
-    for i, block in enumerate(weights.blocks):
-        if pack.wanted is not None and block is weights.blocks[-1]:
+    x = embed(weights, pack, run.under("embeddings"))
+    for i, (block, head_mask) in enumerate(zip(weights.blocks, head_masks, strict=True)):
+        keys, spans = x, pack.spans
+        if pack.wanted is not None and i == len(weights.blocks) - 1:
+            # What the head will not read need not ask; in earlier blocks it will yet be asked.
             x, spans = x[:, pack.wanted], pack.wanted_spans
-        hearings = list(zip(spans, pack.spans, pack.keep, strict=True))
-        of_block = under(tap, f"transformer.layer.{i}")
-        x = heard = transformer_block(
-            weights, block, x, heard, hearings, head_masks[i], ops, of_block
-        )
+        of_block = run.under(f"transformer.layer.{i}")
+        x = transformer_block(block, x, keys, pack, spans, head_mask, of_block)
     return x

@@ -227,12 +227,14 @@ def replacing(path: Path) -> Iterator[Path]:
     A file that is still mapped keeps its old contents for those who read it.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.touch()
-    mode = temporary.stat().st_mode  # what the user's umask gives; safetensors would hide the file
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what umask gives; safetensors would hide the file
         yield temporary
         temporary.chmod(mode)
         temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
         temporary.unlink(missing_ok=True)
 

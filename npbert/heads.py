@@ -6,63 +6,58 @@ It returns columns too: (C, T), or (C, sequences) where it judges a sequence as 
 
 from collections.abc import Callable, Mapping
 
-from npbert.encoder import Ids, Operations
-from npbert.textbook import Affine, Array, Tap
+from npbert.encoder import Ids, Run
+from npbert.textbook import Affine, Array
 
 Weights = Mapping[str, Affine]
-Head = Callable[[Weights, str, Array, Ids, Operations, Tap], dict[str, Array]]
+Head = Callable[[Weights, Array, Ids, Run], dict[str, Array]]
 
 
-def pooled(w: Weights, x: Array, first: Ids, ops: Operations, tap: Tap) -> Array:
+def pooled(w: Weights, x: Array, first: Ids, run: Run) -> Array:
     """The first token stands for its sequence; the function is relu whatever the config says."""
-    h = tap("pre_classifier", ops.linear(w["pre_classifier"], x[:, first]))
-    return tap("pooled", ops.activation("relu", h))
+    h = run.tap("pre_classifier", run.ops.linear(w["pre_classifier"], x[:, first]))
+    return run.tap("pooled", run.ops.activation("relu", h))
 
 
-def base(
-    w: Weights, activation: str, x: Array, first: Ids, ops: Operations, tap: Tap
-) -> dict[str, Array]:
+def base(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """The hidden state itself; pooled too if the checkpoint has the weights for it."""
     if "pre_classifier" not in w:
         return {"hidden_state": x}
-    return {"hidden_state": x, "pooled_state": pooled(w, x, first, ops, tap)}
+    return {"hidden_state": x, "pooled_state": pooled(w, x, first, run)}
 
 
-def masked_lm(
-    w: Weights, activation: str, x: Array, first: Ids, ops: Operations, tap: Tap
-) -> dict[str, Array]:
+def masked_lm(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """Which word stands here?  (V, T)"""
-    h = tap("vocab_transform", ops.linear(w["vocab_transform"], x))
-    h = tap("vocab_activation", ops.activation(activation, h))
-    h = tap("vocab_layer_norm", ops.layer_norm(w["vocab_layer_norm"], h))
-    return {"logits": tap("logits", tap("vocab_projector", ops.linear(w["vocab_projector"], h)))}
+    h = run.tap("vocab_transform", run.ops.linear(w["vocab_transform"], x))
+    h = run.tap("vocab_activation", run.ops.activation(run.activation, h))
+    h = run.tap("vocab_layer_norm", run.ops.layer_norm(w["vocab_layer_norm"], h))
+    return logits(run.tap("vocab_projector", run.ops.linear(w["vocab_projector"], h)), run)
 
 
-def per_sequence(
-    w: Weights, activation: str, x: Array, first: Ids, ops: Operations, tap: Tap
-) -> dict[str, Array]:
+def per_sequence(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """Which class has this sequence?  (C, sequences);  a choice has one class, its score."""
-    h = tap("dropout", pooled(w, x, first, ops, tap))
-    return {"logits": tap("logits", tap("classifier", ops.linear(w["classifier"], h)))}
+    h = run.tap("dropout", pooled(w, x, first, run))
+    return logits(run.tap("classifier", run.ops.linear(w["classifier"], h)), run)
 
 
-def per_token(
-    w: Weights, activation: str, x: Array, first: Ids, ops: Operations, tap: Tap
-) -> dict[str, Array]:
+def per_token(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """Which class has this token?  (C, T)"""
-    x = tap("dropout", x)
-    return {"logits": tap("logits", tap("classifier", ops.linear(w["classifier"], x)))}
+    h = run.tap("dropout", x)
+    return logits(run.tap("classifier", run.ops.linear(w["classifier"], h)), run)
 
 
-def question_answering(
-    w: Weights, activation: str, x: Array, first: Ids, ops: Operations, tap: Tap
-) -> dict[str, Array]:
+def question_answering(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """Does the answer start here, does it end here?  (1, T) each"""
-    both = tap("qa_outputs", ops.linear(w["qa_outputs"], tap("dropout", x)))
+    both = run.tap("qa_outputs", run.ops.linear(w["qa_outputs"], run.tap("dropout", x)))
     return {
-        "start_logits": tap("start_logits", both[:1]),
-        "end_logits": tap("end_logits", both[1:]),
+        "start_logits": run.tap("start_logits", both[:1]),
+        "end_logits": run.tap("end_logits", both[1:]),
     }
+
+
+def logits(x: Array, run: Run) -> dict[str, Array]:
+    """The scores of one linear layer are the whole result."""
+    return {"logits": run.tap("logits", x)}
 
 
 HEADS: Mapping[str, Head] = {

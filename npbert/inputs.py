@@ -1,7 +1,7 @@
 """What may be passed to a model, checked before anything is computed: NumPy never guesses."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npbert.config import Config
-from npbert.errors import InputError, NpbertWarning
+from npbert.errors import InputError, NpbertWarning, shown
 from npbert.textbook import Array
 
 AXES: Final = {2: "(batch, length)", 3: "(batch, choices, length)"}
@@ -86,6 +86,24 @@ def head_masks(
     return [mask[i, config.heads(i)].reshape(-1, 1, 1) for i in range(config.num_blocks)]
 
 
+def many(name: str, value: Any) -> list[Any]:
+    """Return what must be a list, or an iterable, of lists."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise InputError(f"{name} takes a list of lists of ids, not {shown(value)}")
+    return list(value)
+
+
+def one_size(groups: Sequence[Sequence[Any]]) -> int:
+    """Return how many choices every group has.  Raises InputError if they differ."""
+    sizes = {len(group) for group in groups}
+    if len(sizes) > 1 or 0 in sizes:
+        raise InputError(
+            f"the groups have {', '.join(map(str, sorted(sizes)))} choices; expected equally many, "
+            "at least one"
+        )
+    return sizes.pop() if sizes else 1
+
+
 def token_lists(config: Config, sequences: Sequence[ArrayLike]) -> list[NDArray[np.intp]]:
     """Check the token lists of a packed call.  Raises InputError naming the list."""
     checked = []
@@ -93,7 +111,10 @@ def token_lists(config: Config, sequences: Sequence[ArrayLike]) -> list[NDArray[
         name = f"sequence {i}"
         ids = integers(name, sequence)
         if ids.ndim != 1 or not ids.size:
-            raise InputError(f"{name} has shape {ids.shape}, expected a list of at least one id")
+            several = "; packed takes a list of lists" if ids.ndim == 0 else ""
+            raise InputError(
+                f"{name} has shape {ids.shape}, expected a list of at least one id{several}"
+            )
         if len(ids) > config.max_positions:
             raise InputError(
                 f"{name} has length {len(ids)}, but the model has {config.max_positions} positions"
@@ -135,6 +156,8 @@ def numbers(name: str, value: Any) -> NDArray[Any]:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{name} is no array: {error}; are its rows of one length?") from None
+    if array.dtype.kind == "O" and all(isinstance(n, int) for n in array.flat):
+        raise InputError(f"{name} has an integer of over 64 bits")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has dtype {array.dtype}, expected numbers")
     if not np.isfinite(array).all():

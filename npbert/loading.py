@@ -49,10 +49,14 @@ def load(
         With everything that is wrong with the files.
     """
     kind = dtype_of(dtype)
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"source is {shown(source)}, expected the path of a folder")
+    if not isinstance(config, Mapping | None):
+        raise InputError(f"config is {shown(config)}, expected a mapping of fields to override")
     folder = Path(source)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112  (pathlib raises for a name that is too long)
         raise CheckpointError(
-            f"{folder}: {'is a file' if folder.exists() else 'no such folder'}, "
+            f"{folder}: {'is a file' if os.path.exists(folder) else 'no such folder'}, "  # noqa: PTH110
             "expected a folder with config.json and model.safetensors"
         )
     path = folder / "config.json"
@@ -77,6 +81,13 @@ def load(
             stacklevel=2,
         )
     tokenizer = Tokenizer.from_folder(folder, settings.max_positions)
+    if tokenizer and tokenizer.pieces.get_vocab_size() > settings.vocab_size:
+        warnings.warn(
+            f"{folder}: the tokenizer has {tokenizer.pieces.get_vocab_size()} tokens, but "
+            f"vocab_size is {settings.vocab_size}; is it another model's?",
+            NpbertWarning,
+            stacklevel=2,
+        )
     return Model(settings, name, parameters, tokenizer=tokenizer, load_report=report)
 
 
@@ -88,6 +99,8 @@ def init(
     Matrices are normal(0, initializer_scale), biases 0, norms 1 and 0; a seed gives the same
     model in either dtype, but for rounding.  Raises ConfigError, InputError.
     """
+    if not isinstance(config, Config):
+        raise InputError(f"config is {shown(config)}, expected an npbert.Config")
     kind, name = dtype_of(dtype), architecture_of(architecture, config)
     wanted = shapes(config, name)
     tied = config.tie_word_embeddings and wanted.pop(PROJECTOR, None) is not None

@@ -2,10 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,12 +14,12 @@ from safetensors.numpy import save_file
 from npbert import inputs, packing, textbook
 from npbert.checkpoint import LoadReport
 from npbert.config import ARCHITECTURES, Config
-from npbert.encoder import Ids, Operations, Pack, encode
-from npbert.errors import CheckpointError, InputError, NpbertWarning
+from npbert.encoder import Ids, Operations, Pack, Run, encode
+from npbert.errors import CheckpointError, InputError, NpbertWarning, shown
 from npbert.files import replacing, write_json
 from npbert.heads import HEADS
 from npbert.packing import Outcome
-from npbert.taps import PER_SEQUENCE, Border, Dropout, Keeper, chain
+from npbert.taps import PER_SEQUENCE, Border, Dropout, Keeper, chain, watch
 from npbert.textbook import Array, Tap, untapped
 from npbert.tokenizer import Tokenizer
 from npbert.vocabulary import SETTINGS
@@ -42,6 +42,8 @@ class Output:
 class Model:
     """A DistilBERT of one architecture; made by npbert.load or npbert.init."""
 
+    ops: ClassVar[Operations] = textbook
+
     def __init__(
         self,
         config: Config,
@@ -57,7 +59,6 @@ class Model:
         self.tokenizer = tokenizer
         self.load_report = load_report
         self.dtype = parameters[WORDS].dtype
-        self.ops: Operations = textbook
         self.encoder, self.head = assemble(parameters, config)
         if config.use_cross_attention:
             warnings.warn(
@@ -99,6 +100,8 @@ class Model:
         InputError
             Names the argument, what came, and what was expected.
         """
+        if not hasattr(dropout, "random") and dropout is not None:
+            raise InputError(f"dropout is {shown(dropout)}, expected a numpy.random.Generator")
         given = inputs.dense(
             self.config, self.architecture, input_ids, attention_mask, position_ids
         )
@@ -119,7 +122,7 @@ class Model:
             counts = [len(self.config.heads(i)) for i in range(self.config.num_blocks)]
             weights = tuple(np.zeros((0, n, length, length), self.dtype) for n in counts)
         return Output(
-            **finite(rows),
+            **rows,
             hidden_states=hidden if output_hidden_states else None,
             attentions=weights if output_attentions else None,
         )
@@ -133,15 +136,15 @@ class Model:
             ids=given.ids.ravel(),
             position_ids=given.positions.ravel(),
             spans=packing.spans([length] * batch),
-            keep=list(given.keep[..., None].astype(self.dtype)),
+            keep=list(given.keep[..., None]),
         )
-        return self.run(pack, attention_head_mask, tap, np.arange(batch) * length)
+        return self.run(pack, attention_head_mask, tap)
 
     def packed(
         self,
-        sequences: Sequence[Any],
+        sequences: Iterable[Any],
         *,
-        rows: Sequence[ArrayLike] | None = None,
+        rows: Iterable[ArrayLike] | None = None,
         batch_invariant: bool = False,
     ) -> Any:
         """Compute token lists of any lengths without padding, and only what the head reads.
@@ -161,57 +164,66 @@ class Model:
         a list with an array for every sequence: (length, classes), (length, 2) of start and end
         logits for question answering, (length, D) for base.  Raises InputError.
         """
+        given = inputs.many("packed", sequences)
         choices = 1
         if self.architecture == "for_multiple_choice":
-            choices = one_size(sequences)
-            sequences = [choice for group in sequences for choice in group]
-        ids = inputs.token_lists(self.config, sequences)
+            grouped = [inputs.many("a group", group) for group in given]
+            choices = inputs.one_size(grouped)
+            given = [choice for group in grouped for choice in group]
+        ids = inputs.token_lists(self.config, given)
         reads: list[Ids] | None = None
         if self.architecture in PER_SEQUENCE:
             if rows is not None:
                 raise InputError(f"rows was given, but {self.architecture} reads first tokens only")
             reads = [np.zeros(1, np.intp)] * len(ids)
         elif rows is not None:
-            reads = list(inputs.wanted_rows(rows, ids))
+            reads = list(inputs.wanted_rows(inputs.many("rows", rows), ids))
 
         results: list[Array] = []
-        for outcome, spans in packing.run(
-            self.run, ids, reads, self.dtype.type, batch_invariant=batch_invariant
-        ):
+        for outcome, spans in packing.run(self.run, ids, reads, batch_invariant=batch_invariant):
             # The outputs of a token: its logits, start and end logits, or hidden state.
-            tokens = [x for name, x in outcome.items() if name != "pooled_state"]
-            block = finite({"the result": np.concatenate(tokens).T})["the result"]
-            results += [block[s] for s in spans]
+            tokens = np.concatenate([x for name, x in outcome.items() if name != "pooled_state"]).T
+            results += [tokens[s] for s in spans]
         if self.architecture not in PER_SEQUENCE:
             return results
         classes = len(self.head["classifier"].weight) * choices
         return np.array(results, self.dtype).reshape(-1, classes)
 
     def run(
-        self,
-        pack: Pack,
-        attention_head_mask: ArrayLike | None = None,
-        tap: Tap = untapped,
-        first: Ids | None = None,
+        self, pack: Pack, attention_head_mask: ArrayLike | None = None, tap: Tap = untapped
     ) -> Outcome:
-        """Run a pack through encoder and head; `first` are the columns where sequences begin."""
+        """Run a pack; columns out.  Raises CheckpointError for results that are not finite."""
         masks = inputs.head_masks(self.config, attention_head_mask, self.dtype)
-        if first is None:
-            reads = pack.spans if pack.wanted is None else pack.wanted_spans
-            first = np.array([s.start for s in reads if s.stop > s.start], np.intp)
-        with np.errstate(over="ignore", invalid="ignore"):  # finite() tells of both
-            x = encode(self.encoder, pack, masks, self.ops, tap)
-            head = HEADS[self.architecture]
-            return head(self.head, self.config.activation, x, first, self.ops, tap)
+        outcome = self.through(pack, masks, tap)
+        if not all(np.isfinite(x).all() for x in outcome.values()):
+            self.through(pack, masks, watch)  # raises where it began
+            raise CheckpointError("the result is not finite, because of what a tap returned")
+        return outcome
+
+    def through(self, pack: Pack, masks: Sequence[Array], tap: Tap) -> Outcome:
+        """Run a pack, whatever comes of it."""
+        run = Run(self.ops, self.config.activation, tap)
+        head = self.head
+        spans = pack.spans if pack.wanted is None else pack.wanted_spans
+        if self.architecture == "base" and pack.wanted is not None:
+            head = {}  # the pooler reads first tokens, and they may not be wanted
+        with np.errstate(over="ignore", invalid="ignore"):
+            x = encode(self.encoder, pack, masks, run)
+            first = np.array([s.start for s in spans if head], np.intp)
+            return HEADS[self.architecture](head, x, first, run)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.safetensors and the tokenizer, as transformers reads them.
 
         Weights are written in the dtype of the model, tied ones once.  A file is replaced whole
-        or not at all, so that a model may be saved where it was loaded from.
+        or not at all; a model may be saved where it was loaded from (but on Windows, where a
+        mapped file cannot be replaced).  Raises CheckpointError for what cannot be written.
         """
         target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{target}: cannot be written: {error.strerror}") from None
         prefix = "" if self.architecture == "base" else "distilbert."
         tensors = {
             (prefix if name.startswith(("embeddings.", "transformer.")) else "") + name: array
@@ -233,7 +245,7 @@ class Model:
         if self.tokenizer is not None:
             with replacing(target / "tokenizer.json") as path:
                 self.tokenizer.save(path)
-            write_json(target / SETTINGS, self.tokenizer.settings)
+            write_json(target / SETTINGS, self.tokenizer.settings_in_effect())
 
 
 def wanted(*, hidden: bool, attentions: bool) -> Callable[[str], bool]:
@@ -245,26 +257,3 @@ def wanted(*, hidden: bool, attentions: bool) -> Callable[[str], bool]:
     states = ("embeddings.dropout", ".output_layer_norm") if hidden else ()
     endings = (*states, ".weights") if attentions else states
     return lambda name: name.endswith(endings)
-
-
-def finite(outputs: Outcome) -> Outcome:
-    """Return the outputs, or raise CheckpointError naming the first place that is nan or inf."""
-    for name, x in outputs.items():
-        if not np.isfinite(x).all():
-            where = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
-            raise CheckpointError(
-                f"{name} has {x[where]} at {where}: either the weights have values that are not "
-                f"finite (npbert info --check tells), or the computation overflows {x.dtype}"
-            )
-    return outputs
-
-
-def one_size(groups: Sequence[Any]) -> int:
-    """Return how many choices every group has.  Raises InputError if they differ."""
-    sizes = {len(group) for group in groups}
-    if len(sizes) > 1 or 0 in sizes:
-        raise InputError(
-            f"the groups have {', '.join(map(str, sorted(sizes)))} choices; expected equally many, "
-            "at least one"
-        )
-    return sizes.pop() if sizes else 1

@@ -35,9 +35,7 @@ def spans(lengths: Sequence[int]) -> list[slice]:
     return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
 
-def packed(
-    sequences: Sequence[Ids], wanted: Sequence[Ids] | None, dtype: type[np.floating]
-) -> Pack:
+def packed(sequences: Sequence[Ids], wanted: Sequence[Ids] | None) -> Pack:
     """Put sequences side by side; `wanted` says which tokens of each the head will read."""
     lengths = [len(ids) for ids in sequences]
     columns = spans(lengths)
@@ -45,7 +43,7 @@ def packed(
         ids=np.concatenate(sequences),
         position_ids=np.concatenate([np.arange(n) for n in lengths]),
         spans=columns,
-        keep=[np.ones((1, 1), dtype)] * len(lengths),
+        keep=[np.ones((1, 1), bool)] * len(lengths),
     )
     if wanted is None:
         return pack
@@ -59,7 +57,6 @@ def run(
     forward: Callable[[Pack], Outcome],
     sequences: Sequence[Ids],
     wanted: Sequence[Ids] | None,
-    dtype: type[np.floating],
     *,
     batch_invariant: bool = False,
 ) -> Iterator[tuple[Outcome, list[slice]]]:
@@ -70,5 +67,5 @@ def run(
     lengths = [len(ids) for ids in sequences]
     for group in groups(lengths, 1 if batch_invariant else PACK):
         rows = wanted if wanted is None else wanted[group]
-        pack = packed(sequences[group], rows, dtype)
+        pack = packed(sequences[group], rows)
         yield forward(pack), list(pack.spans if wanted is None else pack.wanted_spans)

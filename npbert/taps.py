@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from npbert.config import Config
+from npbert.errors import CheckpointError
 from npbert.textbook import Array, Tap
 
 PER_SEQUENCE: Final = ("for_sequence_classification", "for_multiple_choice")
@@ -61,7 +62,8 @@ class Dropout:
     """A tap that zeroes values at random, as in training, and scales up the rest.
 
     The draws come in the order of the forward pass: the embeddings; in every block the attention
-    weights, one sequence after the other, then the output of the ffn; the input of the classifier.
+    weights, one sequence after the other, then the output of the ffn; the input of the classifier
+    (at classifier_dropout_rate or, for question answering, qa_dropout).
     A draw has the shape of the value as the engine holds it, a token a column; attention weights
     (heads, key, query).  Source: Srivastava et al. 2014; the places are DistilBERT's.
     """
@@ -83,6 +85,19 @@ class Dropout:
         if rate == 1:
             return np.zeros_like(x)
         return np.where(self.rng.random(x.shape) >= rate, x / (1 - rate), 0).astype(x.dtype)
+
+
+def watch(name: str, x: Array) -> Array:
+    """A tap that raises CheckpointError at the first activation that is not finite."""
+    if not np.isfinite(x).all():
+        wrong = np.argwhere(~np.isfinite(x))
+        where = tuple(int(i) for i in wrong[0])
+        raise CheckpointError(
+            f"{name} is the first activation that is not finite, {len(wrong)} of {x.size} values, "
+            f"{x[where]} in column {where[-1]}: either weights are not finite (npbert info --check "
+            f"tells), or the computation overflows {x.dtype}"
+        )
+    return x
 
 
 def chain(taps: Sequence[Tap]) -> Tap:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+Mask = NDArray[np.bool]
 Tap = Callable[[str, Array], Array]
 
 EPSILON: Final = 1e-12  # in every norm of every DistilBERT; no config can change it
@@ -70,11 +71,11 @@ def add_norm(norm: Affine, x: Array, y: Array, tap: Tap = untapped, name: str = 
 
 
 def attention(
-    q: Array, k: Array, v: Array, keep: Array, head_mask: Array, tap: Tap = untapped
+    q: Array, k: Array, v: Array, keep: Mask, head_mask: Array, tap: Tap = untapped
 ) -> Array:
     """Every query takes the mean of the values, weighted by how well their keys match it.
 
-    q : (H, K, Lq);  k, v : (H, K, L);  keep : (L, 1), 0 hides a key from all queries;
+    q : (H, K, Lq);  k, v : (H, K, L);  keep : (L, 1), False hides a key from all queries;
     head_mask : (H, 1, 1), 0 silences a head  ->  (H, K, Lq)
 
     Scores and weights are (H, L, Lq): a row for every key, a column for every query.
@@ -82,7 +83,7 @@ def attention(
     listens to all alike.  Source: Vaswani et al. 2017, "Attention Is All You Need", equation 1.
     """
     scores = tap("scores", k.mT @ q / math.sqrt(k.shape[-2]))
-    scores = tap("masked_scores", np.where(keep != 0, scores, np.finfo(scores.dtype).min))
+    scores = tap("masked_scores", np.where(keep, scores, np.finfo(scores.dtype).min))
     weights = tap("weights", tap("dropout", softmax(scores)) * head_mask)
     return v @ weights
 
@@ -105,14 +106,14 @@ def erf(x: Array) -> Array:
     return np.copysign(np.where(y < 0.46875, near, far), x).astype(x.dtype)
 
 
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + e^-x), in the form that cannot overflow."""
-    return (1 + np.tanh(x / 2)) / 2
-
-
 def softplus(x: Array) -> Array:
     """log(1 + e^x), in the form that cannot overflow."""
     return np.logaddexp(0, x)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x), in the form that neither overflows nor loses its small values."""
+    return np.exp(-softplus(-x))
 
 
 def gelu(x: Array) -> Array:

@@ -6,15 +6,18 @@ cut is told.  Offsets count characters of the text as it was given.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Pieces
 
 from npbert.errors import CheckpointError, InputError, shown
-from npbert.vocabulary import SPECIALS, blaming, content, read_settings, read_vocabulary
+from npbert.vocabulary import SPECIALS, blaming, choices, content, read_settings, read_vocabulary
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,14 @@ class Tokenizer:
         """Return the id of a special token by its role, e.g. "mask_token", or None."""
         return self.pieces.token_to_id(self.text_of(role))
 
-    @property
-    def size(self) -> int:
-        """How many ids have a token."""
-        return self.pieces.get_vocab_size()
+    @cached_property
+    def known(self) -> NDArray[np.intp]:
+        """The ids that have a token, in order."""
+        return np.array(sorted(self.pieces.get_vocab().values()))
+
+    def settings_in_effect(self) -> dict[str, Any]:
+        """Return what tokenizer_config.json should say, its silent choices said aloud."""
+        return {**self.settings, **choices(self.pieces)}
 
     def text_of(self, role: str) -> str:
         """Return how a special token is written in a text, e.g. "[MASK]"."""

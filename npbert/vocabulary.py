@@ -107,6 +107,14 @@ def blaming(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: is no tokenizer: {str(error)[:200]}") from None
 
 
+def choices(pieces: Tokenizer) -> dict[str, Any]:
+    """Return what BERT's normalizer does, in the words of tokenizer_config.json."""
+    normalizer = pieces.normalizer
+    if not isinstance(normalizer, normalizers.BertNormalizer):
+        return {}
+    return {theirs: getattr(normalizer, ours) for theirs, ours in CHOICES.items()}
+
+
 def heed(pieces: Tokenizer, settings: Mapping[str, Any], path: Path) -> None:
     """Follow tokenizer_config.json where it contradicts tokenizer.json, and say so.
 
@@ -148,6 +156,11 @@ def from_words(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
     # Only "\n" ends a piece: some vocabularies have other line separators as pieces.
     words = {word.rstrip("\r"): i for i, word in enumerate(text.removesuffix("\n").split("\n"))}
     names = {role: content(settings.get(role), usual) for role, usual in SPECIALS.items()}
+    if (more := path.parent / ADDED).exists() and set(read_json_object(more)) - set(words):
+        raise CheckpointError(
+            f"{more}: holds tokens that vocab.txt lacks, which npbert reads from tokenizer.json "
+            "only; transformers' fast tokenizer writes one"
+        )
     absent = [
         names[role] for role in ("unk_token", "cls_token", "sep_token") if names[role] not in words
     ]

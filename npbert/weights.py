@@ -62,14 +62,12 @@ class Block(NamedTuple):
 
 
 class Encoder(NamedTuple):
-    """The weights below every head, and the two settings that no weight shows."""
+    """The weights below every head."""
 
     word_embeddings: Array  # (V, D)
     position_embeddings: Array  # (P, D)
     layer_norm: Affine
     blocks: tuple[Block, ...]
-    head_size: int  # K
-    activation: str
 
 
 class Shape(NamedTuple):
@@ -148,9 +146,6 @@ def assemble(parameters: Parameters, config: Config) -> tuple[Encoder, dict[str,
         )
         for i in range(config.num_blocks)
     ]
-    encoder = Encoder(
-        parameters[WORDS], parameters[PLACES], affine(NORM), tuple(blocks), config.head_size,
-        config.activation,
-    )  # fmt: skip
+    encoder = Encoder(parameters[WORDS], parameters[PLACES], affine(NORM), tuple(blocks))
     heads = {name.rpartition(".")[0] for name in parameters} & FAMILY
     return encoder, {name: affine(name) for name in sorted(heads)}

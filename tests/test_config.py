@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from npbert import Config, ConfigError
+from npbert.config import FILE_NAMES
 from npbert.textbook import ACTIVATIONS
 
 DEFAULTS = {
@@ -94,7 +95,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
 
 def test_an_unknown_field_is_refused_with_the_nearest_name() -> None:
     assert message(Config, num_block=2) == "unknown field 'num_block'; did you mean 'num_blocks'?"
-    assert message(Config, zzz=1) == "unknown field 'zzz'"
+    assert message(Config, zzz=1) == f"unknown field 'zzz'; the fields are {', '.join(FILE_NAMES)}"
+    assert message(Config, n_layers=1) == ("unknown field 'n_layers'; it is called num_blocks here")
     assert message(Config().override, {"num_label": 2}) == (
         "unknown field 'num_label'; did you mean 'num_labels'?"
     )

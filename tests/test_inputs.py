@@ -44,7 +44,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an id beyond 64 bits": (
         {"input_ids": [[2**80]]},
-        "input_ids has dtype object, expected numbers",
+        "input_ids has an integer of over 64 bits",
     ),
     "no tokens": (
         {"input_ids": np.empty((2, 0), int)},
@@ -147,7 +147,7 @@ PACKED: dict[str, tuple[str, Any, Any, str]] = {
     ),
     "one flat list": (
         "base", [1, 2], None,
-        "sequence 0 has shape (), expected a list of at least one id",
+        "sequence 0 has shape (), expected a list of at least one id; packed takes a list of lists",
     ),
     "a nested sequence": (
         "base", [[1], [[2, 3]]], None,

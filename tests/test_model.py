@@ -270,8 +270,9 @@ def test_what_overflows_is_an_error_that_names_the_first_place() -> None:
     with pytest.raises(npbert.CheckpointError) as raised:
         model(wild.ids(2, 5))
     assert str(raised.value) == (
-        "logits has inf at (0, 0, 2): either the weights have values that are not finite (npbert "
-        "info --check tells), or the computation overflows float32"
+        "classifier is the first activation that is not finite, 10 of 50 values, inf in column 0: "
+        "either weights are not finite (npbert info --check tells), or the computation overflows "
+        "float32"
     )
 
 

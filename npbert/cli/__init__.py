@@ -44,9 +44,18 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough; nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return FINE
+    except OSError as error:  # a full disk, a closed terminal
+        tell(f"stopped by the system: {error.strerror}")
+        discard_output()
+        return UNUSABLE
     return status
+
+
+def discard_output() -> None:
+    """Send what Python still holds of stdout nowhere, so that it does not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:

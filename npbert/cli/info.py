@@ -59,7 +59,7 @@ def describe(folder: Path, *, check: bool) -> dict[str, Any]:
     }
     if tokenizer := model.tokenizer:
         facts["tokenizer"] = {
-            "pieces": tokenizer.size,
+            "pieces": len(tokenizer.known),
             "max_length": tokenizer.max_length,
             "special_tokens": {role: tokenizer.text_of(role) for role in SPECIALS},
         }
@@ -68,7 +68,7 @@ def describe(folder: Path, *, check: bool) -> dict[str, Any]:
             name: int(n)
             for name, array in model.parameters.items()
             if (n := np.count_nonzero(~np.isfinite(array)))
-        }
+        } or "none"
     return facts
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from npbert.cli.shared import FINE, print_json
+from npbert.errors import InputError
 
 EXAMPLES: Final = {
     "fill-mask": 'npbert fill-mask "The ship sank in the [MASK]."',
@@ -51,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     options = {name: value for name, value in given.items() if value is not None}
     task = pipeline(args.task, args.model, **options)
     # Someone who types wants an answer after every line; a pipe is read a little ahead.
+    if not args.texts and sys.stdin is None:
+        raise InputError("there is no TEXT, and stdin is closed")
     typed = not args.texts and sys.stdin.isatty()
     for result in map(task, inputs(args)) if typed else task(inputs(args)):
         print_json(result if isinstance(result, dict) else {"results": result})

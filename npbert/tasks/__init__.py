@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from npbert.errors import InputError, nearest
+from npbert.errors import InputError, nearest, shown
 from npbert.loading import load
 from npbert.model import Model
 from npbert.tasks.fill_mask import FillMask, FillMaskOptions
@@ -35,7 +35,7 @@ def demo(name: str) -> Path:
 
 def pipeline(
     task: str,
-    source: str | os.PathLike[str] | Model | None = None,
+    source_or_model: str | os.PathLike[str] | Model | None = None,
     *,
     batch_invariant: bool = False,
     **options: Any,
@@ -46,7 +46,7 @@ def pipeline(
     ----------
     task : str
         One of TASKS, e.g. "text-classification".
-    source : path or Model, optional
+    source_or_model : path or Model, optional
         Default: the small built-in model of that task.
     batch_invariant : bool
         Compute every text alone, so that its last bits do not depend on its neighbours.
@@ -63,12 +63,12 @@ def pipeline(
     >>> classify("A gorgeous, witty, seductive movie.")["label"]
     'POSITIVE'
     """
-    if task not in TASKS:
-        hint = nearest(task, TASKS) or f"; there are {', '.join(TASKS)}"
-        raise InputError(f"unknown task {task!r}{hint}")
+    if not isinstance(task, str) or task not in TASKS:
+        hint = nearest(str(task), TASKS) or f"; there are {', '.join(TASKS)}"
+        raise InputError(f"unknown task {shown(task)}{hint}")
     kind = TASKS[task]
     chosen = changed(task, kind.options(), options)
-    model = (
-        source if isinstance(source, Model) else load(demo(kind.demo) if source is None else source)
-    )
+    model = source_or_model
+    if not isinstance(model, Model):
+        model = load(demo(kind.demo) if model is None else model)
     return kind.task(model, chosen, batch_invariant=batch_invariant)

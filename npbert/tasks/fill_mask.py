@@ -1,10 +1,10 @@
 """fill-mask: which words may stand where a text says [MASK]?"""
 
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from npbert.errors import InputError
+from npbert.model import Model
 from npbert.tasks.shared import Answer, Options, Task, best, counting, pair_of, softmax
 from npbert.textbook import Array
 from npbert.tokenizer import Encoding
@@ -29,6 +29,14 @@ class FillMask(Task[FillMaskOptions]):
 
     name = "fill-mask"
     architecture = "for_masked_language_modeling"
+
+    def __init__(self, model: Model, options: FillMaskOptions, **how: Any) -> None:
+        super().__init__(model, options, **how)
+        if self.tokenizer.id_of("mask_token") is None:
+            raise InputError(
+                f"fill-mask needs a mask, but {self.tokenizer.text_of('mask_token')} is not in the "
+                "model's vocabulary"
+            )
 
     def encode(self, item: object) -> Encoding:
         """Turn one input into tokens.  Raises InputError where no mask is left to fill."""
@@ -64,10 +72,10 @@ class FillMask(Task[FillMaskOptions]):
         self, encoding: Encoding, place: int, scores: Array, k: int, *, alone: bool
     ) -> list[Answer]:
         """Return the k best words for one mask."""
-        # A vocabulary may be padded with rows that no token has.
-        words = np.arange(len(scores)) < self.tokenizer.size
+        # A table may have rows that no token has, to be of a round size.
+        words = self.tokenizer.known[self.tokenizer.known < len(scores)]
         answers = []
-        for token in best(np.where(words, scores, -1), min(k, int(words.sum()))):
+        for token in words[best(scores[words], k)].tolist():
             ids = [*encoding.ids[:place], token, *encoding.ids[place + 1 :]]
             answers.append(
                 {

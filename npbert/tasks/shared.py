@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
 import numpy as np
 
+from npbert import textbook
 from npbert.errors import InputError, NpbertWarning, nearest
 from npbert.model import Model
 from npbert.textbook import Array
@@ -74,7 +75,8 @@ class Task(ABC, Generic[Asked]):
         """
         options = changed(self.name, self.options, changes)
         if isinstance(inputs, str | tuple | Mapping):
-            return next(self.stream([inputs], options))
+            (result,) = self.stream([inputs], options)  # to its end, which tells what was cut
+            return result
         if isinstance(inputs, list):
             return list(self.stream(inputs, options))
         if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray):
@@ -87,8 +89,14 @@ class Task(ABC, Generic[Asked]):
         """Yield a result for each input, in order; tell at the end how much was cut."""
         given = enumerate(inputs)
         texts = tokens = 0
-        while block := list(islice(given, BLOCK)):
-            encodings = [self.read(i, item, options) for i, item in block]
+        refused: InputError | None = None
+        while not refused and (block := list(islice(given, BLOCK))):
+            encodings: list[Encoding] = []
+            try:
+                for i, item in block:
+                    encodings.append(self.read(i, item, options))
+            except InputError as error:
+                refused = error  # when those before it have their answers
             texts += sum(encoding.cut > 0 for encoding in encodings)
             tokens += sum(encoding.cut for encoding in encodings)
             rows = [r for encoding in encodings if (r := self.rows(encoding)) is not None]
@@ -99,6 +107,8 @@ class Task(ABC, Generic[Asked]):
             )
             for encoding, value in zip(encodings, values, strict=True):
                 yield self.answer(encoding, value, options)
+        if refused:
+            raise refused
         if texts:
             warnings.warn(
                 f"{texts} of the texts {'was' if texts == 1 else 'were'} cut to "
@@ -177,8 +187,7 @@ def counting(name: str, value: object) -> None:
 
 def softmax(x: Array) -> Array:
     """Return logits as probabilities, along the last axis, in float64."""
-    e = np.exp(x.astype(np.float64) - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    return textbook.softmax(x.astype(np.float64)[..., None])[..., 0]
 
 
 def best(scores: Array, k: int) -> list[int]:

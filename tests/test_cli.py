@@ -1,0 +1,192 @@
+"""The command line, as whole processes: results on stdout, all else on stderr, an honest status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import npbert
+from npbert.cli import main, parser
+from npbert.tasks import TASKS, demo
+
+NPBERT = [sys.executable, "-m", "npbert"]
+
+
+def npbert_says(*args: str, stdin: str | bytes = "", status: int = 0) -> tuple[str, str]:
+    """Run the command line and return (stdout, stderr)."""
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run([*NPBERT, *args], input=given, capture_output=True, timeout=60)
+    assert done.returncode == status, done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def test_a_text_gets_a_json_object_on_a_line():
+    out, err = npbert_says("text-classification", "A gorgeous, witty, seductive movie.")
+    answer = json.loads(out)
+    assert answer == npbert.pipeline("text-classification")("A gorgeous, witty, seductive movie.")
+    assert answer["label"] == "POSITIVE"
+    assert err == ""
+
+
+def test_texts_come_from_stdin_a_line_each_in_order_and_blank_lines_are_passed_over():
+    out, _ = npbert_says(
+        "text-classification", stdin="Wonderful!\r\n\nAwful, a complete bore.\nFun"
+    )
+    labels = [json.loads(line)["label"] for line in out.splitlines()]
+    assert labels == ["POSITIVE", "NEGATIVE", "POSITIVE"]
+
+
+def test_several_answers_stand_under_results():
+    out, _ = npbert_says("fill-mask", "--top-k", "2", "The [MASK] sank.", "A [MASK] and a [MASK].")
+    one, two = (json.loads(line)["results"] for line in out.splitlines())
+    assert [set(answer) for answer in one] == [{"score", "token", "token_str", "sequence"}] * 2
+    assert [len(answers) for answers in two] == [2, 2]
+
+
+def test_a_pair_and_another_function():
+    out, _ = npbert_says(
+        "text-classification",
+        "Good.",
+        "--pair",
+        "Bad.",
+        "--function-to-apply",
+        "none",
+        "--top-k",
+        "2",
+    )
+    task = npbert.pipeline("text-classification", top_k=2, function_to_apply="none")
+    assert json.loads(out)["results"] == task(("Good.", "Bad."))
+
+
+def test_non_ascii_text_passes_through_whatever_the_locale():
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    done = subprocess.run(
+        [*NPBERT, "fill-mask"], input="Café [MASK] 🎬".encode(), capture_output=True, env=env
+    )
+    assert done.returncode == 0
+    assert all("🎬" in a["sequence"] or "[UNK]" in a["sequence"] or a["sequence"]
+               for a in json.loads(done.stdout)["results"])  # fmt: skip
+
+
+def test_a_warning_is_one_line_on_stderr():
+    out, err = npbert_says("text-classification", "good " * 300)
+    assert json.loads(out)["label"] == "POSITIVE"
+    assert err == (
+        "npbert: 1 of the texts was cut to 256 tokens, 46 tokens were not read "
+        "(long='error' refuses such texts)\n"
+    )
+
+
+UNUSABLE = {
+    "no mask": (["fill-mask", "x"], "text 0: has no [MASK], so that there is nothing to fill in"),
+    "too long": (
+        ["text-classification", "--long", "error", "good " * 300],
+        "text 0: has 302 tokens, but the model reads 256; shorten it, or say long='truncate'",
+    ),
+    "no answers": (
+        ["fill-mask", "--top-k", "0", "x"],
+        "top_k is 0, expected a whole number from 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("args", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_input_that_cannot_be_used_is_status_2_and_no_traceback(args, message, capsys):
+    assert main(args) == 2
+    assert capsys.readouterr() == ("", f"npbert: {message}\n")
+
+
+def test_stdin_that_is_not_utf_8_is_status_2():
+    _, err = npbert_says("text-classification", stdin=b"\xff\xfe\n", status=2)
+    assert err.startswith("npbert: stdin is not UTF-8: ")
+
+
+def test_usage_errors_are_status_2():
+    _, err = npbert_says("text-classificatoin", "x", status=2)
+    assert "invalid choice: 'text-classificatoin'" in err
+    npbert_says(status=2)
+
+
+def test_a_model_that_cannot_be_loaded_is_status_3(tmp_path, capsys):
+    assert main(["text-classification", "-m", str(tmp_path / "none"), "x"]) == 3
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["info", str(tmp_path)]) == 3
+    assert capsys.readouterr().err == (
+        f"npbert: {tmp_path / 'none'}: no such folder, expected a folder with config.json and "
+        "model.safetensors\n"
+        f"npbert: {tmp_path / 'config.json'}: architectures is None, expected a list of one name; "
+        f"pass architecture=, one of {', '.join(npbert.config.ARCHITECTURES)}\n"
+    )
+
+
+def test_an_interrupt_is_status_130():
+    process = subprocess.Popen(
+        [*NPBERT, "text-classification"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"Fine.\n" * 64)
+    process.stdin.flush()
+    process.stdout.readline()  # it is at work
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    done = subprocess.run(
+        f"yes Fine. | head -2000 | {' '.join(NPBERT)} text-classification | head -1",
+        shell=True, capture_output=True, timeout=60, executable="/bin/bash",
+    )  # fmt: skip
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == b""
+
+
+def test_info_tells_what_a_model_is():
+    out, _ = npbert_says("info", "--json", "--check")
+    facts = json.loads(out)
+    assert facts["architecture"] == "for_sequence_classification"
+    assert facts["computes in"] == "float32"
+    assert set(facts["weights"]["stored"]) == {"F16"}
+    assert facts["tokenizer"]["pieces"] == 8000
+    assert facts["not finite"] == "none"
+    size = (demo("sentiment") / "model.safetensors").stat().st_size
+    assert facts["files"]["model.safetensors"] == size
+    assert size / 2 - 8000 < facts["parameters"] < size / 2
+
+
+def test_info_is_a_table_for_people():
+    out, _ = npbert_says("info", str(demo("fill-mask")))
+    table = dict(line.split("  ", 1) for line in out.splitlines())
+    assert table["architecture"].strip() == "for_masked_language_modeling"
+    assert table["weights.tied"].strip() == "vocab_projector.weight"
+    assert table["tokenizer.special_tokens.mask_token"].strip() == "[MASK]"
+
+
+def test_info_check_names_weights_that_are_not_finite(tmp_path, capsys):
+    config = npbert.Config(hidden_size=8, num_attention_heads=2, intermediate_size=8, vocab_size=9)
+    model = npbert.init(config, "base")
+    model.parameters["embeddings.LayerNorm.bias"][3] = float("nan")
+    model.save(tmp_path)
+    assert main(["info", "--check", "--json", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["not finite"] == {"embeddings.LayerNorm.bias": 1}
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    for name in (*TASKS, "info"):
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0
+        assert f"example: npbert {name}" in capsys.readouterr().out
+    assert "exit status" in parser().format_help()
+
+
+def test_the_version_is_the_packages():
+    assert npbert_says("--version")[0] == f"npbert {npbert.__version__}\n"
+    pyproject = Path(npbert.__file__).parent.parent / "pyproject.toml"
+    assert f'version = "{npbert.__version__}"' in pyproject.read_text()
