@@ -201,7 +201,7 @@ def test_one_long_text_alone_is_told_of_too(classify):
 def test_texts_before_a_bad_one_still_get_their_answers(classify):
     answers = classify(text for text in ["Good.", "Bad.", 5, "Never reached."])
     assert [next(answers)["label"], next(answers)["label"]] == ["POSITIVE", "NEGATIVE"]
-    with pytest.raises(npbert.InputError, match="^text 2: a text is a str, not int: 5$"):
+    with pytest.raises(npbert.InputError, match=r"^text 2: a text is a str, not int: 5$"):
         next(answers)
 
 

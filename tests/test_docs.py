@@ -1,0 +1,144 @@
+"""What the README says is so: commands, outputs, code, files and names."""
+
+import doctest
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import npbert
+from npbert import textbook
+from npbert.cli import parser
+from npbert.config import ARCHITECTURES
+from npbert.tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def alike(ours: str, theirs: str) -> bool:
+    """Tell whether texts are equal but for the last digits of their numbers (BLAS differ)."""
+    if NUMBER.sub("#", ours) != NUMBER.sub("#", theirs):
+        return False
+    pairs = zip(NUMBER.findall(ours), NUMBER.findall(theirs), strict=True)
+    return all(float(a) == pytest.approx(float(b), rel=1e-3, abs=1e-6) for a, b in pairs)
+
+
+def sessions() -> list[tuple[str, str]]:
+    """Return every command that the README shows after a $, and the output shown below it."""
+    parts = [part for block in blocks("console") for part in re.split(r"^\$ ", block, flags=re.M)]
+    return [tuple(part.split("\n", 1)) for part in parts if part]
+
+
+def run(command: str) -> str:
+    """Run a command of the README as a person would, and return all that the screen shows."""
+    folder = str(Path(sys.executable).parent)
+    env = {
+        **os.environ,
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = re.sub(r"\bnpbert ", f"{sys.executable} -m npbert ", command, count=1)
+    return subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=env, text=True, timeout=120,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ).stdout  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "shown"), sessions(), ids=lambda text: text[:60])
+def test_a_command_of_the_readme_prints_what_it_shows(command, shown):
+    assert alike(run(command), shown), run(command)
+
+
+def test_the_first_command_prints_what_it_shows():
+    command = blocks("sh")[0].split("&& ")[1]
+    assert alike(run(command), blocks("json")[0]), run(command)
+
+
+def test_the_library_session_prints_what_it_shows(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    class Checker(doctest.OutputChecker):
+        def check_output(self, want: str, got: str, flags: int) -> bool:
+            return alike(got, want)
+
+    (session,) = blocks("pycon")
+    test = doctest.DocTestParser().get_doctest(session, {}, "README", "README.md", 0)
+    printed: list[str] = []
+    doctest.DocTestRunner(checker=Checker()).run(test, out=printed.append)
+    assert "".join(printed) == ""
+    assert len(test.examples) >= 8
+
+
+def test_the_attention_shown_is_the_attention_that_runs():
+    (shown,) = blocks("python")
+    assert shown == inspect.getsource(textbook.attention)
+
+
+def test_ci_runs_the_two_commands_to_the_letter():
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert len(blocks("sh")) == 2
+    for command in blocks("sh"):
+        assert f"\n{command}" in script
+
+
+def test_the_tour_lists_exactly_the_files_there_are():
+    toured = re.findall(r"^\| `(\w+(?:\.py|/))` \|", README, re.MULTILINE)
+    package = Path(npbert.__file__).parent
+    there = {p.name for p in package.glob("*.py")} - {"__init__.py", "__main__.py"}
+    there |= {f"{p.name}/" for p in package.iterdir() if (p / "__init__.py").exists()}
+    assert sorted(toured) == sorted(there)
+
+
+def test_the_tables_list_every_architecture_and_every_task():
+    for ours, theirs in ARCHITECTURES.items():
+        assert f"| `{ours}` | {theirs} |" in README
+    for name in TASKS:
+        assert f"| `{name}` | " in README
+
+
+def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme():
+    usage = parser().format_usage() + parser().format_help()
+    named = set(re.findall(r"\bnpbert ((?:text|fill|info)[\w-]*)", README))
+    assert named == {*TASKS, "info"}
+    assert all(name in usage for name in named)
+
+
+def test_every_public_function_is_described_with_its_real_parameters():
+    for name in ("load", "init", "pipeline"):
+        (row,) = re.findall(rf"^\| `npbert\.{name}\((.*?)\)` \|", README, re.MULTILINE)
+        real = inspect.signature(getattr(npbert, name)).parameters
+        shown = [part.split("=")[0].strip(" *") for part in row.split(",")]
+        assert [part for part in shown if part] == list(real)
+
+
+def test_the_model_cards_tell_what_was_measured():
+    for name in ("sentiment", "fill-mask"):
+        card = (Path(npbert.__file__).parent / "demo" / name / "README.md").read_text("utf-8")
+        assert "**Measured**" in card
+        assert "**Licence**: Apache-2.0" in card
+
+
+def test_the_manifest_lists_every_golden_file():
+    golden = ROOT / "golden"
+    manifest = json.loads((golden / "MANIFEST.json").read_text("utf-8"))
+    there = {
+        p.relative_to(golden).as_posix()
+        for p in golden.rglob("*")
+        if p.is_file() and p.suffix not in (".py", ".pyc") and p.name != "MANIFEST.json"
+    }
+    assert set(manifest["files"]) == there
+
+
+def test_the_whole_of_golden_is_under_8_mb():
+    assert sum(p.stat().st_size for p in (ROOT / "golden").rglob("*") if p.is_file()) < 8_000_000
