@@ -12,6 +12,7 @@ EXAMPLES: Final = {
     "fill-mask": 'npbert fill-mask "The ship sank in the [MASK]."',
     "text-classification": 'npbert text-classification "A gorgeous, witty, seductive movie."',
 }
+LONG: Final = "a text that the model cannot hold is cut, and that is told (default), or refused"
 HELP: Final = {
     "fill-mask": "which words may stand where a text says [MASK]?",
     "text-classification": "which class has a text, or a pair of texts?",
@@ -31,7 +32,7 @@ def add_parsers(commands: Any) -> None:
         parser.add_argument(
             "-m", "--model", metavar="FOLDER", help="default: a small built-in model"
         )
-        parser.add_argument("--long", choices=["truncate", "error"], help="texts beyond the model")
+        parser.add_argument("--long", choices=["truncate", "error"], help=LONG)
         parser.add_argument("--top-k", type=int, metavar="N", help="how many answers for each text")
         if name == "text-classification":
             parser.add_argument("--pair", metavar="TEXT", help="a second text, to go with the one")
@@ -68,7 +69,6 @@ def inputs(args: argparse.Namespace) -> Iterator[Any]:
 
 
 def lines() -> Iterator[str]:
-    """Yield the lines of stdin without their ends; those without text are passed over."""
+    """Yield the lines of stdin without their ends; an empty one too, so that answers line up."""
     for line in sys.stdin:
-        if text := line.rstrip("\r\n"):
-            yield text
+        yield line.rstrip("\r\n")
