@@ -20,7 +20,7 @@ Spans = Sequence[slice]
 class Operations(Protocol):
     """The vocabulary of the forward pass; textbook.py defines every word of it."""
 
-    def linear(self, layer: Affine, x: Array) -> Array: ...
+    def linear(self, layer: Affine, x: Array, out: Array | None = ...) -> Array: ...
     def activation(self, name: str, x: Array) -> Array: ...
     def layer_norm(self, norm: Affine, x: Array) -> Array: ...
     def add_norm(
@@ -31,12 +31,24 @@ class Operations(Protocol):
     ) -> Array: ...  # fmt: skip
 
 
+class Space(NamedTuple):
+    """Memory to offer to the linear layers of a block, used again in the next; None: none."""
+
+    q_lin: Array | None = None
+    k_lin: Array | None = None
+    v_lin: Array | None = None
+    out_lin: Array | None = None
+    lin1: Array | None = None
+    lin2: Array | None = None
+
+
 class Run(NamedTuple):
-    """How a pass is run: in which verbs, with which activation function, and who listens."""
+    """How a pass is run: in which verbs, with which activation function, who listens, and where."""
 
     ops: Operations
     activation: str
     tap: Tap = untapped
+    space: Space = Space()
 
     def under(self, prefix: str) -> "Run":
         """Return the same run, whose tap hears names below a prefix."""
@@ -73,10 +85,10 @@ def transformer_block(
     x : (D, T), the tokens that ask, and spans, whose they are;  keys : (D, T'), the tokens that
     are asked: the same, but for the last block;  head_mask : (H, 1, 1)  ->  (D, T)
     """
-    ops, tap = run.ops, run.tap
-    q = tap("attention.q_lin", ops.linear(block.q_lin, x))  # (A, T)
-    k = tap("attention.k_lin", ops.linear(block.k_lin, keys))  # (A, T')
-    v = tap("attention.v_lin", ops.linear(block.v_lin, keys))
+    ops, tap, space = run.ops, run.tap, run.space
+    q = tap("attention.q_lin", ops.linear(block.q_lin, x, out=space.q_lin))  # (A, T)
+    k = tap("attention.k_lin", ops.linear(block.k_lin, keys, out=space.k_lin))  # (A, T')
+    v = tap("attention.v_lin", ops.linear(block.v_lin, keys, out=space.v_lin))
 
     # Head h is rows hK to (h + 1)K: to split and to join heads is a reshape, and moves nothing.
     heads, width = len(head_mask), len(q)
@@ -87,13 +99,14 @@ def transformer_block(
             q[..., ask], k[..., answer], v[..., answer], keep, head_mask, run.under("attention").tap
         )
     context = tap("attention.context", context.reshape(width, x.shape[-1]))  # (A, T)
-    y = tap("attention.out_lin", ops.linear(block.out_lin, context))  # (D, T)
+    y = tap("attention.out_lin", ops.linear(block.out_lin, context, out=space.out_lin))  # (D, T)
     x = ops.add_norm(block.sa_layer_norm, x, y, tap, "attention_residual")
     x = tap("sa_layer_norm", x)
 
-    h = tap("ffn.lin1", ops.linear(block.lin1, x))  # (F, T)
+    h = tap("ffn.lin1", ops.linear(block.lin1, x, out=space.lin1))  # (F, T)
     h = tap("ffn.activation", ops.activation(run.activation, h))
-    y = tap("ffn.dropout", tap("ffn.lin2", ops.linear(block.lin2, h)))  # (D, T)
+    y = tap("ffn.lin2", ops.linear(block.lin2, h, out=space.lin2))  # (D, T)
+    y = tap("ffn.dropout", y)
     x = ops.add_norm(block.output_layer_norm, x, y, tap, "ffn_residual")
     return tap("output_layer_norm", x)
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from npbert.blas import cores
 from npbert.config import Config
 from npbert.errors import InputError, NpbertWarning, shown
 from npbert.textbook import Array
@@ -23,6 +24,10 @@ class Inputs:
     positions: NDArray[np.integer]  # (batch, length)
     keep: NDArray[np.bool]  # (batch, length): which tokens are heard
     choices: int | None  # how many neighbouring rows are choices of one question
+
+    def rows(self, some: slice) -> "Inputs":
+        """Return some of the rows."""
+        return Inputs(self.ids[some], self.positions[some], self.keep[some], self.choices)
 
 
 def dense(
@@ -84,6 +89,15 @@ def head_masks(
     if not np.isfinite(mask).all():
         raise InputError(f"attention_head_mask has values that {dtype} cannot hold")
     return [mask[i, config.heads(i)].reshape(-1, 1, 1) for i in range(config.num_blocks)]
+
+
+def threads(asked: int | None) -> int:
+    """Return how many threads to compute with: as asked, or one for every core."""
+    if asked is None:
+        return cores()
+    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
+        raise InputError(f"threads is {shown(asked)}, expected a whole number from 1")
+    return asked
 
 
 def many(name: str, value: Any) -> list[Any]:

@@ -25,6 +25,7 @@ def load(
     architecture: str | None = None,
     *,
     dtype: DTypeLike = "float32",
+    engine: str | None = None,
     config: Mapping[str, Any] | None = None,
     strict: bool = True,
 ) -> Model:
@@ -38,6 +39,8 @@ def load(
         One of ARCHITECTURES or its transformers class; default: what config.json says.
     dtype : "float32" or "float64"
         What to compute in.  Weights stored so are mapped, not copied; others are converted.
+    engine : "kernels" or "textbook", optional
+        Default: kernels for float32; the textbook is the only one for float64.
     config : mapping, optional
         Fields to override, by any of their names.
     strict : bool
@@ -88,7 +91,7 @@ def load(
             NpbertWarning,
             stacklevel=2,
         )
-    return Model(settings, name, parameters, tokenizer=tokenizer, load_report=report)
+    return Model(settings, name, parameters, engine=engine, tokenizer=tokenizer, load_report=report)
 
 
 def init(

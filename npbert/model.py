@@ -5,16 +5,17 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 from safetensors.numpy import save_file
 
-from npbert import inputs, packing, textbook
+from npbert import inputs, packing
 from npbert.checkpoint import LoadReport
 from npbert.config import ARCHITECTURES, Config
-from npbert.encoder import Ids, Operations, Pack, Run, encode
+from npbert.encoder import Ids, Pack, Run, encode
+from npbert.engines import ENGINES, engine_of, offer
 from npbert.errors import CheckpointError, InputError, NpbertWarning, shown
 from npbert.files import replacing, write_json
 from npbert.heads import HEADS
@@ -24,6 +25,8 @@ from npbert.textbook import Array, Tap, untapped
 from npbert.tokenizer import Tokenizer
 from npbert.vocabulary import SETTINGS
 from npbert.weights import PROJECTOR, WORDS, Parameters, assemble
+
+STATES: Final = ("embeddings.dropout", ".output_layer_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +45,13 @@ class Output:
 class Model:
     """A DistilBERT of one architecture; made by npbert.load or npbert.init."""
 
-    ops: ClassVar[Operations] = textbook
-
     def __init__(
         self,
         config: Config,
         architecture: str,
         parameters: Parameters,
         *,
+        engine: str | None = None,
         tokenizer: Tokenizer | None = None,
         load_report: LoadReport | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class Model:
         self.tokenizer = tokenizer
         self.load_report = load_report
         self.dtype = parameters[WORDS].dtype
+        self.engine = engine_of(engine, self.dtype)
         self.encoder, self.head = assemble(parameters, config)
         if config.use_cross_attention:
             warnings.warn(
@@ -77,6 +80,7 @@ class Model:
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         dropout: "np.random.Generator | None" = None,
+        threads: int | None = None,
     ) -> Output:
         """Compute every position of a batch, padding too, as the reference systems do.
 
@@ -94,6 +98,8 @@ class Model:
             Whether to return what lies between.
         dropout : numpy.random.Generator, optional
             Draws dropout at the config's rates, in the order that taps.Dropout describes.
+        threads : int, optional
+            How many packs are computed side by side; default: all cores.  Changes no bit.
 
         Raises
         ------
@@ -105,24 +111,30 @@ class Model:
         given = inputs.dense(
             self.config, self.architecture, input_ids, attention_mask, position_ids
         )
-        batch, length = given.ids.shape
-        border = Border(self.architecture, batch, length, given.choices)
-        kept = Keeper(border, wanted(hidden=output_hidden_states, attentions=output_attentions))
-        taps: list[Tap] = []
-        if dropout is not None:
-            taps.append(Dropout(dropout, self.config, self.architecture))
-        if output_hidden_states or output_attentions:
-            taps.append(kept)
-        columns = self.forward(given, attention_head_mask, chain(taps) if taps else untapped)
-        rows = {name: border.rows(name, x) for name, x in columns.items()}
-        between = list(kept.rows().items())
-        hidden = tuple(x for name, x in between if not name.endswith("weights"))
-        weights = tuple(x for name, x in between if name.endswith("weights"))
-        if not batch:  # then no attention was heard of
+        names = wanted(hidden=output_hidden_states, attentions=output_attentions)
+
+        def compute(rows: slice) -> dict[str, Array]:
+            part = given.rows(rows)
+            batch, length = part.ids.shape
+            border = Border(self.architecture, batch, length, given.choices)
+            kept = Keeper(border, names)
+            taps: list[Tap] = [Dropout(dropout, self.config, self.architecture)] if dropout else []
+            taps += [kept] if output_hidden_states or output_attentions else []
+            columns = self.forward(part, attention_head_mask, chain(taps) if taps else untapped)
+            return {n: border.rows(n, x) for n, x in columns.items()} | kept.rows()
+
+        # Dropout draws for the whole batch at once, in the order that it documents.
+        packs = [slice(0, len(given.ids))] if dropout else packing.row_groups(given)
+        parts = list(packing.side_by_side(compute, packs, inputs.threads(threads)))
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        hidden = tuple(x for name, x in whole.items() if name.endswith(STATES))
+        weights = tuple(x for name, x in whole.items() if name.endswith(".weights"))
+        if not len(given.ids):  # then no attention was heard of
+            length = given.ids.shape[1]
             counts = [len(self.config.heads(i)) for i in range(self.config.num_blocks)]
             weights = tuple(np.zeros((0, n, length, length), self.dtype) for n in counts)
         return Output(
-            **rows,
+            **{name: x for name, x in whole.items() if not name.endswith((*STATES, ".weights"))},
             hidden_states=hidden if output_hidden_states else None,
             attentions=weights if output_attentions else None,
         )
@@ -145,6 +157,7 @@ class Model:
         sequences: Iterable[Any],
         *,
         rows: Iterable[ArrayLike] | None = None,
+        threads: int | None = None,
         batch_invariant: bool = False,
     ) -> Any:
         """Compute token lists of any lengths without padding, and only what the head reads.
@@ -155,6 +168,8 @@ class Model:
             For multiple choice a list of groups of such lists, of equally many choices.
         rows : list of lists of int, optional
             Which positions of each sequence are wanted, where the head judges tokens.
+        threads : int, optional
+            How many packs are computed side by side; default: all cores.  Changes no bit.
         batch_invariant : bool
             Compute every sequence alone, so that its last bits do not depend on the others.
 
@@ -180,7 +195,9 @@ class Model:
             reads = list(inputs.wanted_rows(inputs.many("rows", rows), ids))
 
         results: list[Array] = []
-        for outcome, spans in packing.run(self.run, ids, reads, batch_invariant=batch_invariant):
+        for outcome, spans in packing.run(
+            self.run, ids, reads, threads=inputs.threads(threads), batch_invariant=batch_invariant
+        ):
             # The outputs of a token: its logits, start and end logits, or hidden state.
             tokens = np.concatenate([x for name, x in outcome.items() if name != "pooled_state"]).T
             results += [tokens[s] for s in spans]
@@ -202,7 +219,8 @@ class Model:
 
     def through(self, pack: Pack, masks: Sequence[Array], tap: Tap) -> Outcome:
         """Run a pack, whatever comes of it."""
-        run = Run(self.ops, self.config.activation, tap)
+        space = offer(self.engine, self.encoder.blocks, len(pack.ids))
+        run = Run(ENGINES[self.engine], self.config.activation, tap, space)
         head = self.head
         spans = pack.spans if pack.wanted is None else pack.wanted_spans
         if self.architecture == "base" and pack.wanted is not None:
@@ -254,6 +272,6 @@ def wanted(*, hidden: bool, attentions: bool) -> Callable[[str], bool]:
     The first hidden state is heard where dropout may thin it out; without dropout that is the
     embeddings after their norm.
     """
-    states = ("embeddings.dropout", ".output_layer_norm") if hidden else ()
+    states = STATES if hidden else ()
     endings = (*states, ".weights") if attentions else states
     return lambda name: name.endswith(endings)

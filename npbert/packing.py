@@ -4,16 +4,23 @@ Sequences of any lengths stand side by side in a pack, and every layer but atten
 real tokens.  A pack holds about 512 tokens, so that its activations stay in the cache.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Final, TypeVar
 
 import numpy as np
 
+from npbert import blas
 from npbert.encoder import Ids, Pack
+from npbert.inputs import Inputs
 from npbert.textbook import Array
 
 PACK: Final = 512  # tokens; 1024 is a little slower, 256 costs matrix products their efficiency
 
+A = TypeVar("A")
+B = TypeVar("B")
 Outcome = dict[str, Array]  # an array of columns for each output
 
 
@@ -27,6 +34,14 @@ def groups(lengths: Sequence[int], limit: int) -> Iterator[slice]:
         total += length
     if len(lengths) > start:
         yield slice(start, len(lengths))
+
+
+def row_groups(given: Inputs) -> list[slice]:
+    """Return the rows of a dense batch in packs, the choices of one question together."""
+    batch, length = given.ids.shape
+    unit = given.choices or 1
+    units = groups([length * unit] * (batch // unit), PACK)
+    return [slice(s.start * unit, s.stop * unit) for s in units] or [slice(0, 0)]
 
 
 def spans(lengths: Sequence[int]) -> list[slice]:
@@ -53,11 +68,27 @@ def packed(sequences: Sequence[Ids], wanted: Sequence[Ids] | None) -> Pack:
     )
 
 
+def side_by_side(function: Callable[[A], B], items: Iterable[A], threads: int) -> Iterator[B]:
+    """Yield function(item) for every item, in order, on a pool of threads, a little ahead."""
+    given = iter(items)
+    with blas.one_thread():
+        if threads == 1:
+            yield from map(function, given)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            under_way = deque(pool.submit(function, item) for item in islice(given, 2 * threads))
+            while under_way:
+                result = under_way.popleft().result()
+                under_way.extend(pool.submit(function, item) for item in islice(given, 1))
+                yield result
+
+
 def run(
     forward: Callable[[Pack], Outcome],
     sequences: Sequence[Ids],
     wanted: Sequence[Ids] | None,
     *,
+    threads: int,
     batch_invariant: bool = False,
 ) -> Iterator[tuple[Outcome, list[slice]]]:
     """Yield for each pack, in order, its outcome and the columns there of every sequence.
@@ -65,7 +96,10 @@ def run(
     Rounding depends on what shares a pack; `batch_invariant` gives every sequence its own.
     """
     lengths = [len(ids) for ids in sequences]
-    for group in groups(lengths, 1 if batch_invariant else PACK):
-        rows = wanted if wanted is None else wanted[group]
-        pack = packed(sequences[group], rows)
-        yield forward(pack), list(pack.spans if wanted is None else pack.wanted_spans)
+
+    def compute(group: slice) -> tuple[Outcome, list[slice]]:
+        pack = packed(sequences[group], wanted if wanted is None else wanted[group])
+        return forward(pack), list(pack.spans if wanted is None else pack.wanted_spans)
+
+    limit = 1 if batch_invariant else PACK
+    yield from side_by_side(compute, groups(lengths, limit), threads)

@@ -44,8 +44,8 @@ def untapped(name: str, x: Array) -> Array:
     return x
 
 
-def linear(layer: Affine, x: Array) -> Array:
-    """y = W x + b, for every token."""
+def linear(layer: Affine, x: Array, out: Array | None = None) -> Array:
+    """y = W x + b, for every token.  (`out` offers memory; this page never needs it.)"""
     return layer.weight @ x + layer.bias
 
 

@@ -9,12 +9,12 @@ import npbert
 
 HOUSE = Path(npbert.__file__).parent
 FLOORS = {
-    0: ["errors", "textbook"],
-    1: ["config", "files"],
+    0: ["blas", "errors", "textbook"],
+    1: ["config", "files", "kernels"],
     2: ["inputs", "taps", "vocabulary", "weights"],
     3: ["checkpoint", "encoder", "tokenizer"],
     4: ["heads"],
-    5: ["packing"],
+    5: ["engines", "packing"],
     6: ["model"],
     7: ["loading"],
     8: ["tasks.shared"],

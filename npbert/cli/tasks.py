@@ -33,6 +33,7 @@ def add_parsers(commands: Any) -> None:
             "-m", "--model", metavar="FOLDER", help="default: a small built-in model"
         )
         parser.add_argument("--long", choices=["truncate", "error"], help=LONG)
+        parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
         parser.add_argument("--top-k", type=int, metavar="N", help="how many answers for each text")
         if name == "text-classification":
             parser.add_argument("--pair", metavar="TEXT", help="a second text, to go with the one")
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     names = ("long", "top_k", "function_to_apply")
     given = {name: getattr(args, name, None) for name in names}
     options = {name: value for name, value in given.items() if value is not None}
-    task = pipeline(args.task, args.model, **options)
+    task = pipeline(args.task, args.model, threads=args.threads, **options)
     # Someone who types wants an answer after every line; a pipe is read a little ahead.
     if not args.texts and sys.stdin is None:
         raise InputError("there is no TEXT, and stdin is closed")

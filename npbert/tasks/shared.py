@@ -41,7 +41,14 @@ class Task(ABC, Generic[Asked]):
     architecture: ClassVar[str]
     options: Asked
 
-    def __init__(self, model: Model, options: Asked, *, batch_invariant: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        options: Asked,
+        *,
+        threads: int | None = None,
+        batch_invariant: bool = False,
+    ) -> None:
         if model.architecture != self.architecture:
             raise InputError(
                 f"{self.name} needs a model {self.architecture}, "
@@ -55,6 +62,7 @@ class Task(ABC, Generic[Asked]):
         self.model = model
         self.tokenizer = model.tokenizer
         self.options = options
+        self.threads = threads
         self.batch_invariant = batch_invariant
 
     def __call__(self, inputs: Any, **changes: Any) -> Any:
@@ -103,6 +111,7 @@ class Task(ABC, Generic[Asked]):
             values = self.model.packed(
                 [encoding.ids for encoding in encodings],
                 rows=rows or None,
+                threads=self.threads,
                 batch_invariant=self.batch_invariant,
             )
             for encoding, value in zip(encodings, values, strict=True):
