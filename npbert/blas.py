@@ -1,6 +1,8 @@
 """How many threads NumPy's matrix products use: one inside the pool, as before outside of it.
 
 Packs run side by side, each with one BLAS thread; with several they would fight for the cores.
+A pack that is alone shares its matrix products and activations with a second thread, cut in two
+in the same place whether there is one or not.
 The technique is threadpoolctl's (find the library, call its setter), for the OpenBLAS that ships
 inside NumPy's wheels.  Where there is another BLAS, set its variable (OPENBLAS_NUM_THREADS,
 MKL_NUM_THREADS, ...) to 1 before Python starts; otherwise results stay right, and come slower.
@@ -10,13 +12,17 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+WORTH_SHARING: Final = 4_000_000  # multiplications, 0.1 ms: ten times what a thread costs
+
+_mine = threading.local()
 _lock = threading.Lock()
 _inside = 0
 _outside = 0
@@ -43,6 +49,36 @@ def controls() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
             if get and put:
                 return get, put
     return None
+
+
+@contextmanager
+def crew() -> Iterator[None]:
+    """Let the one pack that this thread computes share its work with another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        _mine.crew = pool
+        try:
+            yield
+        finally:
+            _mine.crew = None
+
+
+def share(function: Callable[[slice], None], size: int, work: int) -> None:
+    """Call a function for both halves of range(size), by this thread or with its crew.
+
+    `work` counts multiplications, or what takes as long; a little of it is not worth a thread.
+    The halves are the same whoever computes them, so that no bit depends on who did.
+    """
+    if work < WORTH_SHARING:
+        function(slice(0, size))
+        return
+    upper, lower = slice(0, size // 2), slice(size // 2, size)
+    pool = getattr(_mine, "crew", None)
+    other = pool.submit(function, lower) if pool else None
+    function(upper)
+    if other:
+        other.result()
+    else:
+        function(lower)
 
 
 @contextmanager

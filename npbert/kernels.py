@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import numpy as np
 
-from npbert import textbook
+from npbert import blas, textbook
 from npbert.textbook import EPSILON, Affine, Array, Mask, Tap, untapped
 
 Consumed = Annotated[Array, "consumed"]
@@ -20,7 +20,8 @@ BLOCK: Final = (
 )
 
 # erf(x / sqrt 2) = tanh(x P(x^2)): P fitted by weighted minimax, the weight being what an error of
-# P does to gelu, so that gelu is right to 6e-7 for all x.  Beyond x^2 = 31.36, tanh is 1.
+# P does to gelu, so that gelu is right to 6e-7 for all x.  Beyond x^2 = 31.36, where the fit ends,
+# P only grows, and tanh is 1.
 GELU: Final = tuple(
     np.float32(c)
     for c in (
@@ -28,15 +29,18 @@ GELU: Final = tuple(
         -3.31299839e-05, 0.0363342835, 0.797884216,
     )
 )  # fmt: skip
-GELU_END: Final = np.float32(31.36)
 
 
 def linear(layer: Affine, x: Array, out: Array | None = None) -> Array:
     """See textbook.linear.  `out` offers memory for at least as many floats as the result has."""
     shape = (len(layer.weight), x.shape[-1])
     y = np.empty(shape, x.dtype) if out is None else out[: math.prod(shape)].reshape(shape)
-    np.matmul(layer.weight, x, out=y)
-    y += layer.bias
+
+    def rows(part: slice) -> None:
+        np.matmul(layer.weight[part], x, out=y[part])
+        y[part] += layer.bias[part]
+
+    blas.share(rows, len(y), layer.weight.size * x.shape[-1])
     return y
 
 
@@ -48,26 +52,28 @@ def blocks(x: Array) -> Iterator[Array]:
 
 def activation(name: str, x: Consumed) -> Array:
     """See textbook.activation.  In place, a block of rows at a time."""
-    if name == "relu":
-        return np.maximum(x, 0, out=x)
-    for block in blocks(x):
-        if name == "gelu":
-            gelu(block)
-        else:
-            block[...] = textbook.activation(name, block)
+
+    def rows(part: slice) -> None:
+        for block in blocks(x[part]):
+            if name == "gelu":
+                gelu(block)
+            else:
+                block[...] = textbook.activation(name, block)
+
+    blas.share(rows, len(x), 300 * x.size)  # about what a gelu takes
     return x
 
 
 def gelu(x: Consumed) -> Array:
     """See textbook.gelu.  Within 6e-7 of it; Horner's scheme, and one tanh."""
-    square = np.multiply(x, x)
-    np.minimum(square, GELU_END, out=square)
-    p = np.multiply(square, GELU[0])
-    p += GELU[1]
-    for c in GELU[2:]:
-        p *= square
-        p += c
-    p *= x
+    with np.errstate(over="ignore"):  # the tanh of what overflows is 1
+        square = np.multiply(x, x)
+        p = np.multiply(square, GELU[0])
+        p += GELU[1]
+        for c in GELU[2:]:
+            p *= square
+            p += c
+        p *= x
     np.tanh(p, out=p)
     p += 1
     p *= 0.5
@@ -107,7 +113,16 @@ def add_norm(norm: Affine, x: Array, y: Consumed, tap: Tap = untapped, name: str
 def attention(
     q: Array, k: Array, v: Array, keep: Mask, head_mask: Array, tap: Tap = untapped
 ) -> Array:
-    """See textbook.attention.  One array holds scores, then weights."""
+    """See textbook.attention.  As many heads at a time as keep their weights in the cache."""
+    heads = max(1, BLOCK // (k.shape[-1] * max(1, q.shape[-1])))
+    if tap is not untapped or heads >= len(q):
+        return attend(q, k, v, keep, head_mask, tap)
+    some = [slice(i, i + heads) for i in range(0, len(q), heads)]
+    return np.concatenate([attend(q[s], k[s], v[s], keep, head_mask[s], tap) for s in some])
+
+
+def attend(q: Array, k: Array, v: Array, keep: Mask, head_mask: Array, tap: Tap) -> Array:
+    """Attention of some heads; one array holds scores, then weights."""
     s = np.matmul(k.mT, q * q.dtype.type(1 / math.sqrt(k.shape[-2])))
     s = tap("scores", s)
     if not keep.all():

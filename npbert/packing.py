@@ -7,7 +7,8 @@ real tokens.  A pack holds about 512 tokens, so that its activations stay in the
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from contextlib import nullcontext
+from itertools import chain, islice
 from typing import Final, TypeVar
 
 import numpy as np
@@ -72,11 +73,13 @@ def side_by_side(function: Callable[[A], B], items: Iterable[A], threads: int) -
     """Yield function(item) for every item, in order, on a pool of threads, a little ahead."""
     given = iter(items)
     with blas.one_thread():
-        if threads == 1:
-            yield from map(function, given)
+        first = list(islice(given, 2 * threads))
+        if threads == 1 or len(first) < 2:
+            with blas.crew() if threads > 1 else nullcontext():
+                yield from map(function, chain(first, given))
             return
         with ThreadPoolExecutor(threads) as pool:
-            under_way = deque(pool.submit(function, item) for item in islice(given, 2 * threads))
+            under_way = deque(pool.submit(function, item) for item in first)
             while under_way:
                 result = under_way.popleft().result()
                 under_way.extend(pool.submit(function, item) for item in islice(given, 1))
