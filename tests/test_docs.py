@@ -87,8 +87,9 @@ def test_the_attention_shown_is_the_attention_that_runs():
 
 def test_ci_runs_the_two_commands_to_the_letter():
     script = (ROOT / ".ci" / "run").read_text("utf-8")
-    assert len(blocks("sh")) == 2
-    for command in blocks("sh"):
+    commands = [command for command in blocks("sh") if command.startswith("python -m pip")]
+    assert len(commands) == 2
+    for command in commands:
         assert f"\n{command}" in script
 
 
@@ -109,8 +110,8 @@ def test_the_tables_list_every_architecture_and_every_task():
 
 def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme():
     usage = parser().format_usage() + parser().format_help()
-    named = set(re.findall(r"\bnpbert ((?:text|fill|info)[\w-]*)", README))
-    assert named == {*TASKS, "info"}
+    named = set(re.findall(r"\bnpbert ((?:text|fill|info|bench)[\w-]*)", README))
+    assert named == {*TASKS, "info", "bench"}
     assert all(name in usage for name in named)
 
 

@@ -17,13 +17,14 @@ FLOORS = {
     5: ["engines", "packing"],
     6: ["model"],
     7: ["loading"],
-    8: ["tasks.shared"],
+    8: ["contestants", "tasks.shared"],
     9: ["tasks.fill_mask", "tasks.text_classification"],
     10: ["tasks"],
-    11: ["cli.shared"],
-    12: ["cli.info", "cli.tasks"],
-    13: ["cli"],
-    14: ["", "__main__"],  # "" is npbert/__init__.py, which resolves its names on first use
+    11: ["bench"],
+    12: ["cli.shared"],
+    13: ["cli.bench", "cli.info", "cli.tasks"],
+    14: ["cli"],
+    15: ["", "__main__"],  # "" is npbert/__init__.py, which resolves its names on first use
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 PAGES = [p for p in sorted(HOUSE.rglob("*.py")) if "demo" not in p.parts]

@@ -1,4 +1,4 @@
-"""The command line: npbert TASK, npbert info.
+"""The command line: npbert TASK, npbert info, npbert bench.
 
 Results go to stdout, all else to stderr.  Exit status: 0 fine, 2 usage or unreadable input,
 3 the model cannot be loaded, 130 interrupted.
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from npbert import __version__
-from npbert.cli import info, tasks
+from npbert.cli import bench, info, tasks
 from npbert.cli.shared import FINE, INTERRUPTED, NO_MODEL, UNUSABLE, tell
 from npbert.errors import InputError, NpbertError
 
@@ -70,4 +70,5 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     tasks.add_parsers(commands)
     info.add_parsers(commands)
+    bench.add_parsers(commands)
     return made
