@@ -1,7 +1,7 @@
 """The forward pass up to the last hidden state, written once.
 
-It is spoken in the verbs of textbook.py, received as `ops`, so that another module with the same
-verbs can run the same pass.  tests/test_golden.py holds it to PyTorch's numbers.
+It is spoken in the verbs of textbook.py, received as `ops`, so that kernels.py, which has the same
+verbs, runs the same pass.  tests/test_golden.py holds it to PyTorch's numbers.
 """
 
 from collections.abc import Sequence

@@ -12,6 +12,7 @@ formula in the book, y = W x + b, with PyTorch's (out, in) weights just as they 
 Sums run down a column, axis -2: over features in a norm, over keys in a softmax.
 
 Nothing here changes its arguments, and everything here works in the precision it is given.
+kernels.py has the same functions made fast; tests/test_kernels.py holds the two together.
 """
 
 import math
