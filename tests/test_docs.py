@@ -101,6 +101,13 @@ def test_the_tour_lists_exactly_the_files_there_are():
     assert sorted(toured) == sorted(there)
 
 
+def test_the_page_to_read_is_as_long_as_it_is_said_to_be():
+    package = Path(npbert.__file__).parent
+    pages = [package / f"{name}.py" for name in ("textbook", "encoder", "heads")]
+    lines = sum(len(page.read_text("utf-8").splitlines()) for page in pages)
+    assert f"reads {lines} lines in one" in README
+
+
 def test_the_tables_list_every_architecture_and_every_task():
     for ours, theirs in ARCHITECTURES.items():
         assert f"| `{ours}` | {theirs} |" in README
