@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -73,7 +74,8 @@ def share(function: Callable[[slice], None], size: int, work: int) -> None:
         return
     upper, lower = slice(0, size // 2), slice(size // 2, size)
     pool = getattr(_mine, "crew", None)
-    other = pool.submit(function, lower) if pool else None
+    # NumPy keeps what it does about overflow in the context, which a thread does not inherit.
+    other = pool.submit(copy_context().run, function, lower) if pool else None
     function(upper)
     if other:
         other.result()

@@ -15,9 +15,7 @@ from npbert.textbook import EPSILON, Affine, Array, Mask, Tap, untapped
 
 Consumed = Annotated[Array, "consumed"]
 
-BLOCK: Final = (
-    32_768  # floats of a block of rows, 128 kB: with its scratch it stays in the L2 cache
-)
+BLOCK: Final = 32_768  # floats, 128 kB: a block of rows and its scratch stay in the L2 cache
 
 # erf(x / sqrt 2) = tanh(x P(x^2)), so that gelu(x) = x / (1 + exp(-2 x P(x^2))): one exp, which is
 # twice as fast as tanh.  P is fitted by weighted minimax, the weight being what an error of P does
@@ -44,21 +42,22 @@ def linear(layer: Affine, x: Array, out: Array | None = None) -> Array:
     return y
 
 
-def blocks(x: Array) -> Iterator[Array]:
-    """Yield blocks of rows, small enough to be passed over many times in the cache."""
+def blocks(x: Array) -> Iterator[slice]:
+    """Yield the rows of x in blocks, small enough to be passed over many times in the cache."""
     rows = max(1, BLOCK // max(1, x.shape[-1]))
-    return (x[i : i + rows] for i in range(0, len(x), rows))
+    return (slice(i, i + rows) for i in range(0, len(x), rows))
 
 
 def activation(name: str, x: Consumed) -> Array:
     """See textbook.activation.  In place, a block of rows at a time."""
 
     def rows(part: slice) -> None:
-        for block in blocks(x[part]):
+        half = x[part]
+        for block in blocks(half):
             if name == "gelu":
-                gelu(block)
+                gelu(half[block])
             else:
-                block[...] = textbook.activation(name, block)
+                half[block] = textbook.activation(name, half[block])
 
     blas.share(rows, len(x), 300 * x.size)  # about what a gelu takes
     return x
@@ -85,21 +84,13 @@ def layer_norm(norm: Affine, x: Consumed) -> Array:
     x -= np.add.reduce(x, axis=-2, keepdims=True) / len(x)
     square = np.zeros(x.shape[-1], x.dtype)
     for block in blocks(x):
-        square += np.einsum("ij,ij->j", block, block)
+        square += np.einsum("ij,ij->j", x[block], x[block])
     scale = 1 / np.sqrt(square / len(x) + EPSILON)
-    for block, gain, shift in zip(
-        blocks(x), split(norm.weight, x), split(norm.bias, x), strict=True
-    ):
-        block *= scale
-        block *= gain
-        block += shift
+    for block in blocks(x):
+        x[block] *= scale
+        x[block] *= norm.weight[block]
+        x[block] += norm.bias[block]
     return x
-
-
-def split(column: Array, x: Array) -> Iterator[Array]:
-    """Yield the pieces of a column that go with the blocks of x."""
-    rows = max(1, BLOCK // max(1, x.shape[-1]))
-    return (column[i : i + rows] for i in range(0, len(x), rows))
 
 
 def add_norm(norm: Affine, x: Array, y: Consumed, tap: Tap = untapped, name: str = "sum") -> Array:
@@ -127,7 +118,8 @@ def attend(q: Array, k: Array, v: Array, keep: Mask, head_mask: Array, tap: Tap)
     if not keep.all():
         s = np.where(keep, s, np.finfo(s.dtype).min)
     s = tap("masked_scores", s)
-    s = np.subtract(s, s.max(axis=-2, keepdims=True), out=s if s.flags.writeable else None)
+    # What a tap returned is not ours to overwrite.
+    s = np.subtract(s, s.max(axis=-2, keepdims=True), out=s if tap is untapped else None)
     np.exp(s, out=s)
     s /= np.add.reduce(s, axis=-2, keepdims=True)
     s = tap("dropout", s)

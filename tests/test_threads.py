@@ -91,6 +91,15 @@ def test_blas_threads_come_back_when_a_pack_fails():
     assert (blas.controls()[0]() if blas.controls() else None) == before
 
 
+def test_what_overflows_in_the_second_thread_is_told_of_by_the_error_alone():
+    config = npbert.Config(num_blocks=1, vocab_size=50, max_positions=64)
+    model = npbert.init(config, "for_token_classification")
+    lower = model.parameters["transformer.layer.0.ffn.lin1.weight"][-768:]
+    lower[:] = np.float32(3e38) * np.sign(lower)
+    with pytest.raises(npbert.CheckpointError, match=r"^transformer\.layer\.0\.ffn\.lin1 is the"):
+        model.packed([[1] * 64], threads=2)  # any warning would be another error
+
+
 def test_items_are_taken_only_a_little_ahead_and_results_come_in_order():
     taken = 0
 
