@@ -46,7 +46,7 @@ def our_name(name: str) -> str:
 
 def load_parameters(
     tensors: Mapping[str, Tensor], config: Config, architecture: str, dtype: type[np.floating],
-    *, strict: bool = True, seed: int = 0,
+    *, strict: bool = True,
 ) -> tuple[Parameters, LoadReport]:  # fmt: skip
     """Turn a checkpoint's tensors into an architecture's parameters, and report on every one.
 
@@ -87,7 +87,7 @@ def load_parameters(
     if faults:
         raise CheckpointError("\n  ".join(faults))
 
-    parameters = fresh({n: wanted[n] for n in absent}, config, dtype, seed)
+    parameters = fresh({n: wanted[n] for n in absent}, config, dtype, seed=0)
     for name in chosen:
         twin = tied.get(name)
         parameters[name] = parameters[twin] if twin in parameters else chosen[name].array(dtype)

@@ -105,4 +105,4 @@ def run(
         return forward(pack), list(pack.spans if wanted is None else pack.wanted_spans)
 
     limit = 1 if batch_invariant else PACK
-    yield from side_by_side(compute, groups(lengths, limit), threads)
+    return side_by_side(compute, groups(lengths, limit), threads)

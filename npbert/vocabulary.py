@@ -121,21 +121,18 @@ def heed(pieces: Tokenizer, settings: Mapping[str, Any], path: Path) -> None:
     transformers lets the settings win, and takes do_lower_case for true where they are silent.
     Here what is explicit wins; where nothing is, tokenizer.json does, and the difference is told.
     """
-    normalizer = pieces.normalizer
-    if not isinstance(normalizer, normalizers.BertNormalizer):
-        return
-    changed = {}
-    for theirs, ours in CHOICES.items():
-        asked, has = settings.get(theirs), getattr(normalizer, ours)
-        if asked is not None and asked != has:
-            changed[ours] = asked
-            warn(
-                f"{path} says {ours} = {has}, {SETTINGS} says {theirs} = {asked}; the latter holds"
-            )
-    if changed:
-        kept = {n: getattr(normalizer, n) for n in ("clean_text", *CHOICES.values())}
-        pieces.normalizer = normalizers.BertNormalizer(**{**kept, **changed})
-    elif settings.get("do_lower_case") is None and not normalizer.lowercase:
+    has = choices(pieces)
+    asked = {name: settings[name] for name in has if settings.get(name) not in (None, has[name])}
+    for name, value in asked.items():
+        warn(
+            f"{path} says {CHOICES[name]} = {has[name]}, {SETTINGS} says {name} = {value}; "
+            "the latter holds"
+        )
+    if asked:
+        made = {CHOICES[name]: value for name, value in {**has, **asked}.items()}
+        clean = pieces.normalizer.clean_text
+        pieces.normalizer = normalizers.BertNormalizer(clean_text=clean, **made)
+    elif has and settings.get("do_lower_case") is None and not has["do_lower_case"]:
         warn(
             f"{path} keeps capitals, and {SETTINGS} does not say do_lower_case; npbert keeps them "
             "too, transformers would lower-case (write do_lower_case into it to settle this)"
