@@ -24,9 +24,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from npbert.blas import cores
 from npbert.errors import InputError, NpbertWarning, nearest, shown
 from npbert.model import Model
+from npbert.threads import cores
 
 PEERS: Final = {"onnxruntime": ("onnxruntime",), "transformers": ("transformers", "torch")}
 BATCH: Final = 32  # texts that a peer pads to the longest of them

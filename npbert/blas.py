@@ -1,86 +1,55 @@
-"""How many threads NumPy's matrix products use: one inside the pool, as before outside of it.
+"""Matrix products as NumPy's BLAS does them best: how many threads, and in what pieces.
 
 Packs run side by side, each with one BLAS thread; with several they would fight for the cores.
-A pack that is alone shares its matrix products and activations with a second thread, cut in two
-in the same place whether there is one or not.
 The technique is threadpoolctl's (find the library, call its setter), for the OpenBLAS that ships
 inside NumPy's wheels.  Where there is another BLAS, set its variable (OPENBLAS_NUM_THREADS,
 MKL_NUM_THREADS, ...) to 1 before Python starts; otherwise results stay right, and come slower.
 """
 
 import ctypes
-import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-WORTH_SHARING: Final = 4_000_000  # multiplications, 0.1 ms: ten times what a thread costs
+from npbert.textbook import Array
 
-_mine = threading.local()
+# OpenBLAS's kernels for small matrices: which processors have them, up to how many multiplications
+# they are used, and the shapes that suit them: 64 columns of the usual 768 features are a fifth of
+# an L2 cache, and 12 rows (or 6, or 4) fill the registers.
+SMALL_KERNELS: Final = (b"SkylakeX", b"Cooperlake", b"SapphireRapids")
+SMALL: Final = 1_000_000
+COLUMNS: Final = 64
+ROWS: Final = (192, 96, 48, 24, 12, 6, 4)
+
 _lock = threading.Lock()
 _inside = 0
 _outside = 0
 
 
-def cores() -> int:
-    """Return how many cores this process may use: by affinity, and by its cgroup's quota."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        return max(1, min(allowed or 1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup, or "max"
-        return allowed or 1
+@cache
+def library() -> tuple[ctypes.CDLL, str] | None:
+    """Return the OpenBLAS of NumPy's wheel, and its names with {} for their middle, or None."""
+    for path in (Path(np.__file__).parent.parent / "numpy.libs").glob("*openblas*"):
+        found = ctypes.CDLL(str(path))
+        for name in ("scipy_openblas_{}64_", "openblas_{}64_", "scipy_openblas_{}", "openblas_{}"):
+            if hasattr(found, name.format("set_num_threads")):
+                return found, name
+    return None
 
 
 @cache
 def controls() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
     """Return the functions that get and set the number of threads, or None."""
-    for path in (Path(np.__file__).parent.parent / "numpy.libs").glob("*openblas*"):
-        library = ctypes.CDLL(str(path))
-        for prefix, suffix in (("scipy_", "64_"), ("", "64_"), ("scipy_", ""), ("", "")):
-            get = getattr(library, f"{prefix}openblas_get_num_threads{suffix}", None)
-            put = getattr(library, f"{prefix}openblas_set_num_threads{suffix}", None)
-            if get and put:
-                return get, put
-    return None
-
-
-@contextmanager
-def crew() -> Iterator[None]:
-    """Let the one pack that this thread computes share its work with another thread."""
-    with ThreadPoolExecutor(1) as pool:
-        _mine.crew = pool
-        try:
-            yield
-        finally:
-            _mine.crew = None
-
-
-def share(function: Callable[[slice], None], size: int, work: int) -> None:
-    """Call a function for both halves of range(size), by this thread or with its crew.
-
-    `work` counts multiplications, or what takes as long; a little of it is not worth a thread.
-    The halves are the same whoever computes them, so that no bit depends on who did.
-    """
-    if work < WORTH_SHARING:
-        function(slice(0, size))
-        return
-    upper, lower = slice(0, size // 2), slice(size // 2, size)
-    pool = getattr(_mine, "crew", None)
-    # NumPy keeps what it does about overflow in the context, which a thread does not inherit.
-    other = pool.submit(copy_context().run, function, lower) if pool else None
-    function(upper)
-    if other:
-        other.result()
-    else:
-        function(lower)
+    if (known := library()) is None:
+        return None
+    found, name = known
+    get, put = (getattr(found, name.format(f"{verb}_num_threads")) for verb in ("get", "set"))
+    return get, put
 
 
 @contextmanager
@@ -104,3 +73,53 @@ def one_thread() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 put(_outside)
+
+
+@cache
+def multiplies_small() -> bool:
+    """Tell whether this BLAS multiplies small matrices where they lie, without copying them first.
+
+    OpenBLAS does on processors with AVX-512.  There a large product is 5 % faster in small pieces,
+    and one with few columns up to twice as fast.  Elsewhere small products are slow.
+    """
+    if (known := library()) is None:
+        return False
+    found, name = known
+    corename = getattr(found, name.format("get_corename"))
+    corename.restype = ctypes.c_char_p
+    return corename() in SMALL_KERNELS
+
+
+def columns(x: Array) -> Iterator[slice]:
+    """Yield the columns of x, as many at a time as the BLAS at hand is best at."""
+    width = COLUMNS if multiplies_small() else max(1, x.shape[-1])
+    return (slice(i, i + width) for i in range(0, x.shape[-1], width))
+
+
+def product(a: Array, b: Array, out: Array) -> Array:
+    """Set out = a @ b, in pieces if the BLAS at hand is best at these; return it."""
+    work = b.shape[-2] * b.shape[-1]
+    rows = next((n for n in ROWS if n * work <= SMALL), 0) if multiplies_small() else 0
+    return stacked(a, b, out, rows or a.shape[-2])
+
+
+def stacked(a: Array, b: Array, out: Array, rows: int) -> Array:
+    """Set out = a @ b, some rows at a time, in one call for as many stacks of rows as there are."""
+    length = a.shape[-2]
+    whole = length - length % rows if rows < length else 0
+    if whole:
+        stacks, results = (
+            x[..., :whole, :].reshape(*x.shape[:-2], -1, rows, x.shape[-1]) for x in (a, out)
+        )
+        np.matmul(stacks, b[..., None, :, :], out=results)
+    if whole < length:
+        np.matmul(a[..., whole:, :], b, out=out[..., whole:, :])
+    return out
+
+
+def multiply(x: Array, *pairs: tuple[Array, Array]) -> None:
+    """Set out = weight @ x for every pair of weight and out, a few columns at a time."""
+    for some in columns(x):
+        given = np.ascontiguousarray(x[:, some])
+        for weight, out in pairs:
+            product(weight, given, out[:, some])

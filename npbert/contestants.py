@@ -18,12 +18,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from npbert.blas import cores
 from npbert.config import ARCHITECTURES
 from npbert.encoder import Ids
 from npbert.loading import load
 from npbert.taps import PER_SEQUENCE
 from npbert.textbook import Array
+from npbert.threads import cores
 from npbert.weights import TABLES
 
 COLUMNS: Final = 4096  # tokens in one matrix product of the floor; more gain nothing

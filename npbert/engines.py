@@ -3,15 +3,14 @@
 One line makes mypy hold both to the vocabulary of the forward pass.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
 from npbert import kernels, textbook
-from npbert.encoder import Operations, Space
+from npbert.encoder import Operations
 from npbert.errors import InputError, shown
-from npbert.weights import Block
 
 ENGINES: Final[Mapping[str, Operations]] = {"kernels": kernels, "textbook": textbook}
 
@@ -24,11 +23,3 @@ def engine_of(engine: str | None, dtype: np.dtype[np.floating]) -> str:
             f"engine is {shown(engine)}, expected 'textbook'" + (" or 'kernels'" if fast else "")
         )
     return engine or ("kernels" if fast else "textbook")
-
-
-def offer(engine: str, blocks: Sequence[Block], tokens: int) -> Space:
-    """Return memory for the linear layers of any block, if the engine takes any."""
-    if engine != "kernels":
-        return Space()
-    widths = [max(len(getattr(block, name).weight) for block in blocks) for name in Space._fields]
-    return Space(*(np.empty(width * tokens, np.float32) for width in widths))

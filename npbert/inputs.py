@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npbert.blas import cores
 from npbert.config import Config
 from npbert.errors import InputError, NpbertWarning, shown
 from npbert.textbook import Array
+from npbert.threads import cores
 
 AXES: Final = {2: "(batch, length)", 3: "(batch, choices, length)"}
 

@@ -15,7 +15,7 @@ from npbert import inputs, packing
 from npbert.checkpoint import LoadReport
 from npbert.config import ARCHITECTURES, Config
 from npbert.encoder import Ids, Pack, Run, encode
-from npbert.engines import ENGINES, engine_of, offer
+from npbert.engines import ENGINES, engine_of
 from npbert.errors import CheckpointError, InputError, NpbertWarning, shown
 from npbert.files import replacing, write_json
 from npbert.heads import HEADS
@@ -219,8 +219,7 @@ class Model:
 
     def through(self, pack: Pack, masks: Sequence[Array], tap: Tap) -> Outcome:
         """Run a pack, whatever comes of it."""
-        space = offer(self.engine, self.encoder.blocks, len(pack.ids))
-        run = Run(ENGINES[self.engine], self.config.activation, tap, space)
+        run = Run(ENGINES[self.engine], self.config.activation, tap)
         head = self.head
         spans = pack.spans if pack.wanted is None else pack.wanted_spans
         if self.architecture == "base" and pack.wanted is not None:

@@ -17,6 +17,7 @@ from npbert import blas
 from npbert.encoder import Ids, Pack
 from npbert.inputs import Inputs
 from npbert.textbook import Array
+from npbert.threads import crew
 
 PACK: Final = 512  # tokens; 1024 is a little slower, 256 costs matrix products their efficiency
 
@@ -75,7 +76,7 @@ def side_by_side(function: Callable[[A], B], items: Iterable[A], threads: int) -
     with blas.one_thread():
         first = list(islice(given, 2 * threads))
         if threads == 1 or len(first) < 2:
-            with blas.crew() if threads > 1 else nullcontext():
+            with crew() if threads > 1 else nullcontext():
                 yield from map(function, chain(first, given))
             return
         with ThreadPoolExecutor(threads) as pool:

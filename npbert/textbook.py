@@ -16,7 +16,7 @@ kernels.py has the same functions made fast; tests/test_kernels.py holds the two
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -36,17 +36,41 @@ class Affine(NamedTuple):
     bias: Array
 
 
+class Attention(NamedTuple):
+    """The linear layers of self-attention: three from D to A features, one back."""
+
+    q_lin: Affine
+    k_lin: Affine
+    v_lin: Affine
+    out_lin: Affine
+
+
+class FeedForward(NamedTuple):
+    """The linear layers of the ffn: from D to F features, and back."""
+
+    lin1: Affine
+    lin2: Affine
+
+
+class Span(NamedTuple):
+    """One sequence: the columns that ask, the columns that are asked, and which of these hear."""
+
+    asking: slice
+    asked: slice
+    keep: Mask  # (L, 1), or (1, 1) for all alike: False hides a token
+
+
 def untapped(name: str, x: Array) -> Array:
     """The default tap: nobody listens.
 
     Every intermediate value is offered to a tap under its PyTorch name, and the pass goes on with
-    what the tap returns.  So a tap can keep values, exchange them, or thin them out (dropout).
+    what the tap returns: it can exchange values, thin them out (dropout), or keep a copy of them.
     """
     return x
 
 
-def linear(layer: Affine, x: Array, out: Array | None = None) -> Array:
-    """y = W x + b, for every token.  (`out` offers memory; this page never needs it.)"""
+def linear(layer: Affine, x: Array) -> Array:
+    """y = W x + b, for every token."""
     return layer.weight @ x + layer.bias
 
 
@@ -87,6 +111,38 @@ def attention(
     scores = tap("masked_scores", np.where(keep, scores, np.finfo(scores.dtype).min))
     weights = tap("weights", tap("dropout", softmax(scores)) * head_mask)
     return v @ weights
+
+
+def self_attention(
+    w: Attention, x: Array, keys: Array, spans: Sequence[Span], head_mask: Array,
+    tap: Tap = untapped,
+) -> Array:  # fmt: skip
+    """Tokens ask the tokens of their own sequence, in H ways at once.
+
+    x : (D, T), who asks;  keys : (D, T'), who is asked, often x itself;
+    head_mask : (H, 1, 1)  ->  (D, T)
+    """
+    q = tap("q_lin", linear(w.q_lin, x))  # (A, T)
+    k = tap("k_lin", linear(w.k_lin, keys))  # (A, T')
+    v = tap("v_lin", linear(w.v_lin, keys))
+
+    # Head h is rows hK to (h + 1)K: to split and to join heads is a reshape, and moves nothing.
+    heads, width = len(head_mask), len(q)
+    q, k, v = (a.reshape(heads, width // heads, a.shape[-1]) for a in (q, k, v))  # (H, K, T)
+    context = np.empty_like(q)
+    for s in spans:
+        context[..., s.asking] = attention(
+            q[..., s.asking], k[..., s.asked], v[..., s.asked], s.keep, head_mask, tap
+        )
+    context = tap("context", context.reshape(width, x.shape[-1]))  # (A, T)
+    return tap("out_lin", linear(w.out_lin, context))
+
+
+def feed_forward(w: FeedForward, name: str, x: Array, tap: Tap = untapped) -> Array:
+    """Every token by itself: to more features, through an activation function, and back."""
+    h = tap("lin1", linear(w.lin1, x))  # (F, T)
+    h = tap("activation", activation(name, h))
+    return tap("lin2", linear(w.lin2, h))  # (D, T)
 
 
 def activation(name: str, x: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from npbert.config import Config
-from npbert.textbook import Affine, Array
+from npbert.textbook import Affine, Array, Attention, FeedForward
 
 # A linear layer is "out in", a norm is its width, a table is "rows columns" without a bias.
 TABLES: Final = {
@@ -18,16 +18,16 @@ TABLES: Final = {
 }
 NORM: Final = "embeddings.LayerNorm"
 BLOCK: Final = {
-    # our field          the name after "transformer.layer.{n}."   shape of the weight
-    "q_lin":             ("attention.q_lin",                       "A D"),
-    "k_lin":             ("attention.k_lin",                       "A D"),
-    "v_lin":             ("attention.v_lin",                       "A D"),
-    "out_lin":           ("attention.out_lin",                     "D A"),
-    "sa_layer_norm":     ("sa_layer_norm",                         "D"),
-    "lin1":              ("ffn.lin1",                              "F D"),
-    "lin2":              ("ffn.lin2",                              "D F"),
-    "output_layer_norm": ("output_layer_norm",                     "D"),
-}  # fmt: skip
+    # below "transformer.layer.{n}."   shape of the weight
+    "attention.q_lin": "A D",
+    "attention.k_lin": "A D",
+    "attention.v_lin": "A D",
+    "attention.out_lin": "D A",
+    "sa_layer_norm": "D",
+    "ffn.lin1": "F D",
+    "ffn.lin2": "D F",
+    "output_layer_norm": "D",
+}
 POOLER: Final = {"pre_classifier": "D D"}
 HEADS: Final[Mapping[str, Mapping[str, str]]] = {
     "base": {},  # and the pooler, if the file has it
@@ -51,13 +51,9 @@ Parameters = dict[str, Array]
 class Block(NamedTuple):
     """The weights of one transformer block, under the checkpoint's own names."""
 
-    q_lin: Affine
-    k_lin: Affine
-    v_lin: Affine
-    out_lin: Affine
+    attention: Attention
     sa_layer_norm: Affine
-    lin1: Affine
-    lin2: Affine
+    ffn: FeedForward
     output_layer_norm: Affine
 
 
@@ -92,7 +88,7 @@ def shapes(config: Config, architecture: str, *, pooled: bool = False) -> dict[s
     for name, letters in {**TABLES, NORM: "D"}.items():
         add(name, letters)
     for i in range(config.num_blocks):
-        for name, letters in BLOCK.values():
+        for name, letters in BLOCK.items():
             add(f"transformer.layer.{i}.{name}", letters, i)
     for name, letters in {**(POOLER if pooled else {}), **HEADS[architecture]}.items():
         add(name, letters)
@@ -140,12 +136,15 @@ def assemble(parameters: Parameters, config: Config) -> tuple[Encoder, dict[str,
         column = weight.reshape(-1, 1) if weight.ndim == 1 else weight
         return Affine(column, parameters[f"{name}.bias"].reshape(-1, 1))
 
-    blocks = [
-        Block(
-            **{field: affine(f"transformer.layer.{i}.{name}") for field, (name, _) in BLOCK.items()}
+    def block(under: str) -> Block:
+        return Block(
+            Attention(*(affine(f"{under}.attention.{name}") for name in Attention._fields)),
+            affine(f"{under}.sa_layer_norm"),
+            FeedForward(*(affine(f"{under}.ffn.{name}") for name in FeedForward._fields)),
+            affine(f"{under}.output_layer_norm"),
         )
-        for i in range(config.num_blocks)
-    ]
+
+    blocks = [block(f"transformer.layer.{i}") for i in range(config.num_blocks)]
     encoder = Encoder(parameters[WORDS], parameters[PLACES], affine(NORM), tuple(blocks))
     heads = {name.rpartition(".")[0] for name in parameters} & FAMILY
     return encoder, {name: affine(name) for name in sorted(heads)}

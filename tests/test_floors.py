@@ -9,9 +9,9 @@ import npbert
 
 HOUSE = Path(npbert.__file__).parent
 FLOORS = {
-    0: ["blas", "errors", "textbook"],
-    1: ["config", "files", "kernels"],
-    2: ["inputs", "taps", "vocabulary", "weights"],
+    0: ["errors", "textbook", "threads"],
+    1: ["blas", "config", "files"],
+    2: ["inputs", "kernels", "taps", "vocabulary", "weights"],
     3: ["checkpoint", "encoder", "tokenizer"],
     4: ["heads"],
     5: ["engines", "packing"],

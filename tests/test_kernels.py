@@ -1,6 +1,10 @@
 """Each kernel equals its definition, and touches only what it was given."""
 
 import inspect
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -8,9 +12,10 @@ import numpy as np
 import pytest
 from ruler import distance
 
-from npbert import kernels, textbook
+import npbert
+from npbert import blas, kernels, textbook
 from npbert.kernels import Consumed
-from npbert.textbook import ACTIVATIONS, Affine
+from npbert.textbook import ACTIVATIONS, Affine, Attention, FeedForward, Span
 
 RNG = np.random.default_rng(5)
 
@@ -56,6 +61,33 @@ def activation() -> tuple[Any, ...]:
     return str(RNG.choice(sorted(ACTIVATIONS))), 3 * columns(d, t)
 
 
+def self_attention() -> tuple[Any, ...]:
+    """Sequences of random lengths that all ask, or of which some tokens ask; often hardly any."""
+    h, k, d = RNG.integers(1, [4, 9, 30], endpoint=True)
+    lengths = RNG.integers(1, RNG.choice([2, 20]), RNG.integers(1, 6), endpoint=True)
+    all_ask = RNG.random() < 0.4
+    asking = lengths if all_ask else RNG.integers(0, np.minimum(lengths, 2), endpoint=True)
+    keeps = [RNG.random((n, 1)) < RNG.choice([0.5, 1]) for n in lengths]
+    spans = list(map(Span, slices(asking), slices(lengths), keeps))
+    keys = columns(d, sum(lengths))
+    x = keys if all_ask else columns(d, sum(asking))
+    mask = RNG.choice([0, 0.5, 1, 1.7], (h, 1, 1)).astype(np.float32)
+    q_lin = Affine(*(a / 50 for a in affine(h * k, d)))  # scores of a size that softmax bears
+    w = Attention(q_lin, affine(h * k, d), affine(h * k, d), affine(d, h * k))
+    return w, x, keys, spans, mask
+
+
+def slices(lengths: Any) -> list[slice]:
+    ends = np.cumsum(lengths).tolist()
+    return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+
+def feed_forward() -> tuple[Any, ...]:
+    d, f, t = sizes()
+    w = FeedForward(affine(f, d), affine(d, f))
+    return w, str(RNG.choice(["gelu", "relu", "silu"])), columns(d, t)
+
+
 # kernel: how far from its definition it may be, and arguments to try it on
 CASES: dict[str, tuple[float, Callable[[], tuple[Any, ...]]]] = {
     "linear": (2e-6, linear),
@@ -64,6 +96,8 @@ CASES: dict[str, tuple[float, Callable[[], tuple[Any, ...]]]] = {
     "layer_norm": (2e-5, norm),
     "add_norm": (2e-5, lambda: (*norm(), None)),
     "attention": (5e-6, heads),
+    "self_attention": (5e-6, self_attention),
+    "feed_forward": (5e-6, feed_forward),
 }
 
 
@@ -86,19 +120,25 @@ def arguments(name: str) -> list[Any]:
 
 def wide(argument: Any) -> Any:
     """Return the same argument in float64."""
-    if isinstance(argument, Affine):
-        return Affine(*map(wide, argument))
+    if isinstance(argument, Affine | Attention | FeedForward):
+        return type(argument)(*map(wide, argument))
     is_float = isinstance(argument, np.ndarray) and argument.dtype == np.float32
     return argument.astype(np.float64) if is_float else argument
+
+
+def arrays(argument: Any) -> list[np.ndarray]:
+    """Return the arrays in an argument."""
+    if isinstance(argument, tuple | list):
+        return [array for each in argument for array in arrays(each)]
+    return [argument] if isinstance(argument, np.ndarray) else []
 
 
 def lend(kernel: Callable[..., Any], given: list[Any]) -> list[Any]:
     """Make read-only every array that the kernel has not declared Consumed."""
     hints = get_type_hints(kernel, include_extras=True)
     for parameter, argument in zip(inspect.signature(kernel).parameters, given, strict=False):
-        for array in argument if isinstance(argument, Affine) else [argument]:
-            if isinstance(array, np.ndarray):
-                array.flags.writeable = hints[parameter] == Consumed
+        for array in arrays(argument):
+            array.flags.writeable = hints[parameter] == Consumed
     return given
 
 
@@ -131,13 +171,53 @@ def test_gelu_is_within_6e_7_everywhere():
     assert error[np.abs(x) <= 8].max() <= 6e-7
 
 
-def test_an_offer_of_memory_is_taken_and_a_larger_one_too():
-    layer, x = affine(5, 3), columns(3, 4)
-    for size in (20, 31):
-        offered = np.empty(size, np.float32)
-        y = kernels.linear(layer, x, out=offered)
-        assert np.shares_memory(y, offered)
-        assert np.array_equal(y, kernels.linear(layer, x))
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 8, 100])
+def test_a_product_in_stacks_of_rows_is_the_product(rows):
+    for a, b in (
+        (columns(7, 5), columns(5, 3)),
+        (columns(2, 7, 5), columns(2, 5, 3)),
+        (columns(2, 5, 7).mT, columns(2, 5, 1)),
+        (columns(9, 20)[:7, 3:8], columns(5, 12)[:, 4:8]),
+    ):
+        out = np.full((*a.shape[:-1], b.shape[-1] + 2), np.nan, np.float32)[..., 1:-1]
+        assert blas.stacked(a, b, out, rows) is out
+        np.testing.assert_allclose(out, a.astype(float) @ b, rtol=1e-5, atol=1e-5)
+
+
+def test_few_questions_are_answered_as_many_are():
+    """Each in the way that would have been taken, and in the other."""
+    ways = set()
+    for _ in range(200):
+        w, x, keys, spans, mask = self_attention()
+        ways.add(kernels.few(w, x, keys, spans, len(mask)))
+        answers = [way(w[:3], x, keys, spans, mask) for way in (kernels.few_ask, kernels.all_ask)]
+        assert distance(*(a.astype(float) for a in answers)) <= 1e-5 or not mask.any()
+    assert ways == {False, True}
+
+
+def test_hidden_states_of_a_base_size_model_are_within_2e_6_of_the_textbook_in_float64():
+    config = npbert.Config(vocab_size=500)
+    parameters = npbert.init(config, "base").parameters
+    for name, old in parameters.items():
+        if old.ndim == 1:
+            parameters[name] = RNG.normal(name.endswith("Norm.weight"), 0.1, old.shape).astype("f")
+    fast = npbert.Model(config, "base", parameters)
+    exact = npbert.Model(config, "base", {n: p.astype(float) for n, p in parameters.items()})
+    ids, mask = RNG.integers(0, 500, (2, 70)), np.ones((2, 70), int)
+    mask[1, 50:] = 0
+    ours, theirs = (m(ids, mask, output_hidden_states=True).hidden_states for m in (fast, exact))
+    for actual, expected in zip(ours, theirs, strict=True):
+        assert distance(expected, actual) <= 2e-6
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names a processor")
+@pytest.mark.skipif(not blas.multiplies_small(), reason="it is what ran above")
+def test_kernels_are_as_exact_on_a_processor_whose_blas_is_best_at_large_products():
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", "definition or base_size or few", __file__],
+        env={**os.environ, "OPENBLAS_CORETYPE": "Haswell"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout
 
 
 def test_an_embedding_lookup_may_lie_by_rows():

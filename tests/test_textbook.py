@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from npbert import textbook
-from npbert.textbook import ACTIVATIONS, Affine
+from npbert.textbook import ACTIVATIONS, Affine, Attention, FeedForward, Span
 
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 EVERY_ACTIVATION = pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -116,6 +116,8 @@ VERBS: dict[str, Callable[[type], tuple[Any, ...]]] = {
     "layer_norm": lambda t: (affine(D, 1, t), normal(D, L, dtype=t)),
     "add_norm": lambda t: (affine(D, 1, t), normal(D, L, dtype=t), normal(D, L, seed=1, dtype=t)),
     "attention": lambda t: heads(t),
+    "self_attention": lambda t: asking(t),
+    "feed_forward": lambda t: (grown(t), "gelu", normal(D, L, dtype=t)),
     **{name: lambda t: (normal(D, L, dtype=t),) for name in ("erf", "sigmoid", "softplus")},
 }
 
@@ -132,6 +134,21 @@ def heads(dtype: type = np.float64) -> tuple[Any, ...]:
     q = normal(H, K, LQ, dtype=dtype)
     k, v = (normal(H, K, L, seed=seed, dtype=dtype) for seed in (1, 2))
     return q, k, v, keep, head_mask
+
+
+def asking(dtype: type = np.float64) -> tuple[Any, ...]:
+    """Two sequences, of 4 and 3 tokens, of which 2 and 1 ask; a token of the second is hidden."""
+    w = Attention(*(affine(H * K, D, dtype) for _ in "qkv"), affine(D, H * K, dtype))
+    spans = [
+        Span(slice(0, 2), slice(0, 4), np.ones((1, 1), bool)),
+        Span(slice(2, 3), slice(4, 7), np.array([[True], [False], [True]])),
+    ]
+    head_mask = np.array([1, 0.5, 1.7], dtype)[:, None, None]
+    return w, normal(D, 3, seed=5, dtype=dtype), normal(D, 7, seed=6, dtype=dtype), spans, head_mask
+
+
+def grown(dtype: type = np.float64) -> FeedForward:
+    return FeedForward(affine(F, D, dtype), affine(D, F, dtype))
 
 
 @BOTH
@@ -210,6 +227,27 @@ def test_attention_is_the_formula_for_every_head_query_and_feature() -> None:
     np.testing.assert_allclose(textbook.attention(*heads()), expected, rtol=1e-12)
 
 
+def test_self_attention_asks_within_a_sequence_and_joins_the_heads() -> None:
+    w, x, keys, spans, head_mask = asking()
+    columns = []
+    for s in spans:
+        q, k, v = (
+            textbook.linear(layer, a).reshape(H, K, -1)
+            for layer, a in zip(w[:3], [x[:, s.asking], *[keys[:, s.asked]] * 2], strict=True)
+        )
+        heard = textbook.attention(q, k, v, s.keep, head_mask)
+        columns.append(textbook.linear(w.out_lin, heard.reshape(H * K, -1)))
+    actual = textbook.self_attention(*asking())
+    np.testing.assert_allclose(actual, np.concatenate(columns, axis=1), rtol=1e-13)
+
+
+def test_feed_forward_is_two_linear_maps_with_a_function_between() -> None:
+    w, x = grown(), normal(D, L)
+    h = w.lin1.weight @ x + w.lin1.bias
+    expected = w.lin2.weight @ (h * (h > 0)) + w.lin2.bias
+    np.testing.assert_allclose(textbook.feed_forward(w, "relu", x), expected, rtol=1e-13)
+
+
 def weights_of(*arguments: Any) -> Any:
     """The weights of attention, (H, L, Lq)."""
     heard = {}
@@ -259,6 +297,15 @@ def test_taps_are_called_in_the_order_of_the_computation() -> None:
     textbook.add_norm(affine(D, 1), normal(D, L), normal(D, L), tap)
     textbook.add_norm(affine(D, 1), normal(D, L), normal(D, L), tap, "ffn_residual")
     assert names == ["scores", "masked_scores", "dropout", "weights", "sum", "ffn_residual"]
+
+    names.clear()
+    textbook.self_attention(*asking(), tap)
+    within = ["scores", "masked_scores", "dropout", "weights"]
+    assert names == ["q_lin", "k_lin", "v_lin", *within, *within, "context", "out_lin"]
+
+    names.clear()
+    textbook.feed_forward(grown(), "gelu", normal(D, L), tap)
+    assert names == ["lin1", "activation", "lin2"]
 
 
 REPLACED = {

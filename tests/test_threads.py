@@ -1,5 +1,6 @@
 """Packs side by side: the same bits on any number of threads, and one BLAS thread in each."""
 
+import multiprocessing
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import wild
 
 import npbert
 from npbert import blas, packing
+from npbert.threads import cores, halves, share
 
 ARCHITECTURES = list(npbert.config.ARCHITECTURES)
 RNG = np.random.default_rng(8)
@@ -30,6 +32,66 @@ def test_packed_results_have_the_same_bits_on_any_number_of_threads(architecture
     for threads in (2, 3, 8):
         again = flat(model.packed(given, threads=threads))
         assert all(np.array_equal(a, b) for a, b in zip(once, again, strict=True))
+
+
+LARGE = {"hidden_size": 192, "intermediate_size": 768, "max_positions": 90, "num_blocks": 2}
+
+
+def large(architecture: str) -> npbert.Model:
+    """A model that is worth a second thread for a text of 60 tokens."""
+    model = wild.model(architecture, "float32", **LARGE)
+    assert len(halves(3, 4 * 192 * 192, 60)) == len(halves(768, 2 * 192 * 768, 60)) == 2
+    for matrix in (array for array in model.parameters.values() if array.ndim == 2):
+        matrix /= 4
+    return model
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_text_has_the_same_bits_on_one_thread_and_on_two(architecture):
+    model = large(architecture)
+    ids = RNG.integers(0, 97, 70)
+    given = [[ids, ids[:60]]] if "choice" in architecture else [ids]
+    one, two = (flat(model.packed(given, threads=n)) for n in (1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_who_listens_changes_no_bit_where_the_work_is_shared(architecture):
+    model = large(architecture)
+    ids = RNG.integers(0, 97, (1, 2, 80) if "choice" in architecture else (2, 80))
+    quiet = model(ids)
+    heard = model(ids, output_attentions=True, output_hidden_states=True)
+    for name, value in vars(quiet).items():
+        assert value is None or np.array_equal(value, getattr(heard, name))
+
+
+def test_halves_are_shared_in_order_and_errors_come_out():
+    parts = halves(9, 1_000_000, 1000)
+    assert parts == [slice(0, 4), slice(4, 9)]
+    assert halves(1, 1_000_000, 1000) == [slice(0, 1)]
+    assert halves(9, 1000, 1000) == [slice(0, 9)]
+    assert share(lambda part: part.start, parts) == [0, 4]
+
+    def fail(part: slice) -> None:
+        if part.start:
+            raise npbert.InputError("no")
+
+    for _ in packing.side_by_side(lambda _: None, range(1), 2):
+        with pytest.raises(npbert.InputError, match=r"^no$"):
+            share(fail, parts)
+
+
+def answer(texts: list[str]) -> object:
+    return npbert.pipeline("text-classification", threads=2)(texts)
+
+
+@pytest.mark.skipif(not hasattr(sys, "getdlopenflags"), reason="only Unix forks")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_forked_after_a_call_can_call_too():
+    texts = ["A fine film. " * 40]
+    expected = answer(texts)  # starts the helper, which a child does not inherit
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(answer, (texts,)).get(timeout=60) == expected
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -130,7 +192,7 @@ def test_no_more_cores_are_counted_than_the_process_may_use():
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert blas.cores() == 1
+        assert cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
 
