@@ -2,8 +2,8 @@
 
 Packs run side by side, each with one BLAS thread; with several they would fight for the cores.
 The technique is threadpoolctl's (find the library, call its setter), for the OpenBLAS that ships
-inside NumPy's wheels.  Where there is another BLAS, set its variable (OPENBLAS_NUM_THREADS,
-MKL_NUM_THREADS, ...) to 1 before Python starts; otherwise results stay right, and come slower.
+inside NumPy's wheels.  Where there is another BLAS, set its variable (MKL_NUM_THREADS, ...) to 1
+before NumPy is imported, as the command line does; otherwise results stay right, and come slower.
 """
 
 import ctypes

@@ -118,40 +118,30 @@ def one_size(groups: Sequence[Sequence[Any]]) -> int:
     return sizes.pop() if sizes else 1
 
 
-def token_lists(config: Config, sequences: Sequence[ArrayLike]) -> list[NDArray[np.intp]]:
-    """Check the token lists of a packed call.  Raises InputError naming the list."""
-    checked = []
-    for i, sequence in enumerate(sequences):
-        name = f"sequence {i}"
-        ids = integers(name, sequence)
-        if ids.ndim != 1 or not ids.size:
-            several = "; packed takes a list of lists" if ids.ndim == 0 else ""
-            raise InputError(
-                f"{name} has shape {ids.shape}, expected a list of at least one id{several}"
-            )
-        if len(ids) > config.max_positions:
-            raise InputError(
-                f"{name} has length {len(ids)}, but the model has {config.max_positions} positions"
-            )
-        in_range(name, ids, config.vocab_size, "vocab_size")
-        checked.append(ids.astype(np.intp))  # so that no sum of columns can wrap
-    return checked
+def token_list(config: Config, i: int, sequence: ArrayLike) -> NDArray[np.intp]:
+    """Check token list number i of a packed call.  Raises InputError naming it."""
+    name = f"sequence {i}"
+    ids = integers(name, sequence)
+    if ids.ndim != 1 or not ids.size:
+        several = "; packed takes a list of lists" if ids.ndim == 0 else ""
+        raise InputError(
+            f"{name} has shape {ids.shape}, expected a list of at least one id{several}"
+        )
+    if len(ids) > config.max_positions:
+        raise InputError(
+            f"{name} has length {len(ids)}, but the model has {config.max_positions} positions"
+        )
+    in_range(name, ids, config.vocab_size, "vocab_size")
+    return ids.astype(np.intp)  # so that no sum of columns can wrap
 
 
-def wanted_rows(
-    rows: Sequence[ArrayLike], sequences: Sequence[NDArray[np.intp]]
-) -> list[NDArray[np.intp]]:
-    """Check which positions of each sequence are wanted.  Raises InputError naming the list."""
-    if len(rows) != len(sequences):
-        raise InputError(f"rows has {len(rows)} lists for {len(sequences)} sequences")
-    checked = []
-    for i, (row, ids) in enumerate(zip(rows, sequences, strict=True)):
-        wanted = integers(f"rows of sequence {i}", row)
-        if wanted.ndim != 1:
-            raise InputError(f"rows of sequence {i} has shape {wanted.shape}, expected a list")
-        in_range(f"rows of sequence {i}", wanted, len(ids), "its length")
-        checked.append(wanted.astype(np.intp))
-    return checked
+def wanted_rows(i: int, rows: ArrayLike, length: int) -> NDArray[np.intp]:
+    """Check which positions are wanted of sequence number i.  Raises InputError naming it."""
+    wanted = integers(f"rows of sequence {i}", rows)
+    if wanted.ndim != 1:
+        raise InputError(f"rows of sequence {i} has shape {wanted.shape}, expected a list")
+    in_range(f"rows of sequence {i}", wanted, length, "its length")
+    return wanted.astype(np.intp)
 
 
 def integers(name: str, value: Any) -> NDArray[np.integer]:

@@ -2,30 +2,27 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
-from safetensors.numpy import save_file
 
-from npbert import inputs, packing
+from npbert import inputs, packing, saving
 from npbert.checkpoint import LoadReport
-from npbert.config import ARCHITECTURES, Config
-from npbert.encoder import Ids, Pack, Run, encode
+from npbert.config import Config
+from npbert.encoder import Pack, Run, encode
 from npbert.engines import ENGINES, engine_of
 from npbert.errors import CheckpointError, InputError, NpbertWarning, shown
-from npbert.files import replacing, write_json
 from npbert.heads import HEADS
-from npbert.packing import Outcome
 from npbert.taps import PER_SEQUENCE, Border, Dropout, Keeper, chain, watch
 from npbert.textbook import Array, Tap, untapped
 from npbert.tokenizer import Tokenizer
-from npbert.vocabulary import SETTINGS
-from npbert.weights import PROJECTOR, WORDS, Parameters, assemble
+from npbert.weights import WORDS, Parameters, assemble
 
+Outcome = dict[str, Array]  # an array of columns for each output
 STATES: Final = ("embeddings.dropout", ".output_layer_norm")
 
 
@@ -185,26 +182,66 @@ class Model:
             grouped = [inputs.many("a group", group) for group in given]
             choices = inputs.one_size(grouped)
             given = [choice for group in grouped for choice in group]
-        ids = inputs.token_lists(self.config, given)
-        reads: list[Ids] | None = None
-        if self.architecture in PER_SEQUENCE:
-            if rows is not None:
-                raise InputError(f"rows was given, but {self.architecture} reads first tokens only")
-            reads = [np.zeros(1, np.intp)] * len(ids)
-        elif rows is not None:
-            reads = list(inputs.wanted_rows(inputs.many("rows", rows), ids))
-
-        results: list[Array] = []
-        for outcome, spans in packing.run(
-            self.run, ids, reads, threads=inputs.threads(threads), batch_invariant=batch_invariant
-        ):
-            # The outputs of a token: its logits, start and end logits, or hidden state.
-            tokens = np.concatenate([x for name, x in outcome.items() if name != "pooled_state"]).T
-            results += [tokens[s] for s in spans]
+        places = [None] * len(given) if rows is None else inputs.many("rows", rows)
+        if len(places) != len(given):
+            raise InputError(f"rows has {len(places)} lists for {len(given)} sequences")
+        lists = list(self.checked(zip(given, places, strict=True)))  # all, before any is computed
+        results = list(self.columns(lists, threads=threads, batch_invariant=batch_invariant))
         if self.architecture not in PER_SEQUENCE:
-            return results
+            return [x.T for x in results]
         classes = len(self.head["classifier"].weight) * choices
         return np.array(results, self.dtype).reshape(-1, classes)
+
+    def stream(
+        self,
+        sequences: Iterable[tuple[ArrayLike, ArrayLike | None]],
+        *,
+        threads: int | None = None,
+        batch_invariant: bool = False,
+    ) -> Iterator[Array]:
+        """Compute any number of token lists as packed does, in constant memory, and in order.
+
+        Parameters
+        ----------
+        sequences : iterable of pairs
+            A token list, and the positions that are wanted of it or None.  Up to 64 are read
+            before the first is computed, and computed before the next are read.
+        threads, batch_invariant
+            See packed.
+
+        Yields
+        ------
+        For every list (classes,) where sequences are judged, otherwise (positions, features).
+        Raises InputError for a list in its turn, when what comes before it has been yielded.
+        """
+        for window in packing.windows(self.checked(sequences)):
+            for x in self.columns(window, threads=threads, batch_invariant=batch_invariant):
+                yield x[:, 0] if self.architecture in PER_SEQUENCE else x.T
+
+    def checked(
+        self, sequences: Iterable[tuple[ArrayLike, ArrayLike | None]]
+    ) -> Iterator[packing.Tokens]:
+        """Yield token lists and what of them is read.  Raises InputError naming the list."""
+        judged = self.architecture in PER_SEQUENCE
+        for i, (sequence, rows) in enumerate(sequences):
+            if judged and rows is not None:
+                raise InputError(f"rows was given, but {self.architecture} reads first tokens only")
+            ids = inputs.token_list(self.config, i, sequence)
+            first = np.zeros(1, np.intp) if judged else None
+            wanted = first if rows is None else inputs.wanted_rows(i, rows, len(ids))
+            yield packing.Tokens(ids, wanted)
+
+    def columns(
+        self, lists: Sequence[packing.Tokens], *, threads: int | None, batch_invariant: bool
+    ) -> Iterator[Array]:
+        """Yield the outputs of every list's tokens: logits, start and end, or hidden states."""
+
+        def compute(pack: Pack) -> Array:
+            outcome = self.run(pack)
+            return np.concatenate([x for name, x in outcome.items() if name != "pooled_state"])
+
+        count = inputs.threads(threads)
+        return packing.run(compute, lists, threads=count, batch_invariant=batch_invariant)
 
     def run(
         self, pack: Pack, attention_head_mask: ArrayLike | None = None, tap: Tap = untapped
@@ -236,33 +273,7 @@ class Model:
         or not at all; a model may be saved where it was loaded from (but on Windows, where a
         mapped file cannot be replaced).  Raises CheckpointError for what cannot be written.
         """
-        target = Path(folder)
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"{target}: cannot be written: {error.strerror}") from None
-        prefix = "" if self.architecture == "base" else "distilbert."
-        tensors = {
-            (prefix if name.startswith(("embeddings.", "transformer.")) else "") + name: array
-            for name, array in self.parameters.items()
-            if not (name == PROJECTOR and self.config.tie_word_embeddings)
-        }
-        fields = {
-            **self.config.to_dict(),
-            "architectures": [ARCHITECTURES[self.architecture]],
-            "torch_dtype": self.dtype.name,
-        }
-        if "dtype" in fields:  # transformers 5 reads this one first
-            fields["dtype"] = self.dtype.name
-        if self.architecture == "for_question_answering" and self.config.num_labels != 2:
-            fields = {n: v for n, v in fields.items() if n not in ("id2label", "label2id")}
-        with replacing(target / "model.safetensors") as path:
-            save_file(tensors, path, metadata={"format": "pt"})
-        write_json(target / "config.json", fields)
-        if self.tokenizer is not None:
-            with replacing(target / "tokenizer.json") as path:
-                self.tokenizer.save(path)
-            write_json(target / SETTINGS, self.tokenizer.settings_in_effect())
+        saving.save(Path(folder), self.config, self.architecture, self.parameters, self.tokenizer)
 
 
 def wanted(*, hidden: bool, attentions: bool) -> Callable[[str], bool]:

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from itertools import chain, islice
-from typing import Final, TypeVar
+from itertools import chain, islice, pairwise
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,29 +20,40 @@ from npbert.textbook import Array
 from npbert.threads import crew
 
 PACK: Final = 512  # tokens; 1024 is a little slower, 256 costs matrix products their efficiency
+AHEAD: Final = 64  # token lists that are read before the first is computed ...
+WINDOW: Final = 8 * PACK  # ... or as many as have that many tokens
 
 A = TypeVar("A")
 B = TypeVar("B")
-Outcome = dict[str, Array]  # an array of columns for each output
 
 
-def groups(lengths: Sequence[int], limit: int) -> Iterator[slice]:
-    """Yield runs of neighbours that have at most `limit` tokens together, or are one sequence."""
-    start = total = 0
-    for i, length in enumerate(lengths):
-        if i > start and total + length > limit:
-            yield slice(start, i)
-            start, total = i, 0
-        total += length
-    if len(lengths) > start:
-        yield slice(start, len(lengths))
+class Tokens(NamedTuple):
+    """A token list, and which of its tokens the head will read: of all lists of a call, or none."""
+
+    ids: Ids
+    wanted: Ids | None = None
+
+
+def groups(lengths: Sequence[int]) -> list[slice]:
+    """Return runs of neighbours, about equally long: one, or an even number for cores to share.
+
+    A run is as near to its share of the whole as whole neighbours allow, at most PACK.
+    """
+    ends = np.cumsum([0, *lengths])
+    total = int(ends[-1])
+    count = 1 if total <= PACK else 2 * -(-total // (2 * PACK))
+    targets = total * np.arange(1, count) / count
+    above = np.searchsorted(ends, targets)
+    nearest = above - (targets - ends[above - 1] < ends[above] - targets)
+    cuts = np.unique([0, *nearest, len(lengths)]).tolist()
+    return [slice(i, j) for i, j in pairwise(cuts)]
 
 
 def row_groups(given: Inputs) -> list[slice]:
     """Return the rows of a dense batch in packs, the choices of one question together."""
     batch, length = given.ids.shape
     unit = given.choices or 1
-    units = groups([length * unit] * (batch // unit), PACK)
+    units = groups([length * unit] * (batch // unit))
     return [slice(s.start * unit, s.stop * unit) for s in units] or [slice(0, 0)]
 
 
@@ -52,22 +63,38 @@ def spans(lengths: Sequence[int]) -> list[slice]:
     return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
 
-def packed(sequences: Sequence[Ids], wanted: Sequence[Ids] | None) -> Pack:
-    """Put sequences side by side; `wanted` says which tokens of each the head will read."""
-    lengths = [len(ids) for ids in sequences]
+def packed(lists: Sequence[Tokens]) -> Pack:
+    """Put token lists side by side."""
+    lengths = [len(each.ids) for each in lists]
     columns = spans(lengths)
     pack = Pack(
-        ids=np.concatenate(sequences),
+        ids=np.concatenate([each.ids for each in lists]),
         position_ids=np.concatenate([np.arange(n) for n in lengths]),
         spans=columns,
         keep=[np.ones((1, 1), bool)] * len(lengths),
     )
-    if wanted is None:
+    wanted = [each.wanted for each in lists if each.wanted is not None]
+    if not wanted:
         return pack
     places = [rows + s.start for rows, s in zip(wanted, columns, strict=True)]
     return pack._replace(
         wanted=np.concatenate(places), wanted_spans=spans([len(rows) for rows in wanted])
     )
+
+
+def windows(lists: Iterable[Tokens]) -> Iterator[list[Tokens]]:
+    """Yield token lists that are read together; if reading fails, those before that first."""
+    window: list[Tokens] = []
+    try:
+        for each in lists:
+            window.append(each)
+            if len(window) == AHEAD or sum(len(one.ids) for one in window) >= WINDOW:
+                yield window
+                window = []
+    except Exception:
+        yield window
+        raise
+    yield window
 
 
 def side_by_side(function: Callable[[A], B], items: Iterable[A], threads: int) -> Iterator[B]:
@@ -88,22 +115,22 @@ def side_by_side(function: Callable[[A], B], items: Iterable[A], threads: int) -
 
 
 def run(
-    forward: Callable[[Pack], Outcome],
-    sequences: Sequence[Ids],
-    wanted: Sequence[Ids] | None,
+    compute: Callable[[Pack], Array],
+    lists: Sequence[Tokens],
     *,
     threads: int,
     batch_invariant: bool = False,
-) -> Iterator[tuple[Outcome, list[slice]]]:
-    """Yield for each pack, in order, its outcome and the columns there of every sequence.
+) -> Iterator[Array]:
+    """Yield for every token list, in order, its columns of what is computed of its pack.
 
-    Rounding depends on what shares a pack; `batch_invariant` gives every sequence its own.
+    Rounding depends on what shares a pack; `batch_invariant` gives every list its own.
     """
-    lengths = [len(ids) for ids in sequences]
 
-    def compute(group: slice) -> tuple[Outcome, list[slice]]:
-        pack = packed(sequences[group], wanted if wanted is None else wanted[group])
-        return forward(pack), list(pack.spans if wanted is None else pack.wanted_spans)
+    def columns(group: slice) -> list[Array]:
+        pack = packed(lists[group])
+        x = compute(pack)
+        return [x[:, s] for s in (pack.spans if pack.wanted is None else pack.wanted_spans)]
 
-    limit = 1 if batch_invariant else PACK
-    return side_by_side(compute, groups(lengths, limit), threads)
+    alone = [slice(i, i + 1) for i in range(len(lists))]
+    packs = alone if batch_invariant else groups([len(each.ids) for each in lists])
+    return chain.from_iterable(side_by_side(columns, packs, threads))

@@ -190,3 +190,17 @@ def test_the_version_is_the_packages():
     assert npbert_says("--version")[0] == f"npbert {npbert.__version__}\n"
     pyproject = Path(npbert.__file__).parent.parent / "pyproject.toml"
     assert f'version = "{npbert.__version__}"' in pyproject.read_text()
+
+
+def test_a_task_tells_every_blas_to_use_one_thread_before_numpy_loads():
+    program = """
+import os, sys
+from npbert.cli import main
+assert "numpy" not in sys.modules
+assert main(["text-classification", "Fine."]) == 0
+from npbert import blas
+get = (blas.controls() or [lambda: 1])[0]
+print(get(), os.environ["MKL_NUM_THREADS"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines()[1:] == ["1 1"], done.stderr

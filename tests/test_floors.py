@@ -14,7 +14,7 @@ FLOORS = {
     2: ["inputs", "kernels", "taps", "vocabulary", "weights"],
     3: ["checkpoint", "encoder", "tokenizer"],
     4: ["heads"],
-    5: ["engines", "packing"],
+    5: ["engines", "packing", "saving"],
     6: ["model"],
     7: ["loading"],
     8: ["contestants", "tasks.shared"],

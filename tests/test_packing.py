@@ -1,5 +1,6 @@
 """Packed calls: token lists of any lengths, no padding, the same numbers."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -201,24 +202,61 @@ def test_a_model_of_one_block_packs() -> None:
     assert_close(model.packed(lists, rows=rows), expected, 1e-12)
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_groups_hold_every_sequence_once_in_order_and_no_more_than_the_limit(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(100))
+def test_groups_hold_every_sequence_once_in_order_and_are_even_and_near_to_their_share(
+    seed: int,
+) -> None:
     rng = np.random.default_rng(seed)
-    limit = int(rng.integers(1, 40))
-    lengths = rng.integers(1, rng.integers(2, 60), rng.integers(0, 50)).tolist()
-    groups = list(packing.groups(lengths, limit))
+    longest = int(rng.choice([2, 30, 512]))
+    lengths = rng.integers(1, longest + 1, rng.integers(0, 90)).tolist()
+    groups, total = packing.groups(lengths), sum(lengths)
 
     assert [i for g in groups for i in range(g.start, g.stop)] == list(range(len(lengths)))
-    totals = [sum(lengths[g]) for g in groups]
-    for group, total in zip(groups, totals, strict=True):
-        assert group.stop > group.start
-        assert total <= limit or group.stop - group.start == 1
-    for total, after in zip(totals, groups[1:], strict=False):  # no group ends early
-        assert total + lengths[after.start] > limit
+    assert all(group.stop > group.start for group in groups)
+    if total <= packing.PACK:
+        assert len(groups) == min(1, len(lengths))
+        return
+    count = 2 * math.ceil(total / (2 * packing.PACK))
+    assert len(groups) <= count
+    for group in groups:  # both of its ends are within half a sequence of where they should be
+        assert sum(lengths[group]) <= total / count + longest
+    if longest <= 30:
+        assert len(groups) == count
 
 
-def test_a_limit_of_one_token_gives_every_sequence_a_group() -> None:
-    assert list(packing.groups([1, 1, 5], 1)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+def test_two_sequences_that_are_too_long_for_a_pack_are_no_pack_each_for_nothing() -> None:
+    assert packing.groups([300, 300]) == [slice(0, 1), slice(1, 2)]
+    assert packing.groups([24] * 64) == [slice(i, i + 16) for i in range(0, 64, 16)]
+    assert packing.groups([512] * 3) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+
+
+def test_windows_end_after_so_many_sequences_or_tokens_and_go_on_to_the_end() -> None:
+    lists = [packing.Tokens(np.zeros(n, int)) for n in [8] * 70 + [500] * 20]
+    windows = list(packing.windows(lists))
+    assert [len(w) for w in windows] == [64, 15, 9, 2]
+    assert [each for w in windows for each in w] == lists
+
+
+def test_an_error_comes_when_the_results_before_it_have_been_yielded() -> None:
+    model = wild.model("for_sequence_classification")
+    lists = sequences(MANY)
+    expected = model.packed(lists)
+
+    for bad, threads in (([97], 1), ([97], 3), ([], 2)):
+        results = model.stream(((ids, None) for ids in [*lists, bad, [1]]), threads=threads)
+        assert_close([next(results) for _ in lists], list(expected), 1e-12)
+        with pytest.raises(npbert.InputError, match=f"^sequence {MANY} has "):
+            next(results)
+        assert list(results) == []
+
+
+def test_a_stream_gives_what_a_packed_call_gives() -> None:
+    for architecture in ("for_token_classification", "for_question_answering", "base"):
+        model, lists = wild.model(architecture), sequences(MANY)
+        assert_close(list(model.stream((x, None) for x in lists)), model.packed(lists), 1e-12)
+        rows = [[0, len(x) - 1] for x in lists]
+        streamed = list(model.stream(zip(lists, rows, strict=True)))
+        assert_close(streamed, model.packed(lists, rows=rows), 1e-12)
 
 
 @pytest.mark.parametrize("seed", range(20))

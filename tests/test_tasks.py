@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import npbert
+from npbert.packing import AHEAD
 from npbert.tasks import TASKS, demo
-from npbert.tasks.shared import BLOCK
 from npbert.tasks.text_classification import usual_function
 
 RECORDED = Path(__file__).parent.parent / "golden" / "demo"
@@ -110,7 +110,7 @@ def test_a_generator_is_read_only_a_little_ahead(classify):
     answers = classify(texts())
     for _ in range(3):
         next(answers)
-    assert read == BLOCK
+    assert read == AHEAD
 
 
 def test_results_are_plain_python_that_json_accepts(classify, fill):

@@ -1,6 +1,7 @@
 """npbert fill-mask and npbert text-classification: texts in, a JSON object a line out."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,6 +13,10 @@ EXAMPLES: Final = {
     "fill-mask": 'npbert fill-mask "The ship sank in the [MASK]."',
     "text-classification": 'npbert text-classification "A gorgeous, witty, seductive movie."',
 }
+BLAS_THREADS: Final = (
+    "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
 LONG: Final = "a text that the model cannot hold is cut, and that is told (default), or refused"
 HELP: Final = {
     "fill-mask": "which words may stand where a text says [MASK]?",
@@ -47,6 +52,8 @@ def add_parsers(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer for every text, in order."""
+    # Any BLAS reads one of these when NumPy loads; npbert's own threads want one of its each.
+    os.environ.update(dict.fromkeys(BLAS_THREADS, "1"))
     from npbert.tasks import pipeline
 
     names = ("long", "top_k", "function_to_apply")

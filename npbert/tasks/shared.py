@@ -2,10 +2,10 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import islice
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from npbert.errors import InputError, NpbertWarning, nearest
 from npbert.model import Model
 from npbert.textbook import Array
 from npbert.tokenizer import Encoding
-
-BLOCK: Final = 64  # inputs read ahead of their answers; a few packs of ordinary sentences
 
 Answer = dict[str, Any]
 Result = Answer | list[Answer] | list[list[Answer]]
@@ -95,29 +93,22 @@ class Task(ABC, Generic[Asked]):
 
     def stream(self, inputs: Iterable[Any], options: Asked) -> Iterator[Result]:
         """Yield a result for each input, in order; tell at the end how much was cut."""
-        given = enumerate(inputs)
+        read: deque[Encoding] = deque()
         texts = tokens = 0
-        refused: InputError | None = None
-        while not refused and (block := list(islice(given, BLOCK))):
-            encodings: list[Encoding] = []
-            try:
-                for i, item in block:
-                    encodings.append(self.read(i, item, options))
-            except InputError as error:
-                refused = error  # when those before it have their answers
-            texts += sum(encoding.cut > 0 for encoding in encodings)
-            tokens += sum(encoding.cut for encoding in encodings)
-            rows = [r for encoding in encodings if (r := self.rows(encoding)) is not None]
-            values = self.model.packed(
-                [encoding.ids for encoding in encodings],
-                rows=rows or None,
-                threads=self.threads,
-                batch_invariant=self.batch_invariant,
-            )
-            for encoding, value in zip(encodings, values, strict=True):
-                yield self.answer(encoding, value, options)
-        if refused:
-            raise refused
+
+        def lists() -> Iterator[tuple[list[int], list[int] | None]]:
+            nonlocal texts, tokens
+            for i, item in enumerate(inputs):
+                encoding = self.read(i, item, options)
+                texts += encoding.cut > 0
+                tokens += encoding.cut
+                read.append(encoding)
+                yield encoding.ids, self.rows(encoding)
+
+        for values in self.model.stream(
+            lists(), threads=self.threads, batch_invariant=self.batch_invariant
+        ):
+            yield self.answer(read.popleft(), values, options)
         if texts:
             warnings.warn(
                 f"{texts} of the texts {'was' if texts == 1 else 'were'} cut to "
