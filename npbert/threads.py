@@ -1,5 +1,6 @@
 """How many threads compute, and how a pack that is alone shares its work with a second one."""
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,9 @@ from contextvars import copy_context
 from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 WORTH_SHARING: Final = 8_000_000  # multiplications, 0.2 ms; a thread costs a quarter of that
 FEW: Final = 8  # tokens; for fewer the time goes to reading the weights
@@ -67,3 +71,13 @@ def share(function: Callable[[slice], R], parts: Sequence[slice]) -> list[R]:
     waited_for = [pool.submit(copy_context().run, function, part) for part in rest] if pool else []
     results = [function(first)]
     return results + ([w.result() for w in waited_for] or [function(part) for part in rest])
+
+
+def memory(name: str, *shape: int) -> NDArray[np.floating]:
+    """Return this thread's memory of that name, the same again in the next block."""
+    size = math.prod(shape)
+    held = getattr(_mine, name, None)
+    if held is None or held.size < size:
+        held = np.empty(size, np.float32)
+        setattr(_mine, name, held)
+    return held[:size].reshape(shape)

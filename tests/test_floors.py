@@ -11,8 +11,8 @@ HOUSE = Path(npbert.__file__).parent
 FLOORS = {
     0: ["errors", "textbook", "threads"],
     1: ["blas", "config", "files"],
-    2: ["inputs", "kernels", "taps", "vocabulary", "weights"],
-    3: ["checkpoint", "encoder", "tokenizer"],
+    2: ["attending", "inputs", "taps", "vocabulary", "weights"],
+    3: ["checkpoint", "encoder", "kernels", "tokenizer"],
     4: ["heads"],
     5: ["engines", "packing", "saving"],
     6: ["model"],

@@ -13,7 +13,7 @@ import pytest
 from ruler import distance
 
 import npbert
-from npbert import blas, kernels, textbook
+from npbert import attending, blas, kernels, textbook
 from npbert.kernels import Consumed
 from npbert.textbook import ACTIVATIONS, Affine, Attention, FeedForward, Span
 
@@ -189,8 +189,10 @@ def test_few_questions_are_answered_as_many_are():
     ways = set()
     for _ in range(200):
         w, x, keys, spans, mask = self_attention()
-        ways.add(kernels.few(w, x, keys, spans, len(mask)))
-        answers = [way(w[:3], x, keys, spans, mask) for way in (kernels.few_ask, kernels.all_ask)]
+        ways.add(attending.few(w, x, keys, spans, len(mask)))
+        answers = [
+            way(w[:3], x, keys, spans, mask) for way in (attending.few_ask, attending.all_ask)
+        ]
         assert distance(*(a.astype(float) for a in answers)) <= 1e-5 or not mask.any()
     assert ways == {False, True}
 
