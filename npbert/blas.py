@@ -20,11 +20,11 @@ from npbert.textbook import Array
 
 # OpenBLAS's kernels for small matrices: which processors have them, up to how many multiplications
 # they are used, and the shapes that suit them: 64 columns of the usual 768 features are a fifth of
-# an L2 cache, and 12 rows (or 6, or 4) fill the registers.
+# an L2 cache, and with so many columns 4 rows fill the registers, with fewer columns 6 do.
 SMALL_KERNELS: Final = (b"SkylakeX", b"Cooperlake", b"SapphireRapids")
 SMALL: Final = 1_000_000
 COLUMNS: Final = 64
-ROWS: Final = (192, 96, 48, 24, 12, 6, 4)
+ROWS: Final = (128, 64, 32, 16, 8, 4), (192, 96, 48, 24, 12, 6)  # whole columns; fewer
 
 _lock = threading.Lock()
 _inside = 0
@@ -98,8 +98,11 @@ def columns(x: Array) -> Iterator[slice]:
 
 def product(a: Array, b: Array, out: Array) -> Array:
     """Set out = a @ b, in pieces if the BLAS at hand is best at these; return it."""
-    work = b.shape[-2] * b.shape[-1]
-    rows = next((n for n in ROWS if n * work <= SMALL), 0) if multiplies_small() else 0
+    rows = 0
+    if multiplies_small():
+        inside, width = b.shape[-2:]
+        sizes = ROWS[width % COLUMNS > 0]
+        rows = next((n for n in sizes if n * inside * width <= SMALL), 0)
     return stacked(a, b, out, rows or a.shape[-2])
 
 

@@ -4,7 +4,7 @@ It is spoken in the verbs of textbook.py, received as `ops`, so that kernels.py,
 verbs, runs the same pass.  tests/test_golden.py holds it to PyTorch's numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -38,12 +38,13 @@ class Run(NamedTuple):
     ops: Operations
     activation: str
     tap: Tap = untapped
+    quiet: Collection[str] = ()  # below which prefixes the tap hears nothing
 
     def under(self, prefix: str) -> "Run":
         """Return the same run, whose tap hears names below a prefix."""
         tap = self.tap
-        if tap is untapped:
-            return self
+        if tap is untapped or prefix in self.quiet:
+            return self._replace(tap=untapped)
         return self._replace(tap=lambda name, x: tap(f"{prefix}.{name}", x))
 
 

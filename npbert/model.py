@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -117,13 +117,20 @@ class Model:
             kept = Keeper(border, names)
             taps: list[Tap] = [Dropout(dropout, self.config, self.architecture)] if dropout else []
             taps += [kept] if output_hidden_states or output_attentions else []
-            columns = self.forward(part, attention_head_mask, chain(taps) if taps else untapped)
+            tap = chain(taps) if taps else untapped
+            columns = self.forward(part, attention_head_mask, tap, quiet)
             return {n: border.rows(n, x) for n, x in columns.items()} | kept.rows()
 
+        # Kernels need not show what nobody listens to.
+        quiet = ("ffn",) if dropout or output_attentions else ("ffn", "attention")
         # Dropout draws for the whole batch at once, in the order that it documents.
         packs = [slice(0, len(given.ids))] if dropout else packing.row_groups(given)
         parts = list(packing.side_by_side(compute, packs, inputs.threads(threads)))
-        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        whole = parts[0]
+        if len(parts) > 1:
+            whole = {
+                name: np.concatenate([part.pop(name) for part in parts]) for name in list(whole)
+            }
         hidden = tuple(x for name, x in whole.items() if name.endswith(STATES))
         weights = tuple(x for name, x in whole.items() if name.endswith(".weights"))
         if not len(given.ids):  # then no attention was heard of
@@ -137,8 +144,9 @@ class Model:
         )
 
     def forward(
-        self, given: inputs.Inputs, attention_head_mask: ArrayLike | None, tap: Tap
-    ) -> Outcome:
+        self, given: inputs.Inputs, attention_head_mask: ArrayLike | None, tap: Tap,
+        quiet: Collection[str] = (),
+    ) -> Outcome:  # fmt: skip
         """Run checked inputs, every position of them; columns out, every step offered to a tap."""
         batch, length = given.ids.shape
         pack = Pack(
@@ -147,7 +155,7 @@ class Model:
             spans=packing.spans([length] * batch),
             keep=list(given.keep[..., None]),
         )
-        return self.run(pack, attention_head_mask, tap)
+        return self.run(pack, attention_head_mask, tap, quiet)
 
     def packed(
         self,
@@ -244,19 +252,22 @@ class Model:
         return packing.run(compute, lists, threads=count, batch_invariant=batch_invariant)
 
     def run(
-        self, pack: Pack, attention_head_mask: ArrayLike | None = None, tap: Tap = untapped
-    ) -> Outcome:
+        self, pack: Pack, attention_head_mask: ArrayLike | None = None, tap: Tap = untapped,
+        quiet: Collection[str] = (),
+    ) -> Outcome:  # fmt: skip
         """Run a pack; columns out.  Raises CheckpointError for results that are not finite."""
         masks = inputs.head_masks(self.config, attention_head_mask, self.dtype)
-        outcome = self.through(pack, masks, tap)
+        outcome = self.through(pack, masks, tap, quiet)
         if not all(np.isfinite(x).all() for x in outcome.values()):
             self.through(pack, masks, watch)  # raises where it began
             raise CheckpointError("the result is not finite, because of what a tap returned")
         return outcome
 
-    def through(self, pack: Pack, masks: Sequence[Array], tap: Tap) -> Outcome:
+    def through(
+        self, pack: Pack, masks: Sequence[Array], tap: Tap, quiet: Collection[str] = ()
+    ) -> Outcome:
         """Run a pack, whatever comes of it."""
-        run = Run(ENGINES[self.engine], self.config.activation, tap)
+        run = Run(ENGINES[self.engine], self.config.activation, tap, quiet)
         head = self.head
         spans = pack.spans if pack.wanted is None else pack.wanted_spans
         if self.architecture == "base" and pack.wanted is not None:

@@ -23,7 +23,7 @@ class Border:
 
     def rows(self, name: str, x: Array) -> Array:
         """Return an activation's columns as rows, in the shape that its name implies."""
-        rows = np.ascontiguousarray(x.mT)
+        rows = x.mT.copy()
         if name in ("start_logits", "end_logits"):
             return rows.reshape(self.batch, self.length)
         if name == "logits" and self.choices is not None:
@@ -41,21 +41,21 @@ class Keeper:
     def __init__(self, border: Border, wanted: Callable[[str], bool]) -> None:
         self.border = border
         self.wanted = wanted
-        self.heard: dict[str, list[Array]] = {}
+        self.heard: dict[str, Array] = {}
+        self.by_sequence: dict[str, list[Array]] = {}
 
     def __call__(self, name: str, x: Array) -> Array:
-        if self.wanted(name):
-            self.heard.setdefault(name, []).append(x.copy())
+        if not self.wanted(name):
+            return x
+        if x.ndim == 3:  # attention is heard once a sequence, (heads, key, query)
+            self.by_sequence.setdefault(name, []).append(x.mT.copy())
+        else:
+            self.heard[name] = self.border.rows(name, x)
         return x
 
     def rows(self) -> dict[str, Array]:
-        """Return what was kept, as rows; attention, heard once a sequence, as one array."""
-        return {
-            # (heads, key, query) for each sequence  ->  (batch, heads, query, key)
-            name: np.stack([x.mT for x in kept]) if kept[0].ndim == 3
-            else self.border.rows(name, kept[0])
-            for name, kept in self.heard.items()
-        }  # fmt: skip
+        """Return what was kept, as rows; attention as (batch, heads, query, key)."""
+        return self.heard | {name: np.stack(kept) for name, kept in self.by_sequence.items()}
 
 
 class Dropout:
