@@ -69,7 +69,7 @@ def floor(settings: Settings) -> tuple[Prepare, str]:
     """Matrix products of the shapes, and with the weights, of every linear layer; nothing else.
 
     Where npbert computes only what the head reads, so does the floor.  It is no law of nature:
-    for few tokens many small products may be faster than these plain ones.
+    many small products may be faster than these plain ones, for few tokens above all.
     """
     model = load(settings["folder"], settings["architecture"])
     rng = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def floor(settings: Settings) -> tuple[Prepare, str]:
         per_sequence = model.architecture in PER_SEQUENCE
         read = sequences if packed and (per_sequence or one_row(model.architecture)) else tokens
         if name.startswith(f"transformer.layer.{model.config.num_blocks - 1}."):
-            return tokens if "k_lin" in name or "v_lin" in name else read
+            return read  # keys and values too: see attending.few_ask
         if name.startswith("transformer."):
             return tokens
         return sequences if per_sequence or name.startswith("pre_classifier") else read

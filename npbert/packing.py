@@ -125,12 +125,16 @@ def run(
 
     Rounding depends on what shares a pack; `batch_invariant` gives every list its own.
     """
+    lengths = [len(each.ids) for each in lists]
+    alone = [slice(i, i + 1) for i in range(len(lists))]
+    packs = alone if batch_invariant else groups(lengths)
+    # The largest first, so that the cores have done at about the same time.
+    order = sorted(range(len(packs)), key=lambda i: -sum(lengths[packs[i]]))
 
-    def columns(group: slice) -> list[Array]:
-        pack = packed(lists[group])
+    def columns(i: int) -> list[Array]:
+        pack = packed(lists[packs[i]])
         x = compute(pack)
         return [x[:, s] for s in (pack.spans if pack.wanted is None else pack.wanted_spans)]
 
-    alone = [slice(i, i + 1) for i in range(len(lists))]
-    packs = alone if batch_invariant else groups([len(each.ids) for each in lists])
-    return chain.from_iterable(side_by_side(columns, packs, threads))
+    results = dict(zip(order, side_by_side(columns, order, threads), strict=True))
+    return chain.from_iterable(results[i] for i in range(len(packs)))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -32,24 +31,24 @@ def cores() -> int:
         return allowed or 1
 
 
-@cache
-def helper() -> ThreadPoolExecutor:
-    """Return the one thread that helps; to start a thread for every text would cost 0.2 ms."""
-    return ThreadPoolExecutor(1, thread_name_prefix="npbert")
-
-
-if hasattr(os, "register_at_fork"):  # a child has no threads but the one that forked
-    os.register_at_fork(after_in_child=helper.cache_clear)
-
-
 @contextmanager
 def crew() -> Iterator[None]:
-    """Let the one pack that this thread computes share its work with the helper."""
-    _mine.helper = helper()
+    """Let the one pack that this thread computes share its work with a helper.
+
+    Every thread that asks has a helper of its own, which stays: to start a thread for every text
+    would cost 0.2 ms.
+    """
+    if not hasattr(_mine, "own"):
+        _mine.own = ThreadPoolExecutor(1, thread_name_prefix="npbert")
+    _mine.helper = _mine.own
     try:
         yield
     finally:
         _mine.helper = None
+
+
+if hasattr(os, "register_at_fork"):  # a child has no threads but the one that forked
+    os.register_at_fork(after_in_child=lambda: _mine.__dict__.clear())
 
 
 def halves(size: int, weights: int, tokens: int) -> list[slice]:

@@ -119,7 +119,7 @@ def test_the_floor_multiplies_every_linear_layer_by_what_is_read(tmp_path, monke
     monkeypatch.setattr(np, "matmul", lambda w, x, out: seen.append((*w.shape, x.shape[1])))
     prepare(vars(MIXED))()
     block = [(8, 8, 14)] * 4 + [(16, 8, 14), (8, 16, 14)]
-    last = [(8, 8, 4), (8, 8, 14), (8, 8, 14), (8, 8, 4), (16, 8, 4), (8, 16, 4)]
+    last = [(8, 8, 4)] * 4 + [(16, 8, 4), (8, 16, 4)]
     assert seen == [*block, *last, (8, 8, 4), (3, 8, 4)]
     seen.clear()
     prepare({**vars(MIXED), "packed": False})()
