@@ -49,13 +49,18 @@ GELU: Final = tuple(
 
 def linear(layer: Affine, x: Array) -> Array:
     """See textbook.linear."""
+    return by_rows(layer, x, halves(len(layer.weight), layer.weight.size, x.shape[-1]))
+
+
+def by_rows(layer: Affine, x: Array, parts: Sequence[slice]) -> Array:
+    """W x + b, some rows at a time: on some processors other rows give other last bits."""
     y = np.empty((len(layer.weight), x.shape[-1]), x.dtype)
 
     def part(rows: slice) -> None:
         multiply(x, (layer.weight[rows], y[rows]))
         y[rows] += layer.bias[rows]
 
-    share(part, halves(len(y), layer.weight.size, x.shape[-1]))
+    share(part, parts)
     return y
 
 
@@ -120,7 +125,7 @@ def self_attention(
     rows = [slice(heads.start * width, heads.stop * width) for heads in parts]
     if tap is not untapped:
         asked = {"q_lin": x, "k_lin": keys, "v_lin": keys}
-        q, k, v = (tap(name, linear(getattr(w, name), a)) for name, a in asked.items())
+        q, k, v = (tap(name, by_rows(getattr(w, name), a, rows)) for name, a in asked.items())
         q, k, v = (a.reshape(len(head_mask), width, -1) for a in (q, k, v))
         context = contexts(q, k, v, spans, head_mask, tap).reshape(-1, x.shape[-1])
         context = tap("context", context)
@@ -140,7 +145,7 @@ def feed_forward(w: FeedForward, name: str, x: Array, tap: Tap = untapped) -> Ar
     """See textbook.feed_forward.  Either half of the features goes all the way by itself."""
     parts = halves(len(w.lin1.weight), w.lin1.weight.size + w.lin2.weight.size, x.shape[-1])
     if tap is not untapped:
-        h = tap("activation", activation(name, tap("lin1", linear(w.lin1, x))))
+        h = tap("activation", activation(name, tap("lin1", by_rows(w.lin1, x, parts))))
         return tap("lin2", joined(w.lin2, [partly(w.lin2, f, h[f]) for f in parts]))
 
     def part(features: slice) -> Array:

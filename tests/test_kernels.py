@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -214,9 +215,11 @@ def test_hidden_states_of_a_base_size_model_are_within_2e_6_of_the_textbook_in_f
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names a processor")
 @pytest.mark.skipif(not blas.multiplies_small(), reason="it is what ran above")
-def test_kernels_are_as_exact_on_a_processor_whose_blas_is_best_at_large_products():
+def test_kernels_are_as_exact_and_repeatable_where_the_blas_is_best_at_large_products():
+    some = "definition or base_size or few or same_bits or changes_no_bit"
+    files = [__file__, Path(__file__).with_name("test_threads.py")]
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "definition or base_size or few", __file__],
+        [sys.executable, "-m", "pytest", "-q", "-k", some, *files],
         env={**os.environ, "OPENBLAS_CORETYPE": "Haswell"}, capture_output=True, text=True,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout
