@@ -8,12 +8,12 @@ that neither the number of threads nor a tap changes a bit of a result.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
 
 from npbert import textbook
-from npbert.attending import all_ask, contexts, few, few_ask, ones
+from npbert.attending import Consumed, all_ask, contexts, few, few_ask, ones
 from npbert.blas import columns, multiply
 from npbert.textbook import (
     EPSILON,
@@ -28,12 +28,9 @@ from npbert.textbook import (
 )
 from npbert.threads import halves, memory, share
 
-Consumed = Annotated[Array, "consumed"]
-
 # To pass over an array in blocks keeps them in the cache.  But every pass takes Python's lock, on
 # which the threads meet; so blocks are as large as an L2 cache, and not as an L1.
 BLOCK: Final = 98_304  # floats, 400 kB
-
 
 # erf(x / sqrt 2) = tanh(x P(x^2)), so that gelu(x) = x / (1 + exp(-2 x P(x^2))): one exp, which is
 # twice as fast as tanh.  P is fitted by weighted minimax, the weight being what an error of P does
@@ -122,19 +119,23 @@ def self_attention(
     """See textbook.self_attention.  Either half of the heads goes all the way by itself."""
     width = len(w.q_lin.weight) // len(head_mask)
     parts = halves(len(head_mask), 4 * w.q_lin.weight.size, keys.shape[-1])
-    rows = [slice(heads.start * width, heads.stop * width) for heads in parts]
+
+    def rows(heads: slice) -> slice:
+        return slice(heads.start * width, heads.stop * width)
+
     if tap is not untapped:
+        halved = [rows(heads) for heads in parts]
         asked = {"q_lin": x, "k_lin": keys, "v_lin": keys}
-        q, k, v = (tap(name, by_rows(getattr(w, name), a, rows)) for name, a in asked.items())
+        q, k, v = (tap(name, by_rows(getattr(w, name), a, halved)) for name, a in asked.items())
         q, k, v = (a.reshape(len(head_mask), width, -1) for a in (q, k, v))
         context = contexts(q, k, v, spans, head_mask, tap).reshape(-1, x.shape[-1])
         context = tap("context", context)
-        return tap("out_lin", joined(w.out_lin, [partly(w.out_lin, r, context[r]) for r in rows]))
+        return tap("out_lin", joined(w.out_lin, [partly(w.out_lin, r, context[r]) for r in halved]))
 
     answer = few_ask if few(w, x, keys, spans, len(head_mask)) else all_ask
 
     def part(heads: slice) -> Array:
-        r = rows[parts.index(heads)]
+        r = rows(heads)
         layers = [Affine(layer.weight[r], layer.bias[r]) for layer in (w.q_lin, w.k_lin, w.v_lin)]
         return partly(w.out_lin, r, answer(layers, x, keys, spans, head_mask[heads]))
 

@@ -53,7 +53,7 @@ class FeedForward(NamedTuple):
 
 
 class Span(NamedTuple):
-    """One sequence: the columns that ask, the columns that are asked, and which of these hear."""
+    """One sequence: the columns that ask, the columns asked, and which of these are heard."""
 
     asking: slice
     asked: slice

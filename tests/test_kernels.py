@@ -14,7 +14,7 @@ import pytest
 from ruler import distance
 
 import npbert
-from npbert import attending, blas, kernels, textbook
+from npbert import attending, blas, kernels, packing, textbook
 from npbert.kernels import Consumed
 from npbert.textbook import ACTIVATIONS, Affine, Attention, FeedForward, Span
 
@@ -69,18 +69,13 @@ def self_attention() -> tuple[Any, ...]:
     all_ask = RNG.random() < 0.4
     asking = lengths if all_ask else RNG.integers(0, np.minimum(lengths, 2), endpoint=True)
     keeps = [RNG.random((n, 1)) < RNG.choice([0.5, 1]) for n in lengths]
-    spans = list(map(Span, slices(asking), slices(lengths), keeps))
+    spans = list(map(Span, packing.spans(asking), packing.spans(lengths), keeps))
     keys = columns(d, sum(lengths))
     x = keys if all_ask else columns(d, sum(asking))
     mask = RNG.choice([0, 0.5, 1, 1.7], (h, 1, 1)).astype(np.float32)
     q_lin = Affine(*(a / 50 for a in affine(h * k, d)))  # scores of a size that softmax bears
     w = Attention(q_lin, affine(h * k, d), affine(h * k, d), affine(d, h * k))
     return w, x, keys, spans, mask
-
-
-def slices(lengths: Any) -> list[slice]:
-    ends = np.cumsum(lengths).tolist()
-    return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
 
 def feed_forward() -> tuple[Any, ...]:
