@@ -199,8 +199,21 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return parse_json_object(read_bytes(path, JSON_LIMIT), str(path))
 
 
+def read_json(path: Path) -> Any:
+    """Read a small JSON file.  Raises CheckpointError naming the file."""
+    return parse_json(read_bytes(path, JSON_LIMIT), str(path))
+
+
 def parse_json_object(raw: bytes, where: str) -> dict[str, Any]:
-    """Parse bytes that must be a JSON object, at no level with the same name twice."""
+    """Parse bytes that must be a JSON object."""
+    data = parse_json(raw, where)
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{where}: holds a {type(data).__name__}, expected a JSON object")
+    return data
+
+
+def parse_json(raw: bytes, where: str) -> Any:
+    """Parse JSON whose objects have no name twice.  Raises CheckpointError saying where."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -210,14 +223,11 @@ def parse_json_object(raw: bytes, where: str) -> dict[str, Any]:
         return found
 
     try:
-        data = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=once)
+        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=once)
     except RecursionError:
         raise CheckpointError(f"{where}: is nested too deeply to be read") from None
     except ValueError as error:
         raise CheckpointError(f"{where}: is not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{where}: holds a {type(data).__name__}, expected a JSON object")
-    return data
 
 
 @contextmanager

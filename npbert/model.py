@@ -1,11 +1,12 @@
 """A model: its configuration, weights and tokenizer, and the two ways in, dense and packed."""
 
+import copy
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,13 +18,12 @@ from npbert.encoder import Pack, Run, encode
 from npbert.engines import ENGINES, engine_of
 from npbert.errors import CheckpointError, InputError, NpbertWarning, shown
 from npbert.heads import HEADS
-from npbert.taps import PER_SEQUENCE, Border, Dropout, Keeper, chain, watch
+from npbert.taps import PER_SEQUENCE, STATES, Border, Dropout, Keeper, chain, wanted, watch
 from npbert.textbook import Array, Tap, untapped
 from npbert.tokenizer import Tokenizer
 from npbert.weights import WORDS, Parameters, assemble
 
 Outcome = dict[str, Array]  # an array of columns for each output
-STATES: Final = ("embeddings.dropout", ".output_layer_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,9 +273,19 @@ class Model:
         if self.architecture == "base" and pack.wanted is not None:
             head = {}  # the pooler reads first tokens, and they may not be wanted
         with np.errstate(over="ignore", invalid="ignore"):
-            x = encode(self.encoder, pack, masks, run)
+            x = encode(self.encoder, pack, masks[: len(self.encoder.blocks)], run)
             first = np.array([s.start for s in spans if head], np.intp)
             return HEADS[self.architecture](head, x, first, run)
+
+    def encoder_only(self, blocks: int | None = None) -> "Model":
+        """Return the base model within, with the same weights in memory, or its first blocks.
+
+        The hidden state it computes is hidden state number `blocks` of the whole.
+        """
+        model = copy.copy(self)
+        model.architecture, model.head = "base", {}
+        model.encoder = self.encoder._replace(blocks=self.encoder.blocks[:blocks])
+        return model
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.safetensors and the tokenizer, as transformers reads them.
@@ -285,14 +295,3 @@ class Model:
         mapped file cannot be replaced).  Raises CheckpointError for what cannot be written.
         """
         saving.save(Path(folder), self.config, self.architecture, self.parameters, self.tokenizer)
-
-
-def wanted(*, hidden: bool, attentions: bool) -> Callable[[str], bool]:
-    """Return which activations a keeper keeps for the outputs that were asked for.
-
-    The first hidden state is heard where dropout may thin it out; without dropout that is the
-    embeddings after their norm.
-    """
-    states = STATES if hidden else ()
-    endings = (*states, ".weights") if attentions else states
-    return lambda name: name.endswith(endings)

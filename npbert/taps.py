@@ -9,6 +9,7 @@ from npbert.config import Config
 from npbert.errors import CheckpointError
 from npbert.textbook import Array, Tap
 
+STATES: Final = ("embeddings.dropout", ".output_layer_norm")  # how hidden states' names end
 PER_SEQUENCE: Final = ("for_sequence_classification", "for_multiple_choice")
 
 
@@ -109,3 +110,14 @@ def chain(taps: Sequence[Tap]) -> Tap:
         return x
 
     return tap
+
+
+def wanted(*, hidden: bool, attentions: bool) -> Callable[[str], bool]:
+    """Return which activations a keeper keeps for the outputs that were asked for.
+
+    The first hidden state is heard where dropout may thin it out; without dropout that is the
+    embeddings after their norm.
+    """
+    states = STATES if hidden else ()
+    endings = (*states, ".weights") if attentions else states
+    return lambda name: name.endswith(endings)

@@ -80,14 +80,14 @@ def softmax(x: Array) -> Array:
     return e / e.sum(axis=-2, keepdims=True)
 
 
-def layer_norm(norm: Affine, x: Array) -> Array:
+def layer_norm(norm: Affine, x: Array, epsilon: float = EPSILON) -> Array:
     """Every column gets mean 0 and variance 1, then a learned scale and shift.
 
     Source: Ba, Kiros and Hinton 2016, "Layer Normalization".
     """
     x = x - x.mean(axis=-2, keepdims=True)
     variance = (x * x).mean(axis=-2, keepdims=True)
-    return norm.weight * (x / np.sqrt(variance + EPSILON)) + norm.bias
+    return norm.weight * (x / np.sqrt(variance + epsilon)) + norm.bias
 
 
 def add_norm(norm: Affine, x: Array, y: Array, tap: Tap = untapped, name: str = "sum") -> Array:

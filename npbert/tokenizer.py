@@ -4,12 +4,13 @@ Texts are cut before [CLS] and [SEP] are added, so that a cut text still has the
 cut is told.  Offsets count characters of the text as it was given.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import repeat
+from itertools import accumulate, repeat
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +32,23 @@ class Encoding:
     sequence_ids: list[int | None]  # 0 the text, 1 its pair, None neither
     cut: int  # tokens that did not fit
 
-    def extend(
-        self, ids: list[int], tokens: list[str], offsets: list[tuple[int, int]],
-        word_ids: list[int | None], source: int | None,
-    ) -> None:  # fmt: skip
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, some: slice) -> "Encoding":
+        """Return some of the tokens, which is no cut."""
+        return Encoding(
+            self.ids[some], self.tokens[some], self.offsets[some], self.word_ids[some],
+            self.sequence_ids[some], 0,
+        )  # fmt: skip
+
+    def extend(self, more: "Encoding", source: int | None) -> None:
         """Add tokens that come from one source."""
-        self.ids.extend(ids)
-        self.tokens.extend(tokens)
-        self.offsets.extend(offsets)
-        self.word_ids.extend(word_ids)
-        self.sequence_ids.extend(repeat(source, len(ids)))
+        self.ids.extend(more.ids)
+        self.tokens.extend(more.tokens)
+        self.offsets.extend(more.offsets)
+        self.word_ids.extend(more.word_ids)
+        self.sequence_ids.extend(repeat(source, len(more)))
 
 
 class Tokenizer:
@@ -90,40 +98,84 @@ class Tokenizer:
         """Return how a special token is written in a text, e.g. "[MASK]"."""
         return content(self.settings.get(role), SPECIALS[role])
 
-    def encode(self, text: str, pair: str | None = None, max_length: int | None = None) -> Encoding:
+    def encode(
+        self, text: str, pair: str | None = None, max_length: int | None = None, *,
+        cut: Literal["longest", "first"] = "longest",
+    ) -> Encoding:  # fmt: skip
         """Return a text, or a text and its pair, as tokens, at most `max_length` of them.
 
-        What does not fit is cut from the end of the text, or of the longer of the two (from
-        the start where the settings say truncation_side left), before [CLS] and [SEP] are added.
-        Raises InputError for what is no valid text.
+        What does not fit is cut from the end of the text, or of the longer of the two, or of the
+        first in any case (from the start where the settings say truncation_side left), before
+        [CLS] and [SEP] are added.  Raises InputError for what is no valid text.
         """
-        given = [text] if pair is None else [text, pair]
-        for part in given:
-            valid(part)
-        parts = [self.pieces.encode(part, add_special_tokens=False) for part in given]
-        template = self.templates[len(parts) - 1]
-        limit = self.max_length if max_length is None else min(max_length, self.max_length)
-        room = limit - sum(source is None for source, _ in template)
+        parts = [self.tokens_of(part) for part in ([text] if pair is None else [text, pair])]
+        return self.fit(parts, max_length, cut=cut)
+
+    def tokens_of(self, text: str) -> Encoding:
+        """Return all tokens of a text, without [CLS] and [SEP].  Raises InputError."""
+        valid(text)
+        made = plain(self.pieces.encode(text, add_special_tokens=False))
+        keep_accents(text, made.offsets)
+        return made
+
+    def tokens_of_words(self, words: Sequence[str]) -> Encoding:
+        """Return all tokens of words; offsets count in the words joined by spaces."""
+        for word in words:
+            valid(word)
+        made = plain(self.pieces.encode(words, is_pretokenized=True, add_special_tokens=False))
+        starts = list(accumulate((len(word) + 1 for word in words), initial=0))
+        for i, (number, (start, end)) in enumerate(zip(made.word_ids, made.offsets, strict=True)):
+            shift = starts[number or 0]
+            made.offsets[i] = (start + shift, end + shift)
+        keep_accents(" ".join(words), made.offsets)
+        return made
+
+    def fit(
+        self, parts: Sequence[Encoding], max_length: int | None = None, *,
+        cut: Literal["longest", "first"] = "longest",
+    ) -> Encoding:  # fmt: skip
+        """Put one text's tokens, or two, between [CLS] and [SEP], cut as encode does."""
+        room, lengths = self.room(len(parts), max_length), [len(part) for part in parts]
         if room < len(parts):
             raise InputError(
-                f"max_length is {limit}, which leaves no room for text beside the special tokens"
+                f"max_length is {self.limit(max_length)}, which leaves no room for text beside "
+                "the special tokens"
             )
-        lengths = [len(part) for part in parts]
+        keep = share(lengths, room)
+        if cut == "first":
+            keep = [room - sum(lengths[1:]), *lengths[1:]]
+            if keep[0] < min(1, lengths[0]):
+                raise InputError(
+                    f"the second text has {lengths[1]} tokens, which leaves no room for the first: "
+                    f"the model reads {self.limit(max_length)}"
+                )
         left = self.settings.get("truncation_side") == "left"
         kept = [
-            slice(n - keep, n) if left else slice(keep)
-            for keep, n in zip(share(lengths, room), lengths, strict=True)
+            part[slice(max(0, n - k), n) if left else slice(k)]
+            for part, n, k in zip(parts, lengths, keep, strict=True)
         ]
-        made = Encoding([], [], [], [], [], max(0, sum(lengths) - room))
-        for source, (special, written) in template:
+        return replace(self.around(kept), cut=max(0, sum(lengths) - room))
+
+    def around(self, parts: Sequence[Encoding]) -> Encoding:
+        """Put one text's tokens, or two, between [CLS] and [SEP], whole."""
+        made = Encoding([], [], [], [], [], 0)
+        for source, (special, written) in self.templates[len(parts) - 1]:
             if source is None:
-                made.extend([special], [written], [(0, 0)], [None], None)
+                made.extend(Encoding([special], [written], [(0, 0)], [None], [None], 0), None)
             else:
-                of, s = parts[source], kept[source]
-                made.extend(of.ids[s], of.tokens[s], of.offsets[s], of.word_ids[s], source)
+                made.extend(parts[source], source)
         if not made.ids:
             raise InputError("the text has no token, and the model adds none")
         return made
+
+    def limit(self, max_length: int | None = None) -> int:
+        """Return how many tokens are read, [CLS] and [SEP] included."""
+        return self.max_length if max_length is None else min(max_length, self.max_length)
+
+    def room(self, texts: int, max_length: int | None = None) -> int:
+        """Return how many tokens of one text, or two, fit between [CLS] and [SEP]."""
+        specials = sum(source is None for source, _ in self.templates[texts - 1])
+        return self.limit(max_length) - specials
 
     def template(self, texts: int) -> list[tuple[int | None, tuple[int, str]]]:
         """Return what stands around one text or two: which text, or None and a special token.
@@ -147,6 +199,27 @@ class Tokenizer:
     def save(self, path: Path) -> None:
         """Write what tokenizer.json holds; the settings beside it are JSON as they are."""
         self.pieces.save(str(path))
+
+
+def plain(found: Any) -> Encoding:
+    """Return what the package found as lists, made once: it makes them anew whenever asked."""
+    return Encoding(found.ids, found.tokens, found.offsets, found.word_ids, [0] * len(found), cut=0)
+
+
+def keep_accents(text: str, offsets: list[tuple[int, int]]) -> None:
+    """Let tokens end behind their accents, where these are characters of their own.
+
+    An uncased tokenizer strips accents, and would end a token between a letter and its own.
+    """
+    if text.isascii() or not offsets:
+        return
+    beyond = [start for start, _ in offsets[1:]] + [len(text)]
+    for i, ((start, end), limit) in enumerate(zip(offsets, beyond, strict=True)):
+        accented = end
+        while accented < limit and unicodedata.category(text[accented]) == "Mn":
+            accented += 1
+        if accented > end:
+            offsets[i] = (start, accented)
 
 
 def valid(text: Any) -> None:

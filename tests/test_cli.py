@@ -51,7 +51,7 @@ def test_a_pair_and_another_function():
     out, _ = npbert_says(
         "text-classification",
         "Good.",
-        "--pair",
+        "--text-pair",
         "Bad.",
         "--function-to-apply",
         "none",

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -111,13 +112,22 @@ def test_the_page_to_read_is_as_long_as_it_is_said_to_be():
 def test_the_tables_list_every_architecture_and_every_task():
     for ours, theirs in ARCHITECTURES.items():
         assert f"| `{ours}` | {theirs} |" in README
-    for name in TASKS:
-        assert f"| `{name}` | " in README
+    for name, kind in TASKS.items():
+        (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", README, re.MULTILINE)
+        built_in, _, options = (
+            row.split(" | ") if not row.startswith("|") else ("", *row[2:].split(" | "))
+        )
+        assert (
+            f"[{kind.demo}](npbert/demo/{kind.demo}/README.md)" if kind.demo else ""
+        ) == built_in
+        told = re.findall(r"`(\w+)`", options)
+        assert sorted(told) == sorted(field.name for field in fields(kind.options))
 
 
 def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme():
     usage = parser().format_usage() + parser().format_help()
-    named = set(re.findall(r"\bnpbert ((?:text|fill|info|bench)[\w-]*)", README))
+    named = set(re.findall(r"^(?:\$ .*)?\bnpbert ([a-z][\w-]*)", README, re.MULTILINE))
+    named |= set(re.findall(r"`npbert ([a-z][\w-]*)", README))
     assert named == {*TASKS, "info", "bench"}
     assert all(name in usage for name in named)
 

@@ -10,21 +10,32 @@ import npbert
 HOUSE = Path(npbert.__file__).parent
 FLOORS = {
     0: ["errors", "textbook", "threads"],
-    1: ["blas", "config", "files"],
+    1: ["blas", "config", "files", "options"],
     2: ["attending", "inputs", "taps", "vocabulary", "weights"],
-    3: ["checkpoint", "encoder", "kernels", "tokenizer"],
+    3: ["checkpoint", "encoder", "kernels", "sentences", "tokenizer"],
     4: ["heads"],
     5: ["engines", "packing", "saving"],
     6: ["model"],
     7: ["loading"],
     8: ["contestants", "tasks.shared"],
-    9: ["tasks.fill_mask", "tasks.text_classification"],
+    9: [
+        "tasks.feature_extraction",
+        "tasks.fill_mask",
+        "tasks.multiple_choice",
+        "tasks.question_answering",
+        "tasks.sentence_embedding",
+        "tasks.text_classification",
+        "tasks.text_ranking",
+        "tasks.token_classification",
+        "tasks.zero_shot",
+    ],
     10: ["tasks"],
     11: ["bench"],
     12: ["cli.shared"],
-    13: ["cli.bench", "cli.info", "cli.tasks"],
-    14: ["cli"],
-    15: ["", "__main__"],  # "" is npbert/__init__.py, which resolves its names on first use
+    13: ["cli.bench", "cli.info", "cli.results"],
+    14: ["cli.tasks"],
+    15: ["cli"],
+    16: ["", "__main__"],  # "" is npbert/__init__.py, which resolves its names on first use
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 PAGES = [p for p in sorted(HOUSE.rglob("*.py")) if "demo" not in p.parts]

@@ -11,6 +11,7 @@ from checkpoints import IDS, drawn, settings, write
 
 import npbert
 from npbert import CheckpointError
+from npbert.tasks import TASKS
 
 BASE, CLASSES = "base", "for_sequence_classification"
 
@@ -55,7 +56,7 @@ NOT_EVEN = {
     "no config": (lambda: npbert.init({}, BASE), "config is {}, expected an npbert.Config"),
     "no task": (
         lambda: npbert.pipeline(None),
-        "unknown task None; there are fill-mask, text-classification",
+        f"unknown task None; there are {', '.join(TASKS)}",
     ),
 }
 

@@ -5,27 +5,43 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from npbert.errors import InputError, nearest, shown
-from npbert.loading import load
 from npbert.model import Model
-from npbert.tasks.fill_mask import FillMask, FillMaskOptions
-from npbert.tasks.shared import Options, Task, changed
-from npbert.tasks.text_classification import ClassificationOptions, TextClassification
+from npbert.options import OPTIONS, Options, changed
+from npbert.tasks.feature_extraction import FeatureExtraction
+from npbert.tasks.fill_mask import FillMask
+from npbert.tasks.multiple_choice import MultipleChoice
+from npbert.tasks.question_answering import QuestionAnswering
+from npbert.tasks.sentence_embedding import SentenceEmbedding
+from npbert.tasks.shared import Task
+from npbert.tasks.text_classification import TextClassification
+from npbert.tasks.text_ranking import TextRanking
+from npbert.tasks.token_classification import TokenClassification
+from npbert.tasks.zero_shot import ZeroShotClassification
 
 __all__ = ["TASKS", "Kind", "Task", "demo", "pipeline"]
 
 
 class Kind(NamedTuple):
-    """A task, what it can be asked, and the built-in model that shows it."""
+    """A task, what it can be asked, and the built-in model that shows it, if there is one."""
 
-    task: type[Task[Any]]
+    task: type[Task[Any, Any]]
     options: type[Options]
-    demo: str
+    demo: str | None
 
 
-TASKS: Final = {
-    "fill-mask": Kind(FillMask, FillMaskOptions, "fill-mask"),
-    "text-classification": Kind(TextClassification, ClassificationOptions, "sentiment"),
+DEMOS: Final = {
+    "text-classification": "sentiment",
+    "fill-mask": "fill-mask",
+    "sentence-embedding": "fill-mask",
+    "feature-extraction": "fill-mask",
 }
+TASKS: Final = {
+    task.name: Kind(task, OPTIONS[task.name], DEMOS.get(task.name))
+    for task in (
+        TextClassification, TokenClassification, FillMask, QuestionAnswering, MultipleChoice,
+        ZeroShotClassification, SentenceEmbedding, TextRanking, FeatureExtraction,
+    )
+}  # fmt: skip
 
 
 def demo(name: str) -> Path:
@@ -40,7 +56,7 @@ def pipeline(
     threads: int | None = None,
     batch_invariant: bool = False,
     **options: Any,
-) -> Task[Any]:
+) -> Task[Any, Any]:
     """Make a task that can be called with texts.
 
     Parameters
@@ -71,7 +87,13 @@ def pipeline(
         raise InputError(f"unknown task {shown(task)}{hint}")
     kind = TASKS[task]
     chosen = changed(task, kind.options(), options)
-    model = source_or_model
-    if not isinstance(model, Model):
-        model = load(demo(kind.demo) if model is None else model)
-    return kind.task(model, chosen, threads=threads, batch_invariant=batch_invariant)
+    how: dict[str, Any] = {"threads": threads, "batch_invariant": batch_invariant}
+    if isinstance(source_or_model, Model):
+        return kind.task(source_or_model, chosen, **how)
+    if source_or_model is not None:
+        if not isinstance(source_or_model, str | os.PathLike):
+            raise InputError(f"source is {shown(source_or_model)}, expected a folder or a Model")
+        return kind.task.from_folder(source_or_model, chosen, **how)
+    if kind.demo is None:
+        raise InputError(f"{task} has no built-in model; pass the folder of one, or a Model")
+    return kind.task.from_folder(demo(kind.demo), chosen, **how)

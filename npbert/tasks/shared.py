@@ -1,42 +1,45 @@
 """What all tasks share: one in, one out; a list in, a list out; a generator in, results lazily."""
 
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npbert import textbook
-from npbert.errors import InputError, NpbertWarning, nearest
+from npbert.errors import InputError, NpbertWarning, listed, shown
+from npbert.loading import load
 from npbert.model import Model
+from npbert.options import Asked, Unit, changed
 from npbert.textbook import Array
 from npbert.tokenizer import Encoding
 
 Answer = dict[str, Any]
-Result = Answer | list[Answer] | list[list[Answer]]
+Given = TypeVar("Given")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What every task can be asked; values that make no sense raise InputError."""
+@dataclass(frozen=True)
+class Reading(Generic[Given]):
+    """One input as the model reads it: token lists, and what the answer needs besides."""
 
-    long: Literal["truncate", "error"] = "truncate"  # what to do with texts the model cannot hold
-
-    def __post_init__(self) -> None:
-        one_of("long", self.long, ("truncate", "error"))
-
-
-Asked = TypeVar("Asked", bound=Options)
+    lists: Sequence[tuple[list[int], Sequence[int] | None]]  # ids; which positions are wanted
+    given: Given
+    cut: Sequence[int] = ()  # how many tokens did not fit, of each text that was cut
 
 
-class Task(ABC, Generic[Asked]):
+class Task(ABC, Generic[Asked, Given]):
     """A model that answers questions about texts; made by npbert.pipeline."""
 
     name: ClassVar[str]
     architecture: ClassVar[str]
+    fields: ClassVar[tuple[str, ...]]  # what an input holds, given as a tuple or a dict
+    required: ClassVar[int] = 1  # how many of the fields an input cannot do without
     options: Asked
 
     def __init__(
@@ -63,14 +66,20 @@ class Task(ABC, Generic[Asked]):
         self.threads = threads
         self.batch_invariant = batch_invariant
 
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str], options: Asked, **how: Any) -> Self:
+        """Load the model of a folder for this task."""
+        return cls(load(folder), options, **how)
+
     def __call__(self, inputs: Any, **changes: Any) -> Any:
-        """Answer for a text, a pair (a, b) or {"text": a, "text_pair": b}, or for many of them.
+        """Answer for one input, or for many of them.
 
         Parameters
         ----------
-        inputs : str, tuple, dict; list of these; or any other iterable of these
-            One input gives one result, a list a list.  Any other iterable gives an iterator that
-            reads a little ahead of what it yields, in constant memory.
+        inputs : one input; a list of them; or any other iterable of them
+            An input is a str, or a tuple or dict of the task's `fields`.  One input gives one
+            result, a list a list.  Any other iterable gives an iterator that reads a little ahead
+            of what it yields, in constant memory.
         **changes
             Options that hold for this call only.
 
@@ -84,105 +93,135 @@ class Task(ABC, Generic[Asked]):
             (result,) = self.stream([inputs], options)  # to its end, which tells what was cut
             return result
         if isinstance(inputs, list):
-            return list(self.stream(inputs, options))
+            return self.collected(self.stream(inputs, options), options)
         if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray):
             return self.stream(inputs, options)
-        raise InputError(
-            f"{self.name} reads a str, a pair of them, or many, not {type(inputs).__name__}"
-        )
+        one = "a str" if self.required == 1 else f"a dict of {' and '.join(self.fields)}"
+        raise InputError(f"{self.name} reads {one}, or many, not {type(inputs).__name__}")
 
-    def stream(self, inputs: Iterable[Any], options: Asked) -> Iterator[Result]:
+    def collected(self, results: Iterator[Any], options: Asked) -> Any:
+        """Return the results for a list of inputs."""
+        return list(results)
+
+    def stream(self, inputs: Iterable[Any], options: Asked) -> Iterator[Any]:
         """Yield a result for each input, in order; tell at the end how much was cut."""
-        read: deque[Encoding] = deque()
-        texts = tokens = 0
+        read: deque[Reading[Given]] = deque()
+        texts = tokens = 0  # that were cut
 
-        def lists() -> Iterator[tuple[list[int], list[int] | None]]:
+        def lists() -> Iterator[tuple[list[int], Sequence[int] | None]]:
             nonlocal texts, tokens
             for i, item in enumerate(inputs):
-                encoding = self.read(i, item, options)
-                texts += encoding.cut > 0
-                tokens += encoding.cut
-                read.append(encoding)
-                yield encoding.ids, self.rows(encoding)
+                reading = self.numbered(i, item, options)
+                texts += len(reading.cut)
+                tokens += sum(reading.cut)
+                read.append(reading)
+                yield from reading.lists
 
-        for values in self.model.stream(
+        values = self.model.stream(
             lists(), threads=self.threads, batch_invariant=self.batch_invariant
-        ):
-            yield self.answer(read.popleft(), values, options)
+        )
+        for first in values:
+            while not read[0].lists:  # nothing to compute, nothing to wait for
+                yield self.answer(read.popleft(), [], options)
+            reading = read.popleft()
+            yield self.answer(reading, [first, *islice(values, len(reading.lists) - 1)], options)
+        while read:
+            yield self.answer(read.popleft(), [], options)
         if texts:
-            warnings.warn(
-                f"{texts} of the texts {'was' if texts == 1 else 'were'} cut to "
-                f"{self.tokenizer.max_length} tokens, {tokens} tokens were not read "
-                "(long='error' refuses such texts)",
-                NpbertWarning,
-                stacklevel=3,
-            )
+            warnings.warn(self.told(texts, tokens, options), NpbertWarning, stacklevel=3)
 
-    def read(self, i: int, item: Any, options: Asked) -> Encoding:
-        """Turn input number i into tokens.  Raises InputError saying which input it was."""
+    def told(self, texts: int, tokens: int, options: Asked) -> str:
+        """Say how much was cut."""
+        return (
+            f"{texts} of the texts {'was' if texts == 1 else 'were'} cut to "
+            f"{self.most()} tokens, {tokens} tokens were not read (long='error' refuses such texts)"
+        )
+
+    def most(self) -> int:
+        """Return how many tokens of a text are read."""
+        return self.tokenizer.max_length
+
+    def numbered(self, i: int, item: Any, options: Asked) -> Reading[Given]:
+        """Read input number i.  Raises InputError saying which input it was."""
         try:
-            encoding = self.encode(item)
-            if encoding.cut and options.long == "error":
-                length = len(encoding.ids) + encoding.cut
-                raise InputError(
-                    f"has {length} tokens, but the model reads {self.tokenizer.max_length}; "
-                    "shorten it, or say long='truncate'"
-                )
-            return encoding
+            return self.read(item, options)
         except InputError as error:
             raise InputError(f"text {i}: {error}") from None
 
-    def encode(self, item: Any) -> Encoding:
-        """Turn one input into tokens."""
-        return self.tokenizer.encode(*pair_of(item))
-
-    def rows(self, encoding: Encoding) -> list[int] | None:
-        """Return the positions of the tokens that the answer needs; None: the head decides."""
-        return None
+    @abstractmethod
+    def read(self, item: Any, options: Asked) -> Reading[Given]:
+        """Turn one input into token lists.  Raises InputError."""
 
     @abstractmethod
-    def answer(self, encoding: Encoding, values: Array, options: Asked) -> Result:
-        """Turn what the model computed for one input into a result."""
+    def answer(self, reading: Reading[Given], values: list[Array], options: Asked) -> Any:
+        """Turn what the model computed for the token lists of one input into a result."""
 
+    def parts(self, item: Any) -> list[Any]:
+        """Return what an input holds for each of the task's fields, None where it has none."""
+        return parts(item, self.fields, self.required)
 
-def pair_of(item: Any) -> tuple[Any, Any]:
-    """Return the text and its pair, or None, that an input stands for."""
-    if isinstance(item, Mapping):
-        if unknown := set(item) - {"text", "text_pair"}:
+    def uncut(self, encodings: Iterable[Encoding], options: Any) -> list[int]:
+        """Return how much was cut of each encoding that was; refuse it if that was asked."""
+        cut = [each for each in encodings if each.cut]
+        if cut and options.long == "error":
             raise InputError(
-                f"has {sorted(map(str, unknown))}, expected text and perhaps text_pair"
+                f"has {len(cut[0]) + cut[0].cut} tokens, but the model reads "
+                f"{len(cut[0])}; shorten it, or say long='truncate'"
             )
-        if "text" not in item:
-            raise InputError("has no text")
-        return item["text"], item.get("text_pair")
+        return [each.cut for each in cut]
+
+
+def parts(item: Any, names: tuple[str, ...], required: int) -> list[Any]:
+    """Return what an input, in any of its forms, holds under each name, None for what it lacks."""
+    listing = " and ".join(names[:required]) + "".join(
+        f" and perhaps {n}" for n in names[required:]
+    )
+    if isinstance(item, Mapping):
+        if unknown := set(item) - set(names):
+            raise InputError(f"has {listed(sorted(map(repr, unknown)))}, expected {listing}")
+        if missing := [name for name in names[:required] if item.get(name) is None]:
+            raise InputError(f"has no {' and no '.join(missing)}")
+        return [item.get(name) for name in names]
+    if isinstance(item, tuple) and required <= len(item) <= len(names):
+        return [*item, *[None] * (len(names) - len(item))]
     if isinstance(item, tuple):
-        if len(item) != 2:
-            raise InputError(f"is a tuple of {len(item)}, expected two texts")
-        return item[0], item[1]
-    return item, None
+        raise InputError(f"is a tuple of {len(item)}, expected {listing}")
+    if required > 1:
+        raise InputError(f"is {shown(item)}, expected a dict or tuple of {listing}")
+    return [item, *[None] * (len(names) - 1)]
 
 
-def changed(task: str, options: Asked, changes: Mapping[str, Any]) -> Asked:
-    """Return options with some changed.  Raises InputError for names that a task does not have."""
-    known = [field.name for field in fields(options)]
-    for name in changes:
-        if name not in known:
-            hint = nearest(name, known) or f"; it has {', '.join(known)}"
-            raise InputError(f"{task} has no option {name!r}{hint}")
-    return replace(options, **changes)
+def several(name: str, value: Any, of: str) -> list[Any]:
+    """Return a list of at least one str.  Raises InputError."""
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{name} is {shown(value)}, expected a list of {of}")
+    if not value:
+        raise InputError(f"{name} is empty, expected at least one of {of}")
+    return list(value)
 
 
-def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Refuse a value that is not among those allowed."""
-    if value not in allowed:
-        texts = ", ".join(repr(each) for each in allowed)
-        raise InputError(f"{name} is {value!r}, expected one of {texts}")
+def windows(length: int, room: int, shared: int) -> list[slice]:
+    """Return slices of at most `room`, each of which shares so much with the one before it."""
+    if not 0 <= shared < room:
+        raise InputError(
+            f"stride is {shared}, but a window has {room} tokens of text, "
+            "and neighbours cannot share all of them"
+        )
+    last = max(0, length - shared - 1) // (room - shared)
+    return [
+        slice(i * (room - shared), min(length, i * (room - shared) + room)) for i in range(last + 1)
+    ]
 
 
-def counting(name: str, value: object) -> None:
-    """Refuse what is no whole number from 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}, expected a whole number from 1")
+def counted(text: str, unit: Unit) -> NDArray[np.intp]:
+    """Return for every position in a text, its end too, how many units stand before it."""
+    points = np.frombuffer(text.encode("utf-32-le"), "<u4")
+    wide = {
+        "char": np.ones(len(points), np.intp),
+        "byte": 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000),
+        "utf16": 1 + (points >= 0x10000),
+    }
+    return np.concatenate([[0], np.cumsum(wide[unit])]).astype(np.intp)
 
 
 def softmax(x: Array) -> Array:
@@ -190,6 +229,14 @@ def softmax(x: Array) -> Array:
     return textbook.softmax(x.astype(np.float64)[..., None])[..., 0]
 
 
-def best(scores: Array, k: int) -> list[int]:
-    """Return the indices of the k greatest scores, greatest first; equals in order."""
+def scored(function: str, logits: Array) -> Array:
+    """Return logits as scores, along the last axis, in float64."""
+    if function == "softmax":
+        return softmax(logits)
+    wide = logits.astype(np.float64)
+    return textbook.sigmoid(wide) if function == "sigmoid" else wide
+
+
+def best(scores: Array, k: int | None) -> list[int]:
+    """Return where the k greatest scores are (None: all), greatest first; equals in order."""
     return [int(i) for i in np.argsort(-scores, kind="stable")[:k]]

@@ -1,50 +1,35 @@
 """text-classification: which class has a text, or a pair of texts?"""
 
-from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
+from typing import Any
 
 from npbert.config import Config
-from npbert.tasks.shared import Answer, Options, Task, best, counting, one_of, softmax
-from npbert.textbook import Array, sigmoid
-from npbert.tokenizer import Encoding
-
-Function = Literal["softmax", "sigmoid", "none"]
+from npbert.options import ClassificationOptions, Function
+from npbert.tasks.shared import Answer, Reading, Task, best, scored
+from npbert.textbook import Array
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassificationOptions(Options):
-    """What text-classification can be asked, with the defaults of transformers' pipeline."""
-
-    top_k: int | Literal["best"] | None = "best"  # a list of k classes; None: of all; best: no list
-    function_to_apply: Function | None = None  # None: what problem_type and num_labels imply
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.top_k not in ("best", None):
-            counting("top_k", self.top_k)
-        one_of("function_to_apply", self.function_to_apply, (None, "softmax", "sigmoid", "none"))
-
-
-class TextClassification(Task[ClassificationOptions]):
+class TextClassification(Task[ClassificationOptions, None]):
     """Answers {"label", "score"}: the best class, or with top_k a list, best first."""
 
     name = "text-classification"
     architecture = "for_sequence_classification"
+    fields = ("text", "text_pair")
+
+    def read(self, item: Any, options: ClassificationOptions) -> Reading[None]:
+        """Turn a text, or a pair of texts, into tokens.  Raises InputError."""
+        encoding = self.tokenizer.encode(*self.parts(item))
+        return Reading([(encoding.ids, None)], None, self.uncut([encoding], options))
 
     def answer(
-        self, encoding: Encoding, values: Array, options: ClassificationOptions
+        self, reading: Reading[None], values: list[Array], options: ClassificationOptions
     ) -> Answer | list[Answer]:
         """Turn a text's logits, (classes,), into labels and scores."""
         config = self.model.config
-        scores = apply(options.function_to_apply or usual_function(config), values)
+        scores = scored(options.function_to_apply or usual_function(config), values[0])
         answers = [
-            {"label": config.label(i), "score": float(scores[i])} for i in best(scores, len(scores))
+            {"label": config.label(i), "score": float(scores[i])} for i in best(scores, None)
         ]
-        if options.top_k == "best":
-            return answers[0]
-        return answers[: options.top_k]
+        return answers[0] if options.top_k == "best" else answers[: options.top_k]
 
 
 def usual_function(config: Config) -> Function:
@@ -54,11 +39,3 @@ def usual_function(config: Config) -> Function:
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:
         return "sigmoid"
     return "softmax"
-
-
-def apply(function: Function, logits: Array) -> Array:
-    """Return logits as scores, in float64."""
-    if function == "softmax":
-        return softmax(logits)
-    wide = logits.astype(np.float64)
-    return sigmoid(wide) if function == "sigmoid" else wide

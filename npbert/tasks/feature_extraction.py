@@ -1,0 +1,83 @@
+"""feature-extraction: what the model makes of every token, a vector each."""
+
+import os
+from typing import Any, NamedTuple, Self
+
+from npbert.errors import InputError
+from npbert.loading import load
+from npbert.model import Model
+from npbert.options import FeatureOptions, changed
+from npbert.tasks.shared import Answer, Reading, Task, counted
+from npbert.textbook import Array
+from npbert.tokenizer import Encoding
+
+
+class Source(NamedTuple):
+    """A text, or a pair of them, and its tokens."""
+
+    texts: list[str | None]
+    encoding: Encoding
+
+
+class FeatureExtraction(Task[FeatureOptions, Source]):
+    """Answers a list of numbers for every token, [CLS] and [SEP] too.
+
+    With offsets it answers {"features", "tokens", "offsets"}; offsets count in the text that a
+    token comes from, and are [0, 0] for special tokens.
+    """
+
+    name = "feature-extraction"
+    architecture = "base"
+    fields = ("text", "text_pair")
+
+    def __init__(self, model: Model, options: FeatureOptions, **how: Any) -> None:
+        self.whole = model
+        super().__init__(model.encoder_only(upto(model, options.layer)), options, **how)
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | os.PathLike[str], options: FeatureOptions, **how: Any
+    ) -> Self:
+        """Load the encoder of a folder, whatever its head."""
+        return cls(load(folder, "base"), options, **how)
+
+    def __call__(self, inputs: Any, **changes: Any) -> Any:
+        """Answer for one input, or many; see Task."""
+        options = changed(self.name, self.options, changes)
+        if options.layer == self.options.layer:
+            return super().__call__(inputs, **changes)
+        how = {"threads": self.threads, "batch_invariant": self.batch_invariant}
+        return FeatureExtraction(self.whole, options, **how)(inputs)
+
+    def read(self, item: Any, options: FeatureOptions) -> Reading[Source]:
+        """Turn a text, or a pair of texts, into tokens.  Raises InputError."""
+        texts = self.parts(item)
+        encoding = self.tokenizer.encode(*texts)
+        cut = self.uncut([encoding], options)
+        return Reading([(encoding.ids, None)], Source(texts, encoding), cut)
+
+    def answer(
+        self, reading: Reading[Source], values: list[Array], options: FeatureOptions
+    ) -> list[list[float]] | Answer:
+        """Turn hidden states, (tokens, D), into lists."""
+        features: list[list[float]] = values[0].tolist()
+        if not options.offsets:
+            return features
+        texts, encoding = reading.given
+        units = [counted(text or "", options.offset_unit).tolist() for text in texts]
+        offsets = [
+            [0, 0] if source is None else [units[source][start], units[source][end]]
+            for source, (start, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
+        ]
+        return {"features": features, "tokens": encoding.tokens, "offsets": offsets}
+
+
+def upto(model: Model, layer: int) -> int:
+    """Return how many blocks make hidden state number `layer`.  Raises InputError."""
+    states = len(model.encoder.blocks) + 1
+    if not -states <= layer < states:
+        raise InputError(
+            f"layer is {layer}, but the model has {states} hidden states, 0 to {states - 1} "
+            f"(or -{states} to -1, from the last)"
+        )
+    return layer % states

@@ -1,0 +1,39 @@
+"""multiple-choice: which of some endings goes with a beginning?"""
+
+from typing import Any
+
+import numpy as np
+
+from npbert.options import MultipleChoiceOptions
+from npbert.tasks.shared import Answer, Reading, Task, several, softmax
+from npbert.textbook import Array
+
+
+class MultipleChoice(Task[MultipleChoiceOptions, list[str]]):
+    """Answers {"index", "choice", "score", "scores"}: the best choice, and the chance of each."""
+
+    name = "multiple-choice"
+    architecture = "for_multiple_choice"
+    fields = ("prompt", "choices")
+    required = 2
+
+    def read(self, item: Any, options: MultipleChoiceOptions) -> Reading[list[str]]:
+        """Pair a prompt with each of its choices.  Raises InputError."""
+        prompt, given = self.parts(item)
+        choices = several("choices", given, "str")
+        encodings = [self.tokenizer.encode(prompt, choice) for choice in choices]
+        cut = self.uncut(encodings, options)
+        return Reading([(each.ids, None) for each in encodings], choices, cut)
+
+    def answer(
+        self, reading: Reading[list[str]], values: list[Array], options: MultipleChoiceOptions
+    ) -> Answer:
+        """Turn the scores of the choices, (1,) each, into chances."""
+        chances = softmax(np.concatenate(values))
+        index = int(chances.argmax())
+        return {
+            "index": index,
+            "choice": reading.given[index],
+            "score": float(chances[index]),
+            "scores": chances.tolist(),
+        }

@@ -1,0 +1,209 @@
+"""sentence-embedding: one vector for a text, near those of texts that mean the same."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npbert.errors import InputError, NpbertWarning, listed, shown
+from npbert.inputs import numbers
+from npbert.loading import load
+from npbert.model import Model
+from npbert.options import EmbeddingOptions, changed
+from npbert.sentences import SIMILARITIES, Recipe, normalize, read_recipe
+from npbert.tasks.shared import Reading, Task
+from npbert.textbook import Array
+
+ENDS = ({"cls"}, {"lasttoken"}, {"cls", "lasttoken"})  # poolings that read one token or two
+ENOUGH = 100  # embeddings to take ranges from
+
+
+class SentenceEmbedding(Task[EmbeddingOptions, int]):
+    """Answers an array (dim,) for a text, (n, dim) for a list of them."""
+
+    name = "sentence-embedding"
+    architecture = "base"
+    fields = ("text",)
+
+    def __init__(
+        self, model: Model, options: EmbeddingOptions, *, recipe: Recipe | None = None, **how: Any
+    ) -> None:
+        super().__init__(model.encoder_only(), options, **how)
+        if recipe is None:
+            warnings.warn(
+                "the model does not say how its embeddings are made (it has no modules.json); "
+                "npbert takes the mean of its tokens",
+                NpbertWarning,
+                stacklevel=4,
+            )
+        self.recipe = recipe or Recipe()
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | os.PathLike[str], options: EmbeddingOptions, **how: Any
+    ) -> Self:
+        """Load a folder of sentence-transformers, or any encoder."""
+        found = read_recipe(Path(folder))
+        if found is None:
+            return cls(load(folder, "base"), options, **how)
+        encoder, recipe = found
+        return cls(load(encoder, "base"), options, recipe=recipe, **how)
+
+    def __call__(self, inputs: Any, **changes: Any) -> Any:
+        """Embed one text, or many; see Task."""
+        options = changed(self.name, self.options, changes)
+        if spreads(options) and not isinstance(inputs, list):
+            raise InputError(
+                f"precision {options.precision!r} needs ranges, (2, dim) of least and greatest "
+                "values, where embeddings do not come as one list that has them"
+            )
+        return super().__call__(inputs, **changes)
+
+    def collected(self, results: Iterator[Any], options: EmbeddingOptions) -> NDArray[Any]:
+        """Return the embeddings of a list of texts, (n, dim)."""
+        rows = list(results)
+        empty = self.finished(
+            self.recipe.embed(np.zeros((1, self.model.config.hidden_size), np.float32)), options
+        )
+        made = np.stack(rows) if rows else np.zeros((0, *empty.shape), empty.dtype)
+        if not spreads(options) or not rows:
+            return made
+        if len(made) < ENOUGH:
+            warnings.warn(
+                f"{options.precision} by the ranges of {len(made)} embeddings; pass ranges=, taken "
+                f"from {ENOUGH} or more, so that other texts' embeddings can be compared",
+                NpbertWarning,
+                stacklevel=4,
+            )
+        return quantized(made, options.precision, np.stack([made.min(0), made.max(0)]))
+
+    def read(self, item: Any, options: EmbeddingOptions) -> Reading[int]:
+        """Turn a text, behind its prompt, into tokens.  Raises InputError."""
+        (text,) = self.parts(item)
+        prompt = self.prompt(options)
+        if prompt and isinstance(text, str):
+            text = prompt + text
+        if self.recipe.lower and isinstance(text, str):
+            text = text.lower()
+        encoding = self.tokenizer.encode(text, max_length=self.recipe.max_length)
+        skipped = 0
+        if prompt and not self.recipe.include_prompt:
+            before = encoding.sequence_ids.index(0) if 0 in encoding.sequence_ids else 0
+            lowered = prompt.lower() if self.recipe.lower else prompt
+            skipped = before + len(self.tokenizer.tokens_of(lowered))
+            if skipped >= len(encoding):
+                raise InputError(
+                    f"the prompt fills all of the {len(encoding)} tokens that the model reads"
+                )
+        cut = self.uncut([encoding], options)
+        ends = set(self.recipe.modes) in ENDS
+        rows = [skipped, len(encoding) - 1] if ends else None
+        return Reading([(encoding.ids, rows)], 0 if ends else skipped, cut)
+
+    def prompt(self, options: EmbeddingOptions) -> str:
+        """Return what stands before every text: as asked, or else the model's own."""
+        if options.prompt is not None:
+            return options.prompt
+        name = options.prompt_name
+        if name is not None and name not in self.recipe.prompts:
+            raise InputError(
+                f"prompt_name is {name!r}, but the model has "
+                f"{listed(self.recipe.prompts) or 'no prompts'}"
+            )
+        name = self.recipe.default_prompt if name is None else name
+        return "" if name is None else self.recipe.prompts[name]
+
+    def answer(
+        self, reading: Reading[int], values: list[Array], options: EmbeddingOptions
+    ) -> NDArray[Any]:
+        """Turn the vectors of tokens, (tokens, D), into one."""
+        return self.finished(self.recipe.embed(values[0], reading.given), options)
+
+    def finished(self, x: Array, options: EmbeddingOptions) -> NDArray[Any]:
+        """Shorten an embedding, divide it by its length, store it in fewer bits, as asked."""
+        dim = options.truncate_dim
+        if dim is not None and dim > len(x):
+            raise InputError(f"truncate_dim is {dim}, but embeddings have {len(x)} dimensions")
+        x = x[:dim]
+        if options.normalize:
+            x = normalize(x)
+        if spreads(options):  # collected() will, when it has seen all
+            return x
+        return quantized(x, options.precision, ranges_of(options.ranges, len(x)))
+
+    def most(self) -> int:
+        """Return how many tokens of a text are read, as the folder says."""
+        return self.tokenizer.limit(self.recipe.max_length)
+
+    def similarity(self, a: ArrayLike, b: ArrayLike, function: str | None = None) -> Array:
+        """Return how alike are the embeddings of a to those of b: greater is nearer.
+
+        Parameters
+        ----------
+        a, b : (n, dim), (m, dim) array_like
+            Or (dim,) for one.
+        function : "cosine", "dot", "euclidean" or "manhattan", optional
+            Default: what the model's folder says, or cosine.  Distances are negative.
+
+        Returns
+        -------
+        (n, m) float array.  Raises InputError.
+        """
+        name = self.recipe.similarity if function is None else function
+        if name not in SIMILARITIES:
+            raise InputError(
+                f"similarity is {shown(name)}, expected one of {', '.join(SIMILARITIES)}"
+            )
+        x, y = (np.atleast_2d(numbers("embeddings", each)).astype(np.float64) for each in (a, b))
+        if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+            raise InputError(
+                f"embeddings have the shapes {x.shape} and {y.shape}, expected one dim"
+            )
+        if name == "cosine":
+            return normalize(x) @ normalize(y).T
+        if name == "dot":
+            return x @ y.T
+        order = {"euclidean": 2, "manhattan": 1}[name]
+        rows = [-np.linalg.norm(y - row, ord=order, axis=-1) for row in x]
+        return np.array(rows).reshape(len(x), len(y))
+
+
+def spreads(options: EmbeddingOptions) -> bool:
+    """Tell whether bytes are to be spread over values that only all embeddings together tell."""
+    return options.precision in ("int8", "uint8") and options.ranges is None
+
+
+def ranges_of(given: Any, dim: int) -> NDArray[Any] | None:
+    """Return ranges as they were given, or as a .npy file holds them.  Raises InputError."""
+    if given is None:
+        return None
+    if isinstance(given, str | Path):
+        try:
+            given = np.load(given, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"ranges cannot be read from {given}: {error}") from None
+    ranges = numbers("ranges", given)
+    if ranges.shape != (2, dim) or (ranges[0] > ranges[1]).any():
+        raise InputError(
+            f"ranges has shape {ranges.shape}, expected (2, {dim}): the least and the greatest "
+            "value of each dimension"
+        )
+    return ranges
+
+
+def quantized(x: Array, precision: str, ranges: NDArray[Any] | None) -> NDArray[Any]:
+    """Return embeddings, (..., dim), in fewer bits; the arithmetic is sentence-transformers'."""
+    if precision == "float32":
+        return x
+    if precision == "ubinary":
+        return np.packbits(x > 0, axis=-1)
+    if precision == "binary":
+        return (np.packbits(x > 0, axis=-1).astype(np.int16) - 128).astype(np.int8)
+    assert ranges is not None
+    steps = (ranges[1] - ranges[0]) / 255
+    spread = np.clip(np.floor((x - ranges[0]) / np.where(steps == 0, 1, steps)), 0, 255)
+    return spread.astype(np.uint8) if precision == "uint8" else (spread - 128).astype(np.int8)

@@ -1,0 +1,191 @@
+"""token-classification: which words name a person, a place, a date?
+
+A text longer than a window is read in windows that overlap.  Every token is scored once: in the
+overlap of two windows the first half is the first one's, so that a token has text on both sides.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npbert.errors import InputError
+from npbert.model import Model
+from npbert.options import TokenClassificationOptions
+from npbert.tasks.shared import Answer, Reading, Task, counted, parts, several, softmax, windows
+from npbert.textbook import Array
+from npbert.tokenizer import Encoding
+
+BEGINNINGS = ("B", "S", "U")  # the first token of several, a single one (BIOES), a unit (BILOU)
+ENDINGS = ("E", "L", "S", "U")  # the last token of several, in either scheme
+
+
+class Tag(NamedTuple):
+    """A label, taken apart: "B-DATE-TIME" begins a "DATE-TIME"."""
+
+    kind: str
+    begins: bool = False
+    ends: bool = False
+
+
+class Sentence(NamedTuple):
+    """A text, and all of its tokens."""
+
+    text: str
+    tokens: Encoding
+
+
+class Part(NamedTuple):
+    """Tokens that are judged as one: a word, or a single token."""
+
+    start: int  # characters
+    end: int
+    label: int
+    score: float
+
+
+class TokenClassification(Task[TokenClassificationOptions, Sentence]):
+    """Answers a list of {"entity_group", "score", "word", "start", "end"}, in their order.
+
+    `word` is what stands in the text between start and end.  With aggregation_strategy none it
+    answers a token each, {"entity", "score", "index", "word", "start", "end"}: its label as it is,
+    its number counting from [CLS], and the piece of a word that it is.
+    """
+
+    name = "token-classification"
+    architecture = "for_token_classification"
+    fields = ("text",)
+
+    def __init__(self, model: Model, options: TokenClassificationOptions, **how: Any) -> None:
+        super().__init__(model, options, **how)
+        labels = [model.config.label(i) for i in range(model.config.num_labels)]
+        self.tags = tags(labels)
+
+    def read(self, item: Any, options: TokenClassificationOptions) -> Reading[Sentence]:
+        """Turn a text, or {"words": [...]}, into windows of tokens.  Raises InputError."""
+        if isinstance(item, Mapping) and "words" in item:
+            (given,) = parts(item, ("words",), 1)
+            words = [] if given in ([], ()) else several("words", given, "str")
+            tokens = self.tokenizer.tokens_of_words(words)
+            text = " ".join(words)
+        else:
+            (text,) = self.parts(item)
+            tokens = self.tokenizer.tokens_of(text)
+        room = self.tokenizer.room(1, options.max_length)
+        if room < 1:
+            raise InputError(
+                f"max_length is {options.max_length}, which leaves no room for text beside the "
+                "special tokens"
+            )
+        shared = room // 4 if options.stride is None else options.stride
+        lists = []
+        spans = windows(len(tokens), room, shared) if len(tokens) else []
+        for window, owned in zip(spans, halved(spans), strict=True):
+            encoding = self.tokenizer.around([tokens[window]])
+            first = encoding.sequence_ids.index(0) - window.start
+            lists.append((encoding.ids, range(first + owned.start, first + owned.stop)))
+        return Reading(lists, Sentence(text, tokens))
+
+    def answer(
+        self, reading: Reading[Sentence], values: list[Array], options: TokenClassificationOptions
+    ) -> list[Answer]:
+        """Turn the logits of all tokens, (tokens, classes) a window, into entities."""
+        if not values:
+            return []
+        (text, tokens), scores = reading.given, softmax(np.concatenate(values))
+        unit = counted(text, options.offset_unit).tolist()
+        if options.aggregation_strategy == "none":
+            return list(self.each(tokens, scores, unit, options))
+        told = []
+        for kind, some in entities(judged(tokens, scores, options.aggregation_strategy), self.tags):
+            start, end = some[0].start, some[-1].end
+            if kind not in options.ignore_labels:
+                told.append(
+                    {
+                        "entity_group": kind,
+                        "score": float(np.mean([part.score for part in some])),
+                        "word": text[start:end],
+                        "start": unit[start],
+                        "end": unit[end],
+                    }
+                )
+        return told
+
+    def each(
+        self, tokens: Encoding, scores: Array, unit: list[int], options: TokenClassificationOptions
+    ) -> Iterator[Answer]:
+        """Yield every token whose label is not to be ignored."""
+        before = self.tokenizer.around([tokens[:1]]).sequence_ids.index(0)
+        for i, label in enumerate(scores.argmax(-1).tolist()):
+            name = self.model.config.label(label)
+            if (
+                name not in options.ignore_labels
+                and self.tags[label].kind not in options.ignore_labels
+            ):
+                start, end = tokens.offsets[i]
+                yield {
+                    "entity": name,
+                    "score": float(scores[i, label]),
+                    "index": before + i,
+                    "word": tokens.tokens[i],
+                    "start": unit[start],
+                    "end": unit[end],
+                }
+
+
+def tags(labels: list[str]) -> list[Tag]:
+    """Take labels apart.
+
+    B- and I- are always a scheme's, as in transformers; E-, L-, S-, U- are where the model has a
+    B- or I- of the same kind, so that "E-MAIL" may be a kind of its own.  What stands behind is
+    the kind, hyphens and all; a label without a prefix is one as it is.
+    """
+    named = set(labels)
+    made = []
+    for label in labels:
+        prefix, _, kind = label.partition("-")
+        known = prefix in ("B", "I") or (
+            prefix in ENDINGS + BEGINNINGS and bool({f"B-{kind}", f"I-{kind}"} & named)
+        )
+        if known and kind:
+            made.append(Tag(kind, prefix in BEGINNINGS, prefix in ENDINGS))
+        else:
+            made.append(Tag(label))
+    return made
+
+
+def halved(spans: list[slice]) -> list[slice]:
+    """Return which tokens each window scores: where two overlap, half of them each."""
+    cuts = [(after.start + before.stop) // 2 for before, after in pairwise(spans)]
+    edges = [spans[0].start, *cuts, spans[-1].stop] if spans else []
+    return [slice(*edge) for edge in pairwise(edges)]
+
+
+def judged(tokens: Encoding, scores: Array, strategy: str) -> Iterator[Part]:
+    """Yield the words of a text, or with `simple` its tokens, each with its label."""
+    words = range(len(tokens)) if strategy == "simple" else tokens.word_ids
+    for _, group in groupby(range(len(tokens)), key=words.__getitem__):
+        pieces = list(group)
+        own = scores[pieces]
+        chances = {
+            "average": own.mean(0),
+            "max": own[own.max(-1).argmax()],
+        }.get(strategy, own[0])
+        label = int(chances.argmax())
+        start, end = tokens.offsets[pieces[0]][0], tokens.offsets[pieces[-1]][1]
+        yield Part(start, end, label, float(chances[label]))
+
+
+def entities(found: Iterator[Part], tags: list[Tag]) -> Iterator[tuple[str, list[Part]]]:
+    """Yield runs of parts of one kind; a part that begins, or follows an end, starts a new one."""
+    run: list[Part] = []
+    for part in found:
+        tag = tags[part.label]
+        last = tags[run[-1].label] if run else None
+        if last is not None and (tag.kind != last.kind or tag.begins or last.ends):
+            yield last.kind, run
+            run = []
+        run.append(part)
+    if run:
+        yield tags[run[-1].label].kind, run

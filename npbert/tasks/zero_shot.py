@@ -1,0 +1,97 @@
+"""zero-shot-classification: which of labels that the model never saw fits a text?
+
+A model of natural language inference is asked whether the text entails "This example is {label}."
+Source: Yin et al. 2019, "Benchmarking Zero-shot Text Classification".
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npbert.config import Config
+from npbert.errors import InputError, listed
+from npbert.model import Model
+from npbert.options import ZeroShotOptions, names, split
+from npbert.tasks.shared import Answer, Reading, Task, best, softmax
+from npbert.textbook import Array
+
+
+class Candidates(NamedTuple):
+    """A text, and the labels to choose from."""
+
+    text: str
+    labels: tuple[str, ...]
+
+
+class ZeroShotClassification(Task[ZeroShotOptions, Candidates]):
+    """Answers {"sequence", "labels", "scores"}, best first."""
+
+    name = "zero-shot-classification"
+    architecture = "for_sequence_classification"
+    fields = ("text", "candidate_labels")
+
+    def __init__(self, model: Model, options: ZeroShotOptions, **how: Any) -> None:
+        super().__init__(model, options, **how)
+        entailment = class_named(model.config, "entail")
+        if entailment is None:
+            raise InputError(
+                "zero-shot-classification needs a model of natural language inference, with a "
+                f"class called entailment; this one has {classes(model.config)}"
+            )
+        self.entailment = entailment
+        self.contradiction = class_named(model.config, "contradict", "not_entail", "not entail")
+
+    def read(self, item: Any, options: ZeroShotOptions) -> Reading[Candidates]:
+        """Pair a text with a hypothesis for each label.  Raises InputError."""
+        text, own = self.parts(item)
+        labels = options.candidate_labels
+        if own is not None:
+            labels = names("candidate_labels", split(own) if isinstance(own, str) else own) or ()
+        if not labels:
+            raise InputError("has no candidate_labels to choose from")
+        if self.contradiction is None and (options.multi_label or len(labels) == 1):
+            raise InputError(
+                "to judge a label by itself the model needs a class called contradiction (or "
+                f"not_entailment); it has {classes(self.model.config)}"
+            )
+        premise = self.tokenizer.tokens_of(text)
+        encodings = [
+            self.tokenizer.fit(
+                [premise, self.tokenizer.tokens_of(options.hypothesis_template.format(label))],
+                cut="first",
+            )
+            for label in labels
+        ]
+        cut = self.uncut(encodings, options)
+        return Reading([(e.ids, None) for e in encodings], Candidates(text, labels), cut[:1])
+
+    def answer(
+        self, reading: Reading[Candidates], values: list[Array], options: ZeroShotOptions
+    ) -> Answer:
+        """Turn the logits of every hypothesis, (classes,) each, into scores of labels."""
+        text, labels = reading.given
+        logits = np.stack(values)
+        if options.multi_label or len(labels) == 1:
+            assert self.contradiction is not None  # read() has seen to it
+            scores = softmax(logits[:, [self.contradiction, self.entailment]])[:, 1]
+        else:
+            scores = softmax(logits[:, self.entailment])
+        order = best(scores, None)
+        return {
+            "sequence": text,
+            "labels": [labels[i] for i in order],
+            "scores": [float(scores[i]) for i in order],
+        }
+
+
+def class_named(config: Config, *beginnings: str) -> int | None:
+    """Return the class whose name begins so, in any case, or None."""
+    for i in range(config.num_labels):
+        if config.label(i).lower().startswith(beginnings):
+            return i
+    return None
+
+
+def classes(config: Config) -> str:
+    """Return the names of a model's classes."""
+    return listed(config.label(i) for i in range(config.num_labels))
