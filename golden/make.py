@@ -3,12 +3,16 @@
     python golden/make.py            records everything anew
     python golden/make.py --check    records elsewhere, compares, and exits 1 where files differ
 
-Needs torch and transformers 4.57, no network. A folder is a model: config.json and
-model.safetensors (float32, as transformers saves them, every parameter redrawn) and one file per
-case. A case file holds the arguments of the call and every activation, rows outside: (batch,
-length, features), attention (batch, heads, query, key). Its metadata has one key, "case": JSON
-with what the case is ("description") and the fields of config.json that it changes ("config").
-Activations of multiple choice have batch * choices rows.
+Needs torch, transformers 4.57 and sentence-transformers 5.7, no network.
+
+A folder is a model: config.json and model.safetensors (float32, as transformers saves them, every
+parameter redrawn) and one file per case. A case file holds the arguments of the call and every
+activation, rows outside: (batch, length, features), attention (batch, heads, query, key). Its
+metadata has one key, "case": JSON with what the case is ("description") and the fields of
+config.json that it changes ("config"). Activations of multiple choice have batch * choices rows.
+
+Two folders are of another kind. demo holds what the built-in models answer; tasks holds small
+models of every kind, and in a JSON file for each task what is answered on them (see its note).
 
 MANIFEST.json says with which versions the files were recorded. The last digits may differ on
 another processor; --check then says by how much.
@@ -17,6 +21,7 @@ another processor; --check then says by how much.
 import argparse
 import hashlib
 import json
+import logging
 import platform
 import shutil
 import sys
@@ -28,12 +33,14 @@ from typing import Any
 
 import numpy as np
 import safetensors
+import sentence_transformers
 import tokenizers
 import torch
 import transformers
 from cases import ACTIVATIONS, BLOCKS, FILL_MASK, SEED, SENTIMENT, Case, cases_of
 from recording import FOLDERS, Arrays, record, save_model
 from safetensors.numpy import load_file, save_file
+from tasks_record import record_tasks
 from transformers import DistilBertTokenizerFast, Pipeline, pipeline
 
 GOLDEN = Path(__file__).parent
@@ -162,9 +169,8 @@ def manifest(out: Path) -> dict[str, Any]:
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         files[path.relative_to(out).as_posix()] = {"bytes": len(data), "sha256": digest}
-    versions = {
-        m.__name__: m.__version__ for m in (np, safetensors, tokenizers, torch, transformers)
-    }
+    used = (np, safetensors, sentence_transformers, tokenizers, torch, transformers)
+    versions = {m.__name__: m.__version__ for m in used}
     versions["python"] = ".".join(platform.python_version_tuple()[:2])
     return {"files": files, "seed": SEED, "versions": versions}
 
@@ -197,11 +203,13 @@ def main() -> int:
     check = parser.parse_args().check
     torch.set_num_threads(1)  # sums in one order
     transformers.logging.set_verbosity_error()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary)
         for name in FOLDERS:
             record_folder(out / name)
         record_demo(DEMO, out / "demo")
+        record_tasks(DEMO, out / "tasks")
         made = manifest(out)
         (out / "MANIFEST.json").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
         old = GOLDEN / "MANIFEST.json"

@@ -1,0 +1,256 @@
+"""Makes the small checkpoints in golden/tasks on which the tasks' answers are recorded.
+
+A folder holds what transformers or sentence-transformers writes: config.json, model.safetensors,
+and the tokenizer's files, here without the line breaks that would double their size.  All
+parameters are drawn as those of the other golden models are, save that heads are damped, so that
+probabilities are neither even nor settled.  Most are rounded to half precision and stored so.
+"""
+
+import json
+import shutil
+import string
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from recording import drawn
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.sentence_transformer.modules import LayerNorm, Normalize, Pooling
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+from transformers import DistilBertConfig, PreTrainedModel
+
+# ---- the tokenizer ------------------------------------------------------------------------------
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+SIGNS = [*"!\"#$%&'(),-./:;?@€…–’“”", "😀", "中"]  # noqa: RUF001
+LETTERS = [*string.ascii_lowercase, *"ßæø", *"אולםש"]
+WORDS = """
+a about after all an and animal anna are as asked at away bad band bank beautiful because before
+ben berlin big blue boat book bought bread bridge built but by cafe café cake camera cat century
+children city clara clear clock cold concert cost could david day did dog door dull early emma
+euro evening every film fine for found friday friend from funny garden gave good great had hall
+he her here hill him his holiday house how i in is it its july june kitchen known later left
+letter light lives london long made man many maria market may meal met monday moved much museum
+music name never new night no north not november of old on one open opened oslo over paid painted
+paper paris people peter phone piano plays poor price quiet rain reads red river rome said saw
+school sea she shop short sings smith so sold song station still story summer sunday table tall
+teacher team than that the their then they this thousand three to told took town train tree
+tuesday two under until very village violin visited waited walked was water we week well went
+were what when where which white who wife wind winter with without woman works wrote year years
+you young
+""".split()  # noqa: SIM905
+ENDINGS = ["##s", "##ed", "##ing", "##er", "##ly", "##ful", "##land", "##ville", "##son"]
+LONGEST = 64
+
+
+def pieces() -> list[str]:
+    single = [*string.digits, *LETTERS]
+    known = [*SPECIALS, *SIGNS, *single, *(f"##{each}" for each in single), *WORDS, *ENDINGS]
+    return list(dict.fromkeys(known))  # "a" and "i" are letters and words
+
+
+def tokenizer(lowercase: bool = True) -> Tokenizer:
+    """A WordPiece tokenizer as BERT's is: accents are stripped where capitals are lowered."""
+    made = Tokenizer(WordPiece({p: i for i, p in enumerate(pieces())}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(each, SPECIALS.index(each)) for each in ("[CLS]", "[SEP]")],
+    )
+    made.add_special_tokens(SPECIALS)
+    return made
+
+
+def write_tokenizer(folder: Path, lowercase: bool = True, words_only: bool = False) -> None:
+    if words_only:
+        (folder / "vocab.txt").write_text("\n".join(pieces()) + "\n", "utf-8")
+    else:
+        (folder / "tokenizer.json").write_text(tokenizer(lowercase).to_str(), "utf-8")
+    roles = {each.strip("[]").lower() + "_token": each for each in SPECIALS}
+    settings = {"do_lower_case": lowercase, "model_max_length": LONGEST} | roles
+    settings["tokenizer_class"] = "DistilBertTokenizer"
+    (folder / "tokenizer_config.json").write_text(compact(settings), "utf-8")
+
+
+def compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n"
+
+
+# ---- models of transformers ---------------------------------------------------------------------
+
+Fields = dict[str, Any]
+
+
+def labels(*names: str, **fields: Any) -> Fields:
+    return {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: i for i, name in enumerate(names)},
+        **fields,
+    }
+
+
+SEQUENCE, TOKENS = "SequenceClassification", "TokenClassification"
+IDENTITY = {"activation_fn": "torch.nn.modules.linear.Identity", "version": "5.7.0"}
+
+# folder: (head, what its configuration adds, by how much its last layer is damped)
+MODELS: dict[str, tuple[str, Fields, float]] = {
+    "classes5": (SEQUENCE, labels("very-bad", "bad", "so-so", "good", "very-good"), 0.3),
+    "multilabel": (
+        SEQUENCE,
+        labels("news", "sport", "music", "food", problem_type="multi_label_classification"),
+        0.3,
+    ),
+    "single": (SEQUENCE, labels("spam"), 0.4),
+    "regression": (SEQUENCE, labels("stars", problem_type="regression"), 0.3),
+    "bio": (
+        TOKENS,
+        labels("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-DATE-TIME", "I-DATE-TIME"),
+        0.7,
+    ),
+    "plain": (TOKENS, labels("O", "PER", "LOC"), 0.6),
+    "qa": ("QuestionAnswering", {"num_labels": 2}, 3.0),
+    "nli": (SEQUENCE, labels("contradiction", "neutral", "entailment"), 0.5),
+    "nli2": (SEQUENCE, labels("entailment", "neutral", "contradiction"), 0.5),
+    "choice": ("MultipleChoice", {"num_labels": 1}, 0.5),
+    "cross1": (SEQUENCE, {"num_labels": 1}, 0.5),
+    "cross1_identity": (SEQUENCE, {"num_labels": 1, "sentence_transformers": IDENTITY}, 0.3),
+    "cross3": (SEQUENCE, labels("no", "perhaps", "yes"), 0.4),
+}
+LAST = {"classifier", "qa_outputs"}
+# So that tokens stay apart on their way through the blocks, and texts as well.
+TUNED = {"out_lin": 0.2, "lin1": 0.4, "lin2": 0.2}
+WIDE = {"qa"}  # stays in single precision
+DRAWS = {"bio": "bio-4", "plain": "plain-27"}  # of several drawings, these give every label
+WORDS_ONLY = {"choice"}  # this one has vocab.txt and no tokenizer.json
+
+
+def fill(model: torch.nn.Module, key: str, damped: float = 1.0, wide: bool = False) -> None:
+    """Redraw all parameters; `key` names the draw."""
+    for name, parameter in model.named_parameters():
+        parameter.data = drawn(key, name, parameter.shape)
+        module = name.split(".")[-2]
+        parameter.data *= damped if module in LAST else TUNED.get(module, 1.0)
+        if not wide:
+            parameter.data = parameter.data.half()
+
+
+def built(head: str, fields: Fields) -> PreTrainedModel:
+    config = DistilBertConfig(
+        vocab_size=len(pieces()), max_position_embeddings=LONGEST, dim=24, n_layers=3, n_heads=3,
+        hidden_dim=40, **fields,
+    )  # fmt: skip
+    return getattr(transformers, f"DistilBert{head}")(config)
+
+
+def save_transformers_model(folder: Path) -> None:
+    head, fields, damped = MODELS[folder.name]
+    model = built(f"For{head}", fields)
+    fill(model, DRAWS.get(folder.name, folder.name), damped, wide=folder.name in WIDE)
+    model.save_pretrained(folder)
+    write_tokenizer(folder, words_only=folder.name in WORDS_ONLY)
+
+
+# ---- models of sentence-transformers ------------------------------------------------------------
+
+BOOLEANS = {
+    "cls": "cls_token",
+    "max": "max_tokens",
+    "mean": "mean_tokens",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean_tokens",
+    "lasttoken": "lasttoken",
+}
+PROMPTS = {"query": "find: ", "passage": "the story of "}
+
+
+def dense(key: str, inside: int, outside: int, **options: Any) -> Dense:
+    made = Dense(inside, outside, **options)
+    fill(made, key)
+    return made
+
+
+def layer_norm() -> LayerNorm:
+    made = LayerNorm(24)
+    fill(made, "st_layernorm")
+    return made
+
+
+def pooling(*modes: str, **options: Any) -> Pooling:
+    return Pooling(24, modes[0] if len(modes) == 1 else modes, **options)
+
+
+# folder: what follows the encoder
+STACKS = {
+    "st_mean": lambda: [pooling("mean")],
+    "st_cls_norm": lambda: [pooling("cls"), Normalize()],
+    "st_max": lambda: [pooling("max")],
+    "st_all": lambda: [pooling(*BOOLEANS)],
+    "st_dense": lambda: [pooling("mean"), dense("st_dense", 24, 13), Normalize()],
+    "st_dense_identity": lambda: [
+        pooling("mean"),
+        dense("one", 24, 17, activation_function=torch.nn.GELU(), bias=False),
+        dense("two", 17, 11, activation_function=None),
+    ],
+    "st_layernorm": lambda: [pooling("mean"), layer_norm()],
+    "st_prompts": lambda: [pooling("cls", "mean", "weightedmean", include_prompt=False)],
+    "st_lower": lambda: [pooling("mean")],
+}
+# sentence_bert_config.json as it was written until version 5 in these folders
+OLD = {
+    "st_mean": {"max_seq_length": LONGEST, "do_lower_case": False},
+    "st_prompts": {"max_seq_length": 20, "do_lower_case": False},
+    "st_lower": {"max_seq_length": LONGEST, "do_lower_case": True},
+}
+UNREAD = ["README.md", "special_tokens_map.json", "vocab.txt"]
+
+
+def save_sentence_model(folder: Path) -> None:
+    """Let sentence-transformers write a folder, then make its tokenizer's files small."""
+    bare = folder.with_name(f"{folder.name}.bare")
+    encoder = built("Model", {})
+    fill(encoder, "st")
+    encoder.save_pretrained(bare)
+    write_tokenizer(bare, lowercase=folder.name != "st_lower")
+    told: Fields = {}
+    if folder.name == "st_prompts":
+        told = {"prompts": PROMPTS, "default_prompt_name": "query", "similarity_fn_name": "dot"}
+    stack = [Transformer(str(bare), model_kwargs={"dtype": torch.float16})]
+    model = SentenceTransformer(modules=[*stack, *STACKS[folder.name]()], device="cpu", **told)
+    model.save(str(folder), create_model_card=False)
+    for name in UNREAD:
+        (folder / name).unlink(missing_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(bare / name, folder / name)
+    shutil.rmtree(bare)
+    if folder.name in OLD:
+        make_old(folder)
+
+
+def make_old(folder: Path) -> None:
+    """Rewrite what earlier versions of sentence-transformers wrote in other words."""
+    (folder / "sentence_bert_config.json").write_text(compact(OLD[folder.name]), "utf-8")
+    modules = json.loads((folder / "modules.json").read_text("utf-8"))
+    for module in modules:
+        module["type"] = "sentence_transformers.models." + module["type"].rsplit(".", 1)[-1]
+    (folder / "modules.json").write_text(json.dumps(modules, indent=2), "utf-8")
+    path = folder / "1_Pooling" / "config.json"
+    new = json.loads(path.read_text("utf-8"))
+    modes = np.atleast_1d(new["pooling_mode"])
+    old = {f"pooling_mode_{name}": bool(mode in modes) for mode, name in BOOLEANS.items()}
+    old |= {"word_embedding_dimension": 24, "include_prompt": new["include_prompt"]}
+    path.write_text(json.dumps(old, indent=4), "utf-8")
+
+
+def save_models(out: Path) -> None:
+    """Write all folders."""
+    for name in MODELS:
+        save_transformers_model(out / name)
+    for name in STACKS:
+        save_sentence_model(out / name)
