@@ -225,6 +225,9 @@ def text_ranking() -> Iterator[Question]:
         yield Question("cross3", pair(*PAIRS[1]), {"function_to_apply": function})
         if function != "softmax":
             yield Question("cross1", asked, {"function_to_apply": function})
+    for options in ({"prompt": "the old house, "}, {"prompt_name": "short"}):
+        yield Question("cross1", asked, options)
+        yield Question("cross1", pair(*PAIRS[2]), options)
 
 
 def feature_extraction() -> Iterator[Question]:

@@ -66,7 +66,8 @@ FUNCTIONS = {
 
 def text_ranking(folder: Path, asked: Question) -> Any:
     model, options = cross_encoder(folder), dict(asked.options)
-    how = FUNCTIONS.get(options.pop("function_to_apply", ""), {})
+    how = dict(FUNCTIONS.get(options.pop("function_to_apply", ""), {}))
+    how |= {name: options.pop(name) for name in ("prompt", "prompt_name") if name in options}
 
     def one(item: dict[str, Any]) -> Any:
         if "texts" in item:

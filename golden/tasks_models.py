@@ -123,6 +123,20 @@ MODELS: dict[str, tuple[str, Fields, float]] = {
     "cross1_identity": (SEQUENCE, {"num_labels": 1, "sentence_transformers": IDENTITY}, 0.3),
     "cross3": (SEQUENCE, labels("no", "perhaps", "yes"), 0.4),
 }
+CROSS = {  # beside cross1, as sentence-transformers writes it
+    "config_sentence_transformers": {
+        "model_type": "CrossEncoder", "prompts": {"short": "in a word: "},
+        "activation_fn": "torch.nn.modules.activation.Sigmoid",
+    },
+    "modules": [
+        {"idx": 0, "name": "0", "path": "",
+         "type": "sentence_transformers.base.modules.transformer.Transformer"},
+    ],
+    "sentence_bert_config": {
+        "transformer_task": "sequence-classification", "module_output_name": "scores",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+    },
+}  # fmt: skip
 LAST = {"classifier", "qa_outputs"}
 # So that tokens stay apart on their way through the blocks, and texts as well.
 TUNED = {"out_lin": 0.2, "lin1": 0.4, "lin2": 0.2}
@@ -252,5 +266,7 @@ def save_models(out: Path) -> None:
     """Write all folders."""
     for name in MODELS:
         save_transformers_model(out / name)
+    for name, content in CROSS.items():
+        (out / "cross1" / f"{name}.json").write_text(json.dumps(content) + "\n")
     for name in STACKS:
         save_sentence_model(out / name)

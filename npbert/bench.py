@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from npbert.errors import InputError, NpbertWarning, nearest, shown
+from npbert.errors import InputError, nearest, shown, warn
 from npbert.model import Model
 from npbert.threads import cores
 
@@ -80,11 +79,7 @@ def text_work(name: str, texts: Sequence[str], model: Model) -> Work:
         raise InputError(f"{name}: has no line, expected a text on every line")
     encodings = [model.tokenizer.encode(text) for text in texts]
     if cut := sum(encoding.cut > 0 for encoding in encodings):
-        warnings.warn(
-            f"{name}: {cut} of the texts do not fit the model, and were cut",
-            NpbertWarning,
-            stacklevel=2,
-        )
+        warn(f"{name}: {cut} of the texts do not fit the model, and were cut")
     ids = [encoding.ids for encoding in encodings]
     return Work(name, ids, True, in_batches(range(len(ids))))
 

@@ -5,7 +5,6 @@ for, and then the report and a warning say so.
 """
 
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from npbert.config import Config
-from npbert.errors import CheckpointError, NpbertWarning, listed
+from npbert.errors import CheckpointError, listed, warn
 from npbert.files import FLOATS, Tensor
 from npbert.weights import FAMILY, PLACES, PROJECTOR, WORDS, Parameters, Shape, fresh, shapes
 
@@ -139,11 +138,9 @@ def share_words(parameters: Parameters, ours: Mapping[str, Tensor], config: Conf
     if not config.tie_word_embeddings or PROJECTOR not in parameters:
         return
     if set(TWINS) <= set(ours) and not np.array_equal(parameters[WORDS], parameters[PROJECTOR]):
-        warnings.warn(
+        warn(
             f"{WORDS} and {PROJECTOR} differ although tie_word_embeddings is true; "
-            f"{WORDS} serves as both (tie_word_embeddings=False keeps them apart)",
-            NpbertWarning,
-            stacklevel=4,
+            f"{WORDS} serves as both (tie_word_embeddings=False keeps them apart)"
         )
     parameters[PROJECTOR] = parameters[WORDS]
 

@@ -11,6 +11,8 @@ A message says where, what was found, what was expected, and what it probably me
 """
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -44,6 +46,14 @@ class HubError(NpbertError):
 
 class NpbertWarning(UserWarning):
     """Something was decided for you, and the warning says what."""
+
+
+def warn(message: str) -> None:
+    """Warn with an NpbertWarning that points at the line of whoever called npbert."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "npbert":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, NpbertWarning, stacklevel=level)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

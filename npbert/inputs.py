@@ -1,6 +1,5 @@
 """What may be passed to a model, checked before anything is computed: NumPy never guesses."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npbert.config import Config
-from npbert.errors import InputError, NpbertWarning, shown
+from npbert.errors import InputError, shown, warn
 from npbert.textbook import Array
 from npbert.threads import cores
 
@@ -59,11 +58,7 @@ def dense(
         mask = numbers("attention_mask", attention_mask)
         same_shape("attention_mask", mask, shape)
         if not np.isin(mask, (0, 1)).all():
-            warnings.warn(
-                "attention_mask has values besides 0 and 1; whatever is not 0 counts as 1",
-                NpbertWarning,
-                stacklevel=3,
-            )
+            warn("attention_mask has values besides 0 and 1; whatever is not 0 counts as 1")
         keep = mask != 0
     flat = (-1, length)
     choices = shape[1] if rank == 3 else None

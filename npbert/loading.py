@@ -1,7 +1,6 @@
 """From a folder, or from nothing, to a model: npbert.load and npbert.init."""
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from npbert.checkpoint import load_parameters
 from npbert.config import ARCHITECTURES, Config
-from npbert.errors import CheckpointError, ConfigError, InputError, NpbertWarning, nearest, shown
+from npbert.errors import CheckpointError, ConfigError, InputError, nearest, shown, warn
 from npbert.files import read_checkpoint, read_json_object
 from npbert.model import Model
 from npbert.tokenizer import Tokenizer
@@ -52,7 +51,7 @@ def load(
         With everything that is wrong with the files.
     """
     kind = dtype_of(dtype)
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
         raise InputError(f"source is {shown(source)}, expected the path of a folder")
     if not isinstance(config, Mapping | None):
         raise InputError(f"config is {shown(config)}, expected a mapping of fields to override")
@@ -77,21 +76,20 @@ def load(
         files = sorted({tensor.path for tensor in tensors.values()})
         raise CheckpointError(f"{files[0] if len(files) == 1 else folder}: {error}") from None
     if report.initialised:
-        warnings.warn(
+        warn(
             f"{folder}: drawn at random, because the checkpoint does not have them: "
-            f"{', '.join(report.initialised)}; train them before you trust an answer",
-            NpbertWarning,
-            stacklevel=2,
+            f"{', '.join(report.initialised)}; train them before you trust an answer"
         )
     tokenizer = Tokenizer.from_folder(folder, settings.max_positions)
     if tokenizer and tokenizer.pieces.get_vocab_size() > settings.vocab_size:
-        warnings.warn(
+        warn(
             f"{folder}: the tokenizer has {tokenizer.pieces.get_vocab_size()} tokens, but "
-            f"vocab_size is {settings.vocab_size}; is it another model's?",
-            NpbertWarning,
-            stacklevel=2,
+            f"vocab_size is {settings.vocab_size}; is it another model's?"
         )
-    return Model(settings, name, parameters, engine=engine, tokenizer=tokenizer, load_report=report)
+    return Model(
+        settings, name, parameters, engine=engine, tokenizer=tokenizer, load_report=report,
+        folder=folder,
+    )  # fmt: skip
 
 
 def init(

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from npbert.checkpoint import LoadReport
 from npbert.config import Config
 from npbert.encoder import Pack, Run, encode
 from npbert.engines import ENGINES, engine_of
-from npbert.errors import CheckpointError, InputError, NpbertWarning, shown
+from npbert.errors import CheckpointError, InputError, shown, warn
 from npbert.heads import HEADS
 from npbert.taps import PER_SEQUENCE, STATES, Border, Dropout, Keeper, chain, wanted, watch
 from npbert.textbook import Array, Tap, untapped
@@ -51,21 +50,19 @@ class Model:
         engine: str | None = None,
         tokenizer: Tokenizer | None = None,
         load_report: LoadReport | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.config = config
         self.architecture = architecture
         self.parameters = parameters
         self.tokenizer = tokenizer
         self.load_report = load_report
+        self.folder = folder  # that it was loaded from
         self.dtype = parameters[WORDS].dtype
         self.engine = engine_of(engine, self.dtype)
         self.encoder, self.head = assemble(parameters, config)
         if config.use_cross_attention:
-            warnings.warn(
-                "use_cross_attention is true; DistilBERT has no cross-attention, and ignores it",
-                NpbertWarning,
-                stacklevel=3,
-            )
+            warn("use_cross_attention is true; DistilBERT has no cross-attention, and ignores it")
 
     def __call__(
         self,

@@ -4,7 +4,7 @@ Said once: npbert.pipeline takes them as keywords, the command line as flags.  T
 here, so that the command line can tell of them, and set up the process, before NumPy loads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import NoneType
 from typing import Any, Final, Literal, TypeVar, get_args, get_type_hints
@@ -16,8 +16,16 @@ Function = Literal["softmax", "sigmoid", "none"]
 Unit = Literal["char", "byte", "utf16"]
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
-# Bumblebee's names, without their colons.
-ALIASES = {
+# What options are called elsewhere: in transformers, sentence-transformers, and of old.
+ELSEWHERE: Final = {
+    "topk": "top_k", "return_all_scores": "top_k", "max_seq_len": "max_length",
+    "doc_stride": "stride", "max_question_len": "max_question_length",
+    "max_answer_len": "max_answer_length", "grouped_entities": "aggregation_strategy",
+    "multi_class": "multi_label", "normalize_embeddings": "normalize", "truncation": "long",
+    "activation_fn": "function_to_apply", "apply_softmax": "function_to_apply",
+}  # fmt: skip
+# Bumblebee's names of strategies, without their colons.
+ALIASES: Final = {
     "same": "simple", "word_first": "first", "word_average": "average", "word_max": "max",
 }  # fmt: skip
 
@@ -35,6 +43,9 @@ class Options:
         hints = get_type_hints(type(self))
         for each in fields(self):
             value = getattr(self, each.name)
+            if hasattr(value, "__index__") and not isinstance(value, bool):  # NumPy's integers
+                value = value.__index__() if getattr(value, "shape", ()) == () else value
+                object.__setattr__(self, each.name, value)
             if hints[each.name] in (Names, Names | None):
                 value = names(each.name, value)
                 object.__setattr__(self, each.name, value)
@@ -55,7 +66,7 @@ class ClassificationOptions(CuttingOptions):
     """What text-classification can be asked, with the defaults of transformers' pipeline."""
 
     top_k: int | Literal["best"] | None = option(
-        "best", "a list of so many classes, best first (None: of all); default: the best, no list"
+        "best", "a list of so many classes, best first; default: the best, no list"
     )
     function_to_apply: Function | None = option(
         None, "what makes scores of logits; default: what the model's config implies"
@@ -97,7 +108,9 @@ class TokenClassificationOptions(Options):
     )
 
     def __post_init__(self) -> None:
-        name = str(self.aggregation_strategy).removeprefix("AggregationStrategy.").lower()
+        name = (
+            str(self.aggregation_strategy).removeprefix("AggregationStrategy.").lstrip(":").lower()
+        )
         object.__setattr__(self, "aggregation_strategy", ALIASES.get(name, name))
         super().__post_init__()
 
@@ -136,15 +149,10 @@ class ZeroShotOptions(CuttingOptions):
         if isinstance(self.candidate_labels, str):
             object.__setattr__(self, "candidate_labels", split(self.candidate_labels))
         super().__post_init__()
-        template = self.hypothesis_template
-        try:
-            fits = template.format("a") != template.format("b")
-        except (IndexError, KeyError, ValueError):
-            fits = False
-        if not fits:
+        if "{}" not in self.hypothesis_template:
             raise InputError(
-                f"hypothesis_template is {shown(template)}, expected a sentence with {{}} in it, "
-                "where the label goes"
+                f"hypothesis_template is {shown(self.hypothesis_template)}, expected a sentence "
+                "with {} in it, where the label goes"
             )
 
 
@@ -173,6 +181,8 @@ class EmbeddingOptions(CuttingOptions):
 class RankingOptions(CuttingOptions):
     """What text-ranking can be asked, as of sentence-transformers' CrossEncoder."""
 
+    prompt: str | None = option(None, "stands before every query")
+    prompt_name: str | None = option(None, "the model's own prompt of that name")
     top_k: int | None = option(None, "so many documents, best first; default: all")
     function_to_apply: Function | None = option(
         None, "what makes scores of logits; default: what the model's config says, or sigmoid"
@@ -213,6 +223,8 @@ def changed(task: str, options: Asked, changes: Mapping[str, Any]) -> Asked:
     for name in changes:
         if name not in known:
             hint = nearest(name, known) or f"; it has {', '.join(known)}"
+            if ELSEWHERE.get(name) in known:
+                hint = f"; it is called {ELSEWHERE[name]!r} here"
             raise InputError(f"{task} has no option {name!r}{hint}")
     return replace(options, **changes)
 
@@ -255,7 +267,7 @@ def names(name: str, value: Any) -> Names | None:
     given = (value,) if isinstance(value, str) else value
     if given is None:
         return None
-    if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in given):
+    if not isinstance(given, Collection) or not all(isinstance(each, str) for each in given):
         raise InputError(f"{name} is {shown(value)}, expected a list of str")
     return tuple(dict.fromkeys(given))
 

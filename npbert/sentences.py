@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from npbert.errors import CheckpointError, listed, shown
+from npbert.errors import CheckpointError, InputError, listed, shown
 from npbert.files import FLOATS, read_checkpoint, read_json, read_json_object
 from npbert.textbook import Affine, Array, activation, layer_norm, linear
 
@@ -73,6 +73,25 @@ def normalize(x: Array) -> Array:
     return x / np.maximum(lengths, SHORTEST)
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """What may stand before a text, by name, and what does when nobody says."""
+
+    named: Mapping[str, str] = field(default_factory=dict)
+    default: str | None = None
+
+    def chosen(self, prompt: str | None, name: str | None) -> str:
+        """Return the prompt as given, or by its name.  Raises InputError for no name of one."""
+        if prompt is not None:
+            return prompt
+        name = self.default if name is None else name
+        if name is not None and name not in self.named:
+            raise InputError(
+                f"prompt_name is {name!r}, but the model has {listed(self.named) or 'no prompts'}"
+            )
+        return "" if name is None else self.named[name]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What becomes of the hidden states of a text."""
@@ -82,9 +101,12 @@ class Recipe:
     steps: Sequence[Step] = ()  # after pooling
     max_length: int | None = None  # tokens
     lower: bool = False
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    default_prompt: str | None = None
+    prompts: Prompts = field(default_factory=Prompts)
     similarity: str = "cosine"
+
+    def dimensions(self, hidden_size: int) -> int:
+        """Return how many dimensions an embedding has."""
+        return len(self.embed(np.zeros((1, hidden_size), np.float32)))
 
     def embed(self, x: Array, skipped: int = 0) -> Array:
         """Return the vector of a text whose tokens have these, (tokens, D)."""
@@ -110,23 +132,7 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
         )
     encoder, pooling = modules[0][1], read_json_object(modules[1][1] / "config.json")
     steps = [READERS[name](under, dtype) for name, under in modules[2:]]
-    settings = first_of(encoder, ENCODER_SETTINGS)
-    more = first_of(folder, (SETTINGS,))
-    prompts, default = more.get("prompts") or {}, more.get("default_prompt_name")
-    length = settings.get("max_seq_length")
-    if length is not None and (type(length) is not int or length < 1):
-        raise CheckpointError(
-            f"{encoder}: max_seq_length is {shown(length)}, expected a whole number from 1"
-        )
-    if not isinstance(prompts, dict) or not all(isinstance(p, str) for p in prompts.values()):
-        raise CheckpointError(
-            f"{folder / SETTINGS}: prompts is {shown(prompts)}, expected an object of strings"
-        )
-    if default is not None and default not in prompts:
-        raise CheckpointError(
-            f"{folder / SETTINGS}: default_prompt_name is {shown(default)}, which is not among "
-            f"the prompts, {listed(prompts) or 'of which there are none'}"
-        )
+    settings, more = read_encoder_settings(encoder), read_settings(folder)
     similarity = more.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:
         raise CheckpointError(
@@ -137,10 +143,9 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
         modes=modes_of(pooling, modules[1][1] / "config.json"),
         include_prompt=pooling.get("include_prompt", True) is not False,
         steps=steps,
-        max_length=length,
+        max_length=settings.get("max_seq_length"),
         lower=settings.get("do_lower_case") is True,
-        prompts=prompts,
-        default_prompt=default,
+        prompts=read_prompts(folder),
         similarity=similarity,
     )
 
@@ -172,6 +177,36 @@ def place_of(folder: Path, under: str, path: Path) -> Path:
             f"{path}: names the folder {shown(under)}, expected one below its own"
         )
     return folder / under
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return what sentence-transformers says of a model as a whole, or nothing."""
+    return first_of(folder, (SETTINGS,))
+
+
+def read_encoder_settings(folder: Path) -> dict[str, Any]:
+    """Return what it says of an encoder, or nothing.  Raises CheckpointError."""
+    settings = first_of(folder, ENCODER_SETTINGS)
+    length = settings.get("max_seq_length")
+    if length is not None and (type(length) is not int or length < 1):
+        raise CheckpointError(
+            f"{folder}: max_seq_length is {shown(length)}, expected a whole number from 1"
+        )
+    return settings
+
+
+def read_prompts(folder: Path) -> Prompts:
+    """Return a model's prompts.  Raises CheckpointError."""
+    settings, path = read_settings(folder), folder / SETTINGS
+    named, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if not isinstance(named, dict) or not all(isinstance(p, str) for p in named.values()):
+        raise CheckpointError(f"{path}: prompts is {shown(named)}, expected an object of strings")
+    if default is not None and default not in named:
+        raise CheckpointError(
+            f"{path}: default_prompt_name is {shown(default)}, which is not among the prompts, "
+            f"{listed(named) or 'of which there are none'}"
+        )
+    return Prompts(named, default)
 
 
 def first_of(folder: Path, files: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Where the files contradict each other, one rule decides, and a warning says so.
 """
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
-from npbert.errors import CheckpointError, NpbertError, NpbertWarning, listed, shown
+from npbert.errors import CheckpointError, NpbertError, listed, shown, warn
 from npbert.files import read_bytes, read_json_object
 
 SPECIALS: Final = {
@@ -137,11 +136,6 @@ def heed(pieces: Tokenizer, settings: Mapping[str, Any], path: Path) -> None:
             f"{path} keeps capitals, and {SETTINGS} does not say do_lower_case; npbert keeps them "
             "too, transformers would lower-case (write do_lower_case into it to settle this)"
         )
-
-
-def warn(message: str) -> None:
-    """Warn from where the caller of npbert.load can see it."""
-    warnings.warn(message, NpbertWarning, stacklevel=6)
 
 
 def from_words(path: Path, settings: Mapping[str, Any]) -> Tokenizer:

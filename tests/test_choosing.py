@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,11 +113,20 @@ def test_a_long_text_is_cut_and_the_hypothesis_is_not(tmp_path):
         task("word", candidate_labels=["a", "word " * 100])
 
 
-@pytest.mark.parametrize("template", ["about it", "{}{}{}", "{0", "{name}", "", "}{"])
+@pytest.mark.parametrize("template", ["about it", "{0}", "{name}", "", "}{", "{!r}"])
 def test_a_template_without_a_place_for_the_label_is_refused(tmp_path, template):
     folder = by_first_token(tmp_path, NLI, [0, 0, 0])
     with pytest.raises(npbert.InputError, match=r"^hypothesis_template is .*, expected a sentence"):
         npbert.pipeline("zero-shot-classification", folder, hypothesis_template=template)
+
+
+def test_braces_but_the_labels_own_stay_as_they_are(tmp_path):
+    task = npbert.pipeline("zero-shot-classification", by_first_token(tmp_path, NLI, [0, 0, 0]))
+    template = "{.x} {} {0} {"
+    reading = task.read(
+        "x", replace(task.options, candidate_labels=("a",), hypothesis_template=template)
+    )
+    assert reading.lists[0][0] == task.tokenizer.encode("x", "{.x} a {0} {").ids
 
 
 def test_no_labels_are_nothing_to_choose_from(tmp_path):
@@ -229,6 +239,11 @@ IDENTITY = "torch.nn.modules.linear.Identity"
         (1, {"sbert_ce_default_activation_function": IDENTITY}, "none"),
         (3, {"sentence_transformers": {"activation_fn": "torch.nn.Sigmoid"}}, "sigmoid"),
         (1, {"sentence_transformers": {"version": "4"}}, "sigmoid"),
+        (
+            1,
+            {"sentence_transformers": {}, "sbert_ce_default_activation_function": IDENTITY},
+            "sigmoid",
+        ),
     ],
 )
 def test_scores_are_made_as_sentence_transformers_makes_them(tmp_path, classes, config, function):
@@ -246,6 +261,35 @@ def test_the_function_may_stand_beside_the_model(tmp_path):
         json.dumps({"activation_fn": IDENTITY})
     )
     assert npbert.pipeline("text-ranking", folder).usual == "none"
+    assert npbert.pipeline("text-ranking", npbert.load(folder)).usual == "none"
+
+
+def test_a_query_stands_behind_its_prompt(tmp_path):
+    folder = ranker(tmp_path)
+    said = {"prompts": {"q": "the deep "}, "default_prompt_name": "q"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(said))
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 8}')
+    task = npbert.pipeline("text-ranking", folder)
+    plain = task.predict(("the deep sea", "cat"), prompt="")
+    assert task.predict(("sea", "cat")) == plain
+    assert task.predict(("sea", "cat"), prompt_name="q") == plain
+    assert task.predict(("sea", "cat"), prompt="") != plain
+    with pytest.raises(npbert.InputError, match=r"^prompt_name is 'p', but the model has q$"):
+        task.predict(("sea", "cat"), prompt_name="p")
+    with pytest.warns(npbert.NpbertWarning, match="^1 of the texts was cut to 8 tokens, "):
+        task.predict(("sea", "cat " * 9))
+
+
+def test_pairs_may_be_lists_and_one_pair_gives_one_score(tmp_path):
+    task = npbert.pipeline("text-ranking", ranker(tmp_path))
+    assert task.predict([["deep", "sea"]]) == task.predict([("deep", "sea")])
+    assert task.predict(("deep", "sea")) == task.predict([("deep", "sea")])[0]
+
+
+def test_softmax_of_one_class_is_refused(tmp_path):
+    with pytest.raises(npbert.InputError) as error:
+        npbert.pipeline("text-ranking", ranker(tmp_path), function_to_apply="softmax")
+    assert str(error.value) == "function_to_apply is 'softmax', which of one class is always 1"
 
 
 def test_a_function_that_is_not_known_is_named(tmp_path):

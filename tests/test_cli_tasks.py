@@ -17,6 +17,7 @@ import pytest
 
 import npbert
 from npbert.cli import main, parser
+from npbert.cli.commands import COMMANDS
 from npbert.options import OPTIONS
 from npbert.tasks import TASKS
 
@@ -112,7 +113,7 @@ def test_bytes_of_a_stream_need_ranges(cli, tmp_path):
     (line,) = cli(*command, "--ranges", tmp_path / "ranges.npy", "A cat.")
     assert set(map(type, line["embedding"])) == {int}
     assert cli(*command, "A cat.", status=2).startswith(
-        "npbert: precision 'int8' needs ranges, (2, dim) of least and greatest values"
+        "npbert: precision 'int8' needs ranges, (2, dim): the least and greatest values"
     )
 
 
@@ -147,6 +148,29 @@ def test_other_fields_of_a_json_line_pass_through_untouched(cli):
     ]
 
 
+def test_half_a_character_passes_through_as_it_came(cli):
+    (line,) = cli("text-classification", "--jsonl", stdin='{"text": "Good.", "k": "\\ud83d"}')
+    assert line["k"] == "\ud83d"
+
+
+def test_a_mark_of_byte_order_is_no_text():
+    done = subprocess.run(
+        [*NPBERT, "feature-extraction", "--offsets"], input=b"\xef\xbb\xbfParis\n",
+        capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["offsets"][1][0] == 0
+
+
+def test_words_may_stand_beside_the_text_that_they_are_of(cli):
+    row = {"text": "Anna met Tom", "tokens": ["Anna", "met", "Tom"]}
+    command = ("token-classification", "-m", MODELS / "bio", "--jsonl")
+    (line,) = cli(*command, "--field", "words=tokens", stdin=jsonl([row]))
+    task = npbert.pipeline("token-classification", MODELS / "bio")
+    assert line == {"text": row["text"], "results": task({"words": row["tokens"]})}
+    (again,) = cli(*command, stdin=jsonl([{"text": "x", "words": row["tokens"]}]))
+    assert again["results"] == line["results"]
+
+
 def test_fields_may_stand_under_other_names(cli):
     rows = [{"review": "Good.", "reply": "Bad.", "text": 5}]
     fields = ("--field", "review", "--field", "text_pair=reply")
@@ -174,9 +198,19 @@ BAD_LINES = {
     "no JSON": ("{", "line 1 is no JSON: "),
     "an empty line": ('{"text": "a"}\n\n', "line 2 is no JSON: "),
     "a list": ("[1]", "line 1 is [1], expected a JSON object"),
-    "no text": ('{"id": 1}', "text 0: has no text"),
-    "null": ('{"text": null}', "text 0: has no text"),
-    "a number": ('{"text": 5}', "text 0: a text is a str, not int: 5"),
+    "no text": ('{"id": 1}', "line 1: has no text"),
+    "null": ('{"text": "a"}\n{"text": null}', "line 2: has no text"),
+    "a number": ('{"text": 5}', "line 1: a text is a str, not int: 5"),
+    "no number": ('{"text": "a", "x": NaN}', "line 1: NaN is no JSON"),
+    "a number beyond": (
+        '{"text": "a", "x": 1e999}',
+        "line 1: 1e999 is beyond the numbers that can be passed through",
+    ),
+    "a huge number": (
+        '{"text": "a", "x": 1%s}' % ("0" * 5000),
+        "line 1: a number has more than 4,300 digits",
+    ),
+    "an abyss": ("[" * 100_000, "line 1 is nested too deeply"),
     "results": (
         '{"text": "a", "results": 1}',
         "line 1 has a field 'results', where the answer would go",
@@ -272,25 +306,68 @@ def test_every_option_of_every_task_is_a_flag():
             assert f"--{each.name.replace('_', '-')}" in flags, (name, each.name)
 
 
-NEEDED = {
+ONE_OF = {
     "question-answering": "--context or --question",
     "multiple-choice": "--choices",
     "text-ranking": "--query",
 }
 
 
-@pytest.mark.parametrize("name", NEEDED)
+@pytest.mark.parametrize("name", ONE_OF)
 def test_a_task_of_two_texts_needs_both(cli, name):
     folder = {"question-answering": "qa", "multiple-choice": "choice", "text-ranking": "cross1"}
     err = cli(name, "-m", MODELS / folder[name], "x", status=2)
-    assert err == (f"npbert: {name} needs {NEEDED[name]} (or --jsonl, with both in every line)\n")
+    assert err == (f"npbert: {name} needs {ONE_OF[name]} (or --jsonl, with both in every line)\n")
 
 
 def test_a_task_without_a_built_in_model_asks_for_one(cli):
     err = cli("text-ranking", "--query", "x", "y", status=2)
     assert err == (
-        "npbert: text-ranking has no built-in model; pass the folder of one, or a Model\n"
+        "npbert: text-ranking has no built-in model; pass the folder of one (-m FOLDER), or a "
+        "Model\n"
     )
+
+
+def test_all_classes_may_be_asked_for(cli):
+    (line,) = cli("text-classification", "--top-k", "all", "Fine.")
+    assert line["results"] == npbert.pipeline("text-classification")("Fine.", top_k=None)
+
+
+def test_a_question_and_its_context_may_be_all(cli):
+    command = ("question-answering", "-m", MODELS / "qa", "--question", "Who?", "--context")
+    (line,) = cli(*command, "The cat sat.")
+    assert line["answer"] in "The cat sat."
+
+
+def test_with_stderr_closed_nothing_is_told_on_stdout():
+    done = subprocess.run(
+        f"{' '.join(NPBERT)} text-classification '{'good ' * 300}' 2>&-",
+        shell=True, capture_output=True, timeout=60, executable="/bin/bash", check=True,
+    )  # fmt: skip
+    assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("target", ["", "none/x.npy", "/dev/null"])
+def test_an_output_that_cannot_be_written_is_status_2(cli, target):
+    err = cli("sentence-embedding", "-o", target, "A cat.", status=2)
+    assert err.startswith("npbert: --output ")
+
+
+def test_an_output_may_be_a_link(cli, tmp_path):
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "x.npy"
+    link.symlink_to(tmp_path / "there" / "y.npy")
+    cli("sentence-embedding", "-o", link, "A cat.")
+    assert link.is_symlink()
+    assert np.load(tmp_path / "there" / "y.npy").shape == (1, 192)
+
+
+def test_the_fields_of_the_command_line_are_the_tasks():
+    for name, command in COMMANDS.items():
+        own = set(TASKS[name].task.fields) | (
+            {"words"} if name == "token-classification" else set()
+        )
+        assert set(command.fields) == own
 
 
 def test_an_empty_stream_has_no_array(cli, tmp_path):

@@ -32,10 +32,11 @@ FLOORS = {
     10: ["tasks"],
     11: ["bench"],
     12: ["cli.shared"],
-    13: ["cli.bench", "cli.info", "cli.results"],
-    14: ["cli.tasks"],
-    15: ["cli"],
-    16: ["", "__main__"],  # "" is npbert/__init__.py, which resolves its names on first use
+    13: ["cli.bench", "cli.commands", "cli.info", "cli.results"],
+    14: ["cli.reading"],
+    15: ["cli.tasks"],
+    16: ["cli"],
+    17: ["", "__main__"],  # "" is npbert/__init__.py, which resolves its names on first use
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 PAGES = [p for p in sorted(HOUSE.rglob("*.py")) if "demo" not in p.parts]

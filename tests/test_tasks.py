@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,10 @@ def test_top_k_beyond_the_vocabulary_gives_the_whole_vocabulary(fill):
     assert sum(a["score"] for a in everything) == pytest.approx(1)
 
 
+def test_numpys_whole_numbers_are_whole_numbers(fill):
+    assert len(fill("A [MASK].", top_k=np.int64(2))) == 2
+
+
 def test_an_option_of_the_pipeline_holds_until_a_call_changes_it():
     task = npbert.pipeline("fill-mask", top_k=2)
     assert len(task("A [MASK].")) == 2
@@ -201,7 +206,7 @@ def test_a_target_of_several_pieces_is_refused_and_the_pieces_are_shown(fill):
     with pytest.raises(npbert.InputError) as error:
         fill("The [MASK] sank.", targets=["ship", "steamboat"])
     assert str(error.value) == (
-        "text 0: the target 'steamboat' is made of 3 pieces, ['steam', '##bo', '##at'], and a mask "
+        "the target 'steamboat' is made of 3 pieces, ['steam', '##bo', '##at'], and a mask "
         "stands for one (multi_piece='joint' scores them one after the other)"
     )
 
@@ -211,8 +216,7 @@ def test_a_target_without_a_word_in_the_vocabulary_is_refused(fill):
         with pytest.raises(npbert.InputError) as error:
             fill("The [MASK] sank.", targets=[target], multi_piece="joint")
         assert str(error.value) == (
-            f"text 0: the target {target!r} is made of {pieces}, which the vocabulary has no word "
-            "for"
+            f"the target {target!r} is made of {pieces}, which the vocabulary has no word for"
         )
 
 
@@ -238,6 +242,20 @@ def test_pieces_are_scored_jointly_by_the_chain_rule(fill):
     assert alone["score"] == pytest.approx(chance, rel=1e-4)
 
 
+def test_no_targets_are_nothing_to_score(fill):
+    with pytest.raises(npbert.InputError, match=r"^targets is empty, expected at least one word$"):
+        fill("The [MASK] sank.", targets=[])
+
+
+def test_pieces_that_targets_share_are_computed_once(fill):
+    blanks = fill.read(
+        "The [MASK] sank.",
+        replace(fill.options, targets=("steamboat", "steamer", "steamboats"), multi_piece="joint"),
+    )
+    asked = [tuple(ids) for ids, _ in blanks.lists]
+    assert len(set(asked)) == len(asked)
+
+
 def test_masks_for_all_pieces_must_fit(fill):
     text = "[MASK] " + "the " * 253
     assert fill(text, targets=["ship"])
@@ -259,6 +277,17 @@ def test_long_texts_are_cut_and_counted(classify):
         "2 of the texts were cut to 256 tokens, 92 tokens were not read "
         "(long='error' refuses such texts)"
     ]
+
+
+def test_a_warning_points_at_the_line_that_called(classify):
+    for call in (
+        lambda: classify("good " * 300),
+        lambda: classify(["good " * 300]),
+        lambda: list(classify(iter(["good " * 300]))),
+    ):
+        with pytest.warns(npbert.NpbertWarning) as told:
+            call()
+        assert told[0].filename == __file__
 
 
 def test_one_long_text_alone_is_told_of_too(classify):
@@ -374,7 +403,10 @@ def test_a_text_without_a_mask_has_nothing_to_fill(fill):
 
 
 WRONG_OPTIONS = {
-    "misspelt": ({"topk": 1}, "text-classification has no option 'topk'; did you mean 'top_k'?"),
+    "misspelt": (
+        {"topk": 1},
+        "text-classification has no option 'topk'; it is called 'top_k' here",
+    ),
     "zero": ({"top_k": 0}, "top_k is 0, expected a whole number from 1"),
     "a word": ({"top_k": "many"}, "top_k is 'many', expected a whole number from 1"),
     "another function": (
@@ -382,6 +414,10 @@ WRONG_OPTIONS = {
         "function_to_apply is 'tanh', expected one of None, 'softmax', 'sigmoid', 'none'",
     ),
     "another way": ({"long": "window"}, "long is 'window', expected one of 'truncate', 'error'"),
+    "another name": (
+        {"return_all_scores": True},
+        "text-classification has no option 'return_all_scores'; it is called 'top_k' here",
+    ),
     "true": ({"top_k": True}, "top_k is True, expected a whole number from 1"),
     "no way": ({"long": None}, "long is None, expected one of 'truncate', 'error'"),
 }
@@ -392,7 +428,7 @@ def test_an_option_that_makes_no_sense_is_refused(classify, options, message):
     with pytest.raises(npbert.InputError) as error:
         npbert.pipeline("text-classification", **options)
     assert str(error.value) == message
-    with pytest.raises(npbert.InputError, match=r"expected|did you mean"):
+    with pytest.raises(npbert.InputError, match=r"expected|did you mean|is called"):
         classify("x", **options)
 
 
@@ -400,6 +436,9 @@ def test_an_unknown_task_is_named_and_corrected():
     with pytest.raises(npbert.InputError) as error:
         npbert.pipeline("fill-masks")
     assert str(error.value) == "unknown task 'fill-masks'; did you mean 'fill-mask'?"
+    with pytest.raises(npbert.InputError) as error:
+        npbert.pipeline("ner")
+    assert str(error.value) == "unknown task 'ner'; it is called 'token-classification' here"
 
 
 def test_a_model_of_another_architecture_is_refused():

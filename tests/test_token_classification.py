@@ -7,6 +7,7 @@ import pytest
 from rigged import SPECIALS, rigged
 
 import npbert
+from npbert.packing import AHEAD
 from npbert.tasks.shared import windows
 from npbert.tasks.token_classification import Part, Tag, entities, halved, judged, tags
 from npbert.tokenizer import Encoding
@@ -132,7 +133,13 @@ def test_max_takes_the_surest_piece_not_the_last_label():
 
 
 def test_bumblebees_names_of_strategies_are_understood(ner):
-    names = {"same": "simple", "word_first": "first", "word_average": "average", "word_max": "max"}
+    names = {
+        ":same": "simple",
+        "same": "simple",
+        "word_first": "first",
+        "word_average": "average",
+        "word_max": "max",
+    }
     for theirs, ours in names.items():
         text = "Ada met Babbage in Paris"
         assert ner(text, aggregation_strategy=theirs) == ner(text, aggregation_strategy=ours)
@@ -163,6 +170,13 @@ def test_labels_are_ignored_by_kind_or_as_they_are(ner):
     assert found(ner(text, ignore_labels=["O", "PER"])) == [("LOC", "Paris")]
     everything = ner(text, ignore_labels=[])
     assert "".join(a["word"] for a in everything).replace(" ", "") == text.replace(" ", "")
+    assert ner(text, ignore_labels={"O", "PER"}) == ner(text, ignore_labels=("O", "PER"))
+    with pytest.raises(npbert.InputError) as error:
+        ner(text, ignore_labels=["B-PER"])
+    assert str(error.value) == (
+        "ignore_labels has 'B-PER', but with aggregation_strategy 'first' there are DATE-TIME, "
+        "LOC, O, PER"
+    )
     pieces = ner(text, aggregation_strategy="none", ignore_labels=["O", "I-PER"])
     assert [a["entity"] for a in pieces] == ["B-PER", "B-PER", "B-LOC"]
 
@@ -190,6 +204,9 @@ def test_words_may_come_split(ner):
 def test_a_text_without_tokens_has_no_entities(ner):
     assert ner(["", " \n", "Ada", ""]) == [[], [], ner("Ada"), []]
     assert list(ner(text for text in ("", ""))) == [[], []]
+    read = []
+    next(ner(read.append(i) or "" for i in range(10**9)))
+    assert len(read) <= AHEAD
 
 
 def test_a_window_without_room_is_refused(ner):

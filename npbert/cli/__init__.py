@@ -19,9 +19,9 @@ from npbert.errors import InputError, NpbertError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    for stream in (sys.stdin, sys.stdout):
+    for stream, encoding in ((sys.stdin, "utf-8-sig"), (sys.stdout, "utf-8")):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")
+            stream.reconfigure(encoding=encoding)
     args = parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tell(str(message))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from npbert.errors import InputError
+from npbert.errors import CheckpointError, InputError
 from npbert.files import replacing
 
 
@@ -25,18 +25,23 @@ def save_rows(path: Path, rows: Iterator[Any]) -> None:
 
     A .npy file begins with the shape, which is known at its end; its header has room for that.
     """
+    if not path.name or (path.exists() and not path.is_file()):
+        raise InputError(f"--output {path}: expected the name of a file")
     first = next(rows, None)
     if first is None:
         raise InputError("there are no texts, so that there is no array to write")
-    with replacing(path) as temporary, temporary.open("r+b") as file:
-        written = 0
-        header(file, first, 0)
-        while first is not None:
-            file.write(first.tobytes())
-            written += 1
-            row, first = first, next(rows, None)
-        file.seek(0)
-        header(file, row, written)
+    try:
+        with replacing(path.resolve()) as temporary, temporary.open("r+b") as file:
+            written = 0
+            header(file, first, 0)
+            while first is not None:
+                file.write(first.tobytes())
+                written += 1
+                row, first = first, next(rows, None)
+            file.seek(0)
+            header(file, row, written)
+    except CheckpointError as error:
+        raise InputError(f"--output {error}") from None
 
 
 def header(file: Any, row: Any, count: int) -> None:

@@ -13,7 +13,18 @@ INTERRUPTED: Final = 130
 
 def print_json(value: Any) -> None:
     """Print one JSON value on a line of its own, and let a reader at the other end see it."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # Half a character, which JSON may hold, can only be written as JSON escapes it.
+    print(line if writable(line) else json.dumps(value), flush=True)
+
+
+def writable(text: str) -> bool:
+    """Tell whether a text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def print_table(rows: Iterable[tuple[str, object]]) -> None:
@@ -26,4 +37,5 @@ def print_table(rows: Iterable[tuple[str, object]]) -> None:
 
 def tell(message: str) -> None:
     """Print for the person at the terminal, beside the results."""
-    print(f"npbert: {message}", file=sys.stderr)
+    if sys.stderr is not None:  # closed; print would take stdout instead
+        print(f"npbert: {message}", file=sys.stderr)

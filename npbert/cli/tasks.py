@@ -1,98 +1,24 @@
 """npbert TASK: texts in, plain or as JSON lines, and a JSON object a line out."""
 
 import argparse
-import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_type_hints
+from types import NoneType
+from typing import Any, Final, get_type_hints
 
+from npbert.cli.commands import COMMANDS, RESULTS, flag
+from npbert.cli.reading import inputs, listing, rows
 from npbert.cli.shared import FINE, print_json
-from npbert.errors import InputError, listed, shown
-from npbert.options import OPTIONS, Names, Options, alternatives, split
+from npbert.errors import InputError
+from npbert.options import OPTIONS, Names, Options, alternatives
 
 BLAS_THREADS: Final = (
     "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )  # fmt: skip
-RESULTS: Final = "results"
-
-
-class Command(NamedTuple):
-    """What a task's command is for, and what its TEXT is."""
-
-    summary: str
-    example: str
-    fields: tuple[str, ...]  # of an input; TEXT is the first of them that no flag gives
-    flags: Mapping[str, str] = {}  # a field that can be given for all texts: what it is
-    needs: bool = False  # one of the flags, where texts come plain
-    gathers: bool = False  # all TEXTs together are one input
-    model: str = "default: a small built-in model"
-
-
-NEEDED: Final = "there is no built-in one"
-COMMANDS: Final = {
-    "text-classification": Command(
-        "which class has a text, or a pair of texts?",
-        'npbert text-classification "A gorgeous, witty, seductive movie."',
-        ("text", "text_pair"),
-        {"text_pair": "a second text, to go with each"},
-    ),
-    "token-classification": Command(
-        "which words name a person, a place, an organisation?",
-        'npbert token-classification "Ada Lovelace met Charles Babbage in London."',
-        ("text", "words"),
-    ),
-    "fill-mask": Command(
-        "which words may stand where a text says [MASK]?",
-        'npbert fill-mask "The ship sank in the [MASK]."',
-        ("text", "text_pair"),
-    ),
-    "question-answering": Command(
-        "which words of a text answer a question? TEXT is a question, or, with --question, a text.",
-        'npbert question-answering -m FOLDER --context "The ship left Bristol in 1843." "When?"',
-        ("question", "context"),
-        {"context": "the text that answers each question", "question": "what to ask each text"},
-        needs=True,
-        model=NEEDED,
-    ),
-    "multiple-choice": Command(
-        "which of some endings goes with a beginning?",
-        'npbert multiple-choice -m FOLDER --choices "blue, made of cheese" "The sky is"',
-        ("prompt", "choices"),
-        {"choices": "the endings, separated by commas; or said once each"},
-        needs=True,
-        model=NEEDED,
-    ),
-    "zero-shot-classification": Command(
-        "which of your own labels fits a text?",
-        'npbert zero-shot-classification -m FOLDER --candidate-labels "sport, politics" "A goal!"',
-        ("text", "candidate_labels"),
-        model=NEEDED,
-    ),
-    "sentence-embedding": Command(
-        "one vector for a text, near those of texts that mean the same.",
-        "npbert sentence-embedding --output embeddings.npy < texts.txt",
-        ("text",),
-    ),
-    "text-ranking": Command(
-        "which texts answer a query best? All texts are ranked together.",
-        'npbert text-ranking -m FOLDER --query "How deep is the sea?" "A cat." "Some 3,700 m."',
-        ("documents", "query"),
-        {"query": "what the texts should answer"},
-        needs=True,
-        gathers=True,
-        model=NEEDED,
-    ),
-    "feature-extraction": Command(
-        "what the model makes of every token, a vector each.",
-        'npbert feature-extraction --layer 0 --offsets "Hello."',
-        ("text", "text_pair"),
-    ),
-}
 
 
 def add_parsers(commands: Any) -> None:
@@ -103,7 +29,7 @@ def add_parsers(commands: Any) -> None:
             name,
             help=summary.partition("?")[0] + "?" * ("?" in summary),
             description=f"{command.summary[0].upper()}{command.summary[1:]} "
-            "Prints a JSON object for every text.",
+            f"Prints a JSON object{' for every text' * (not command.gathers)}.",
             epilog=f"example: {command.example}",
         )
         parser.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
@@ -128,7 +54,10 @@ def add_parsers(commands: Any) -> None:
         )
         if name == "sentence-embedding":
             parser.add_argument(
-                "-o", "--output", metavar="FILE.npy", help="write one array of all texts to a file"
+                "-o",
+                "--output",
+                metavar="FILE.npy",
+                help="write one array of all texts to a file, and nothing else",
             )
         parser.set_defaults(run=run, task=name, output=None)
 
@@ -148,17 +77,20 @@ def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None
             how["help"] += "; separated by commas, or said once each"
         elif int in kinds:
             how |= {"type": int, "metavar": "N"}
+            if NoneType in kinds and each.default is not None:
+                how |= {"type": whole}
+                how["help"] += "; all of them: all"
         elif words:
             how |= {"choices": words}
             how["help"] += f" (default: {each.default})" if each.default else ""
         else:
-            how["metavar"] = "TEXT"
+            how["metavar"] = "FILE" if Any in kinds else "TEXT"
         parser.add_argument(flag(each.name), default=None, **how)
 
 
-def flag(name: str) -> str:
-    """Return the flag for a name."""
-    return f"--{name.replace('_', '-')}"
+def whole(text: str) -> int | str:
+    """Return a whole number, or "all"."""
+    return text if text == "all" else int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -172,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("there is no TEXT, and stdin is closed")
     asked = {each.name: getattr(args, each.name) for each in fields(OPTIONS[args.task])}
     options: dict[str, Any] = {
-        name: listing(value) if isinstance(value, list) else value
+        name: listing(value) if isinstance(value, list) else None if value == "all" else value
         for name, value in asked.items()
         if value is not None
     }
@@ -181,6 +113,9 @@ def run(args: argparse.Namespace) -> int:
     items = rows(args, beside) if args.jsonl else inputs(args)
     # Someone who types wants an answer after every line; a pipe is read a little ahead.
     typed = not args.texts and sys.stdin.isatty()
+    if not args.texts:
+        task.place = "line {}".format
+        task.first = 1
     results = map(task, items) if typed else task(items)
     if not args.texts and not typed:
         results = told(results)
@@ -194,68 +129,3 @@ def run(args: argparse.Namespace) -> int:
         else:
             print_json(answer if isinstance(answer, dict) else {RESULTS: answer})
     return FINE
-
-
-def listing(values: list[str]) -> list[str]:
-    """Return what a flag was given: names between commas, or one each time."""
-    return list(split(values[0])) if len(values) == 1 else values
-
-
-def fixed(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields that flags give, the same for every text."""
-    given = {name: getattr(args, name) for name in COMMANDS[args.task].flags}
-    return {
-        name: listing(value) if isinstance(value, list) else value
-        for name, value in given.items()
-        if value is not None
-    }
-
-
-def inputs(args: argparse.Namespace) -> Iterator[Any]:
-    """Yield an input for each text of the command line, or else for each line of stdin."""
-    if args.field:
-        raise InputError("--field says where a field stands in JSON; it needs --jsonl")
-    command, given = COMMANDS[args.task], fixed(args)
-    names = [name for name in command.fields if name not in given]
-    if command.needs and len(given) != 1:
-        one = " or ".join(map(flag, command.flags))
-        raise InputError(f"{args.task} needs {one} (or --jsonl, with both in every line)")
-    texts: Iterable[str] = args.texts or lines()
-    if command.gathers:
-        yield {names[0]: list(texts), **given}
-        return
-    for text in texts:
-        yield {names[0]: text, **given} if given else text
-
-
-def rows(args: argparse.Namespace, beside: deque[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield an input for each line of JSON, and keep what else stands in it."""
-    command, given = COMMANDS[args.task], fixed(args)
-    keys, named = {name: name for name in command.fields}, []
-    for each in args.field:
-        name, separate, key = each.rpartition("=")
-        name = name if separate else command.fields[0]
-        if name not in keys:
-            raise InputError(f"--field {each}: there are the fields {', '.join(keys)}")
-        keys[name] = key
-        named.append(key)
-    for number, line in enumerate(args.texts or lines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"line {number} is no JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise InputError(f"line {number} is {shown(row)}, expected a JSON object")
-        rest = {name: value for name, value in row.items() if name not in keys.values()}
-        if RESULTS in rest:
-            raise InputError(f"line {number} has a field {RESULTS!r}, where the answer would go")
-        beside.append(rest)
-        if absent := [key for key in named if key not in row]:
-            raise InputError(f"line {number} has no field {listed(map(repr, absent))}")
-        yield given | {name: row[key] for name, key in keys.items() if key in row}
-
-
-def lines() -> Iterator[str]:
-    """Yield the lines of stdin without their ends; an empty one too, so that answers line up."""
-    for line in sys.stdin:
-        yield line.rstrip("\r\n")

@@ -35,6 +35,13 @@ DEMOS: Final = {
     "sentence-embedding": "fill-mask",
     "feature-extraction": "fill-mask",
 }
+# What the tasks are called elsewhere.
+ELSEWHERE: Final = {
+    "sentiment-analysis": "text-classification", "ner": "token-classification",
+    "zero-shot": "zero-shot-classification", "sentence-similarity": "sentence-embedding",
+    "text-embedding": "sentence-embedding", "embedding": "sentence-embedding",
+    "cross-encoder": "text-ranking", "cross-encoding": "text-ranking", "qa": "question-answering",
+}  # fmt: skip
 TASKS: Final = {
     task.name: Kind(task, OPTIONS[task.name], DEMOS.get(task.name))
     for task in (
@@ -84,6 +91,8 @@ def pipeline(
     """
     if not isinstance(task, str) or task not in TASKS:
         hint = nearest(str(task), TASKS) or f"; there are {', '.join(TASKS)}"
+        if isinstance(task, str) and task in ELSEWHERE:
+            hint = f"; it is called {ELSEWHERE[task]!r} here"
         raise InputError(f"unknown task {shown(task)}{hint}")
     kind = TASKS[task]
     chosen = changed(task, kind.options(), options)
@@ -95,5 +104,7 @@ def pipeline(
             raise InputError(f"source is {shown(source_or_model)}, expected a folder or a Model")
         return kind.task.from_folder(source_or_model, chosen, **how)
     if kind.demo is None:
-        raise InputError(f"{task} has no built-in model; pass the folder of one, or a Model")
+        raise InputError(
+            f"{task} has no built-in model; pass the folder of one (-m FOLDER), or a Model"
+        )
     return kind.task.from_folder(demo(kind.demo), chosen, **how)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 from npbert.errors import InputError
 from npbert.loading import load
 from npbert.model import Model
-from npbert.options import FeatureOptions, changed
+from npbert.options import FeatureOptions
 from npbert.tasks.shared import Answer, Reading, Task, counted
 from npbert.textbook import Array
 from npbert.tokenizer import Encoding
@@ -43,7 +43,7 @@ class FeatureExtraction(Task[FeatureOptions, Source]):
 
     def __call__(self, inputs: Any, **changes: Any) -> Any:
         """Answer for one input, or many; see Task."""
-        options = changed(self.name, self.options, changes)
+        options = self.changed(changes)
         if options.layer == self.options.layer:
             return super().__call__(inputs, **changes)
         how = {"threads": self.threads, "batch_invariant": self.batch_invariant}

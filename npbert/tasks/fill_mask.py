@@ -11,6 +11,8 @@ from npbert.tasks.shared import Answer, Reading, Task, best, softmax
 from npbert.textbook import Array
 
 Pieces = tuple[int, ...]  # the ids that a word is made of
+Link = tuple[int, Pieces, int]  # where a word goes, its pieces known so far, how many are hidden
+Asking = tuple[list[int], list[int]]  # ids, and which of them the answer needs
 
 
 class Blanks(NamedTuple):
@@ -32,13 +34,14 @@ class FillMask(Task[FillMaskOptions, Blanks]):
     fields = ("text", "text_pair")
 
     def __init__(self, model: Model, options: FillMaskOptions, **how: Any) -> None:
-        super().__init__(model, options, **how)
-        self.mask = self.tokenizer.id_of("mask_token")
-        if self.mask is None:
+        if model.tokenizer and (mask := model.tokenizer.id_of("mask_token")) is not None:
+            self.mask = mask
+        elif model.tokenizer:
             raise InputError(
-                f"fill-mask needs a mask, but {self.tokenizer.text_of('mask_token')} is not in the "
-                "model's vocabulary"
+                f"fill-mask needs a mask, but {model.tokenizer.text_of('mask_token')} is not in "
+                "the model's vocabulary"
             )
+        super().__init__(model, options, **how)
 
     def read(self, item: Any, options: FillMaskOptions) -> Reading[Blanks]:
         """Turn one input into tokens.  Raises InputError where no mask is left to fill."""
@@ -55,12 +58,21 @@ class FillMask(Task[FillMaskOptions, Blanks]):
                 f"{self.tokenizer.max_length} tokens, and {encoding.cut} more follow"
             )
         cut = self.uncut([encoding], options)
-        targets = [
-            self.pieces_of(target, joint=options.multi_piece == "joint")
-            for target in options.targets or ()
-        ]
-        blanks = Blanks(encoding.ids, places, list(dict.fromkeys(targets)))
-        return Reading([(encoding.ids, places), *self.chains(blanks)], blanks, cut)
+        blanks = Blanks(encoding.ids, places, self.targets(options))
+        chains = [self.chained(blanks.ids, *link) for link in links(blanks)]
+        return Reading([(encoding.ids, places), *chains], blanks, cut)
+
+    def settled(self, options: FillMaskOptions) -> FillMaskOptions:
+        """Refuse targets that cannot be scored."""
+        if options.targets is not None and not self.targets(options):
+            raise InputError("targets is empty, expected at least one word")
+        return options
+
+    def targets(self, options: FillMaskOptions) -> list[Pieces]:
+        """Return the ids of every target, in their order, each once.  Raises InputError."""
+        joint = options.multi_piece == "joint"
+        found = [self.pieces_of(target, joint=joint) for target in options.targets or ()]
+        return list(dict.fromkeys(found))
 
     def pieces_of(self, target: str, *, joint: bool) -> Pieces:
         """Return the ids of a target.  Raises InputError for one that cannot be scored."""
@@ -80,31 +92,22 @@ class FillMask(Task[FillMaskOptions, Blanks]):
             )
         return tuple(found.ids)
 
-    def chains(self, blanks: Blanks) -> list[tuple[list[int], list[int]]]:
-        """Return what is read for targets of several pieces: one piece more is known each time.
-
-        As many masks as pieces stand where one was.  By the chain rule the chance of all is that
-        of the first, times that of the second after the first, and so on.
-        """
-        made = []
-        for place in blanks.places:
-            for target in blanks.targets:
-                for known in range(len(target) if len(target) > 1 else 0):
-                    hidden = [self.mask] * (len(target) - known)
-                    filled = filling(blanks.ids, place, [*target[:known], *hidden])
-                    if len(filled) > self.tokenizer.max_length:
-                        raise InputError(
-                            f"has {len(filled)} tokens with a mask for each piece of a target, but "
-                            f"the model reads {self.tokenizer.max_length}"
-                        )
-                    made.append((filled, [place + known]))
-        return made
+    def chained(self, ids: list[int], place: int, known: Pieces, hidden: int) -> Asking:
+        """Return what is read where of a word's pieces some are known, and some hidden."""
+        filled = filling(ids, place, [*known, *[self.mask] * hidden])
+        if len(filled) > self.tokenizer.max_length:
+            raise InputError(
+                f"has {len(filled)} tokens with a mask for each piece of a target, but the model "
+                f"reads {self.tokenizer.max_length}"
+            )
+        return filled, [place + len(known)]
 
     def answer(
         self, reading: Reading[Blanks], values: list[Array], options: FillMaskOptions
     ) -> list[Answer] | list[list[Answer]]:
         """Turn the logits of a text's masks, (masks, words), into words."""
-        blanks, chained = reading.given, iter(values[1:])
+        blanks = reading.given
+        chains = dict(zip(links(blanks), map(softmax, values[1:]), strict=True))
         results = []
         for place, scores in zip(blanks.places, softmax(values[0]), strict=True):
             # A table may have rows that no token has, to be of a round size.
@@ -115,7 +118,9 @@ class FillMask(Task[FillMaskOptions, Blanks]):
             chances = [
                 float(scores[word[0]])
                 if len(word) == 1
-                else float(np.prod([softmax(next(chained))[0, piece] for piece in word]))
+                else float(
+                    np.prod([chains[link][0, word[len(link[1])]] for link in steps(place, word)])
+                )
                 for word in words
             ]
             order = best(np.array(chances), options.top_k) if options.top_k else range(len(words))
@@ -136,6 +141,21 @@ class FillMask(Task[FillMaskOptions, Blanks]):
             "token_str": decode(word, skip_special=False),
             "sequence": decode(filling(blanks.ids, place, word), skip_special=alone),
         }
+
+
+def steps(place: int, word: Pieces) -> list[Link]:
+    """Return what is asked for a word of several pieces: one piece more is known each time.
+
+    As many masks as pieces stand where one was.  By the chain rule the chance of all is that of
+    the first, times that of the second after the first, and so on.
+    """
+    return [(place, word[:known], len(word) - known) for known in range(len(word))]
+
+
+def links(blanks: Blanks) -> list[Link]:
+    """Return what is asked for all targets of several pieces, in all places, each once."""
+    long = [word for word in blanks.targets if len(word) > 1]
+    return list(dict.fromkeys(s for p in blanks.places for word in long for s in steps(p, word)))
 
 
 def filling(ids: list[int], place: int, word: Any) -> list[int]:

@@ -73,7 +73,7 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
         for name, found in (("question", asked), ("context", tokens)):
             if not found.ids:
                 raise InputError(f"the {name} is empty")
-        cut = [len(asked) - options.max_question_length]
+        cut = max(0, len(asked) - options.max_question_length)
         asked = asked[: options.max_question_length]
         limit = (
             min(384, self.tokenizer.max_length)
@@ -91,7 +91,7 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
         spans = windows(len(tokens), room, shared if options.stride is None else options.stride)
         lists = [self.window(asked, tokens[span], options) for span in spans]
         passage = Passage(context, spans, *edges(tokens, words=options.align_to_words))
-        return Reading(lists, passage, [n for n in cut if n > 0])
+        return Reading(lists, passage, [cut] if cut else [])
 
     def window(
         self, question: Encoding, some: Encoding, options: QuestionAnsweringOptions
@@ -118,8 +118,8 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
         for window, logits in zip(passage.windows, values, strict=True):
             start, end = softmax(logits.T)
             null = min(null, float(start[0] * end[0]))
-            edges = passage.starts[window], passage.ends[window]
-            for span, score in ranked(start[1:], end[1:], edges, most, options.max_answer_length):
+            places = passage.starts[window], passage.ends[window]
+            for span, score in ranked(start[1:], end[1:], places, most, options.max_answer_length):
                 scores[span] = max(score, scores.get(span, 0.0))
         if options.handle_impossible_answer:
             scores[0, 0] = null

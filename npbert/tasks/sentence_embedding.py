@@ -1,19 +1,19 @@
 """sentence-embedding: one vector for a text, near those of texts that mean the same."""
 
 import os
-import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npbert.errors import InputError, NpbertWarning, listed, shown
+from npbert.errors import InputError, shown, warn
 from npbert.inputs import numbers
 from npbert.loading import load
 from npbert.model import Model
-from npbert.options import EmbeddingOptions, changed
+from npbert.options import EmbeddingOptions
 from npbert.sentences import SIMILARITIES, Recipe, normalize, read_recipe
 from npbert.tasks.shared import Reading, Task
 from npbert.textbook import Array
@@ -32,59 +32,64 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
     def __init__(
         self, model: Model, options: EmbeddingOptions, *, recipe: Recipe | None = None, **how: Any
     ) -> None:
-        super().__init__(model.encoder_only(), options, **how)
+        if recipe is None and model.folder is not None:
+            found = read_recipe(model.folder, model.dtype.type)
+            recipe = found and found[1]
         if recipe is None:
-            warnings.warn(
+            warn(
                 "the model does not say how its embeddings are made (it has no modules.json); "
-                "npbert takes the mean of its tokens",
-                NpbertWarning,
-                stacklevel=4,
+                "npbert takes the mean of its tokens"
             )
         self.recipe = recipe or Recipe()
+        super().__init__(model.encoder_only(), options, **how)
 
     @classmethod
     def from_folder(
         cls, folder: str | os.PathLike[str], options: EmbeddingOptions, **how: Any
     ) -> Self:
         """Load a folder of sentence-transformers, or any encoder."""
-        found = read_recipe(Path(folder))
-        if found is None:
-            return cls(load(folder, "base"), options, **how)
-        encoder, recipe = found
+        encoder, recipe = read_recipe(Path(folder)) or (folder, None)
         return cls(load(encoder, "base"), options, recipe=recipe, **how)
+
+    def settled(self, options: EmbeddingOptions) -> EmbeddingOptions:
+        """Read ranges, and refuse what does not fit this model."""
+        self.recipe.prompts.chosen(options.prompt, options.prompt_name)
+        dim, asked = self.recipe.dimensions(self.model.config.hidden_size), options.truncate_dim
+        if asked is not None and asked > dim:
+            raise InputError(f"truncate_dim is {asked}, but embeddings have {dim} dimensions")
+        return replace(options, ranges=ranges_of(options.ranges, asked or dim))
 
     def __call__(self, inputs: Any, **changes: Any) -> Any:
         """Embed one text, or many; see Task."""
-        options = changed(self.name, self.options, changes)
+        options = self.changed(changes)
         if spreads(options) and not isinstance(inputs, list):
             raise InputError(
-                f"precision {options.precision!r} needs ranges, (2, dim) of least and greatest "
-                "values, where embeddings do not come as one list that has them"
+                f"precision {options.precision!r} needs ranges, (2, dim): the least and greatest "
+                "values of each dimension, which a list of texts has, and a single text has not"
             )
         return super().__call__(inputs, **changes)
 
     def collected(self, results: Iterator[Any], options: EmbeddingOptions) -> NDArray[Any]:
         """Return the embeddings of a list of texts, (n, dim)."""
         rows = list(results)
-        empty = self.finished(
-            self.recipe.embed(np.zeros((1, self.model.config.hidden_size), np.float32)), options
-        )
-        made = np.stack(rows) if rows else np.zeros((0, *empty.shape), empty.dtype)
-        if not spreads(options) or not rows:
+        if not rows:
+            dim = options.truncate_dim or self.recipe.dimensions(self.model.config.hidden_size)
+            none = np.zeros((0, dim), np.float32)
+            return quantized(none, options.precision, np.zeros((2, dim), np.float32))
+        made = np.stack(rows)
+        if not spreads(options):
             return made
         if len(made) < ENOUGH:
-            warnings.warn(
+            warn(
                 f"{options.precision} by the ranges of {len(made)} embeddings; pass ranges=, taken "
-                f"from {ENOUGH} or more, so that other texts' embeddings can be compared",
-                NpbertWarning,
-                stacklevel=4,
+                f"from {ENOUGH} or more, so that other texts' embeddings can be compared"
             )
         return quantized(made, options.precision, np.stack([made.min(0), made.max(0)]))
 
     def read(self, item: Any, options: EmbeddingOptions) -> Reading[int]:
         """Turn a text, behind its prompt, into tokens.  Raises InputError."""
         (text,) = self.parts(item)
-        prompt = self.prompt(options)
+        prompt = self.recipe.prompts.chosen(options.prompt, options.prompt_name)
         if prompt and isinstance(text, str):
             text = prompt + text
         if self.recipe.lower and isinstance(text, str):
@@ -104,19 +109,6 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         rows = [skipped, len(encoding) - 1] if ends else None
         return Reading([(encoding.ids, rows)], 0 if ends else skipped, cut)
 
-    def prompt(self, options: EmbeddingOptions) -> str:
-        """Return what stands before every text: as asked, or else the model's own."""
-        if options.prompt is not None:
-            return options.prompt
-        name = options.prompt_name
-        if name is not None and name not in self.recipe.prompts:
-            raise InputError(
-                f"prompt_name is {name!r}, but the model has "
-                f"{listed(self.recipe.prompts) or 'no prompts'}"
-            )
-        name = self.recipe.default_prompt if name is None else name
-        return "" if name is None else self.recipe.prompts[name]
-
     def answer(
         self, reading: Reading[int], values: list[Array], options: EmbeddingOptions
     ) -> NDArray[Any]:
@@ -125,15 +117,12 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
 
     def finished(self, x: Array, options: EmbeddingOptions) -> NDArray[Any]:
         """Shorten an embedding, divide it by its length, store it in fewer bits, as asked."""
-        dim = options.truncate_dim
-        if dim is not None and dim > len(x):
-            raise InputError(f"truncate_dim is {dim}, but embeddings have {len(x)} dimensions")
-        x = x[:dim]
+        x = x[: options.truncate_dim]
         if options.normalize:
             x = normalize(x)
         if spreads(options):  # collected() will, when it has seen all
             return x
-        return quantized(x, options.precision, ranges_of(options.ranges, len(x)))
+        return quantized(x, options.precision, options.ranges)
 
     def most(self) -> int:
         """Return how many tokens of a text are read, as the folder says."""
@@ -145,7 +134,7 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         Parameters
         ----------
         a, b : (n, dim), (m, dim) array_like
-            Or (dim,) for one.
+            Or (dim,) for one.  Bits that were packed into bytes are not unpacked.
         function : "cosine", "dot", "euclidean" or "manhattan", optional
             Default: what the model's folder says, or cosine.  Distances are negative.
 
@@ -158,7 +147,10 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
             raise InputError(
                 f"similarity is {shown(name)}, expected one of {', '.join(SIMILARITIES)}"
             )
-        x, y = (np.atleast_2d(numbers("embeddings", each)).astype(np.float64) for each in (a, b))
+        x, y = (numbers("embeddings", each).astype(np.float64) for each in (a, b))
+        x, y = (each[None] if each.ndim == 1 and each.size else each for each in (x, y))
+        if not x.size or not y.size:
+            return np.zeros((len(x), len(y)))
         if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
             raise InputError(
                 f"embeddings have the shapes {x.shape} and {y.shape}, expected one dim"

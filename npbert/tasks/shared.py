@@ -1,7 +1,6 @@
 """What all tasks share: one in, one out; a list in, a list out; a generator in, results lazily."""
 
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert import textbook
-from npbert.errors import InputError, NpbertWarning, listed, shown
+from npbert.errors import InputError, listed, shown, warn
 from npbert.loading import load
 from npbert.model import Model
 from npbert.options import Asked, Unit, changed
@@ -26,7 +25,7 @@ Given = TypeVar("Given")
 
 @dataclass(frozen=True)
 class Reading(Generic[Given]):
-    """One input as the model reads it: token lists, and what the answer needs besides."""
+    """One input as the model reads it: token lists, at least one, and what the answer needs."""
 
     lists: Sequence[tuple[list[int], Sequence[int] | None]]  # ids; which positions are wanted
     given: Given
@@ -62,7 +61,8 @@ class Task(ABC, Generic[Asked, Given]):
             )
         self.model = model
         self.tokenizer = model.tokenizer
-        self.options = options
+        self.place, self.first = "text {}".format, 0  # what errors call inputs, counted from where
+        self.options = self.settled(options)
         self.threads = threads
         self.batch_invariant = batch_invariant
 
@@ -88,7 +88,7 @@ class Task(ABC, Generic[Asked, Given]):
         InputError
             Says which input, what is wrong with it, and what was expected.
         """
-        options = changed(self.name, self.options, changes)
+        options = self.changed(changes)
         if isinstance(inputs, str | tuple | Mapping):
             (result,) = self.stream([inputs], options)  # to its end, which tells what was cut
             return result
@@ -98,6 +98,14 @@ class Task(ABC, Generic[Asked, Given]):
             return self.stream(inputs, options)
         one = "a str" if self.required == 1 else f"a dict of {' and '.join(self.fields)}"
         raise InputError(f"{self.name} reads {one}, or many, not {type(inputs).__name__}")
+
+    def changed(self, changes: Mapping[str, Any]) -> Asked:
+        """Return the task's options with some changed.  Raises InputError."""
+        return self.settled(changed(self.name, self.options, changes)) if changes else self.options
+
+    def settled(self, options: Asked) -> Asked:
+        """Return options ready for this model.  Raises InputError for what it cannot do."""
+        return options
 
     def collected(self, results: Iterator[Any], options: Asked) -> Any:
         """Return the results for a list of inputs."""
@@ -121,14 +129,10 @@ class Task(ABC, Generic[Asked, Given]):
             lists(), threads=self.threads, batch_invariant=self.batch_invariant
         )
         for first in values:
-            while not read[0].lists:  # nothing to compute, nothing to wait for
-                yield self.answer(read.popleft(), [], options)
             reading = read.popleft()
             yield self.answer(reading, [first, *islice(values, len(reading.lists) - 1)], options)
-        while read:
-            yield self.answer(read.popleft(), [], options)
         if texts:
-            warnings.warn(self.told(texts, tokens, options), NpbertWarning, stacklevel=3)
+            warn(self.told(texts, tokens, options))
 
     def told(self, texts: int, tokens: int, options: Asked) -> str:
         """Say how much was cut."""
@@ -146,7 +150,7 @@ class Task(ABC, Generic[Asked, Given]):
         try:
             return self.read(item, options)
         except InputError as error:
-            raise InputError(f"text {i}: {error}") from None
+            raise InputError(f"{self.place(self.first + i)}: {error}") from None
 
     @abstractmethod
     def read(self, item: Any, options: Asked) -> Reading[Given]:

@@ -3,23 +3,20 @@
 Names and rules are those of sentence-transformers' CrossEncoder.
 """
 
-import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from npbert.config import Config
 from npbert.errors import CheckpointError, InputError, shown
-from npbert.files import read_json_object
-from npbert.loading import load
 from npbert.model import Model
-from npbert.options import Function, RankingOptions, changed
+from npbert.options import Function, RankingOptions
+from npbert.sentences import SETTINGS, Prompts, read_encoder_settings, read_prompts, read_settings
 from npbert.tasks.shared import Answer, Reading, Task, best, scored, several
 from npbert.textbook import Array
 
 FUNCTIONS: Mapping[str, Function] = {"Sigmoid": "sigmoid", "Identity": "none"}
-SETTINGS = "config_sentence_transformers.json"
 
 
 class Shelf(NamedTuple):
@@ -41,21 +38,19 @@ class TextRanking(Task[RankingOptions, Shelf]):
     fields = ("query", "documents")
     required = 2
 
-    def __init__(
-        self, model: Model, options: RankingOptions, *, usual: Function | None = None, **how: Any
-    ) -> None:
+    def __init__(self, model: Model, options: RankingOptions, **how: Any) -> None:
+        folder = model.folder
+        self.usual = usual_function(model.config, read_settings(folder) if folder else {})
+        self.prompts = read_prompts(folder) if folder else Prompts()
+        self.limit = read_encoder_settings(folder).get("max_seq_length") if folder else None
         super().__init__(model, options, **how)
-        self.usual = usual or usual_function(model)
 
-    @classmethod
-    def from_folder(
-        cls, folder: str | os.PathLike[str], options: RankingOptions, **how: Any
-    ) -> Self:
-        """Load a cross-encoder, with what sentence-transformers wrote beside it."""
-        model, path = load(folder), Path(folder) / SETTINGS
-        named = read_json_object(path).get("activation_fn") if path.exists() else None
-        usual = None if named is None else function_named(named, str(path))
-        return cls(model, options, usual=usual, **how)
+    def settled(self, options: RankingOptions) -> RankingOptions:
+        """Refuse what does not fit this model."""
+        self.prompts.chosen(options.prompt, options.prompt_name)
+        if options.function_to_apply == "softmax" and self.model.config.num_labels == 1:
+            raise InputError("function_to_apply is 'softmax', which of one class is always 1")
+        return options
 
     def read(self, item: Any, options: RankingOptions) -> Reading[Shelf]:
         """Pair a query with each document.  Raises InputError."""
@@ -67,8 +62,12 @@ class TextRanking(Task[RankingOptions, Shelf]):
                 f"the model has {self.model.config.num_labels} classes, and documents are ranked "
                 "by one; pairs of query and document can be scored"
             )
-        asked = self.tokenizer.tokens_of(query)
-        encodings = [self.tokenizer.fit([asked, self.tokenizer.tokens_of(d)]) for d in documents]
+        prompt = self.prompts.chosen(options.prompt, options.prompt_name)
+        asked = self.tokenizer.tokens_of(prompt + query if isinstance(query, str) else query)
+        encodings = [
+            self.tokenizer.fit([asked, self.tokenizer.tokens_of(document)], self.limit)
+            for document in documents
+        ]
         cut = self.uncut(encodings, options)
         return Reading([(each.ids, None) for each in encodings], Shelf(documents, alone), cut)
 
@@ -87,10 +86,19 @@ class TextRanking(Task[RankingOptions, Shelf]):
             return [{**each, "text": documents[each["corpus_id"]]} for each in ranking]
         return ranking
 
-    def predict(self, pairs: Iterable[Any], **changes: Any) -> list[Any]:
-        """Return the score of every (query, document); a list each where there are classes."""
-        options = changed(self.name, self.options, changes)
-        answers = self.stream(pairs, options)
+    def most(self) -> int:
+        """Return how many tokens of a pair are read, as the folder says."""
+        return self.tokenizer.limit(self.limit)
+
+    def predict(self, pairs: Any, **changes: Any) -> Any:
+        """Return the score of a (query, document), or a list of those of many.
+
+        Where the model has several classes, a score is a list.
+        """
+        if isinstance(pairs, tuple):
+            return self.predict([pairs], **changes)[0]
+        given = (tuple(pair) if isinstance(pair, list) else pair for pair in pairs)
+        answers = self.stream(given, self.changed(changes))
         return [each["score"] if "score" in each else each["scores"] for each in answers]
 
     def rank(self, query: str, documents: list[str], **changes: Any) -> list[Answer]:
@@ -99,16 +107,18 @@ class TextRanking(Task[RankingOptions, Shelf]):
         return ranking
 
 
-def usual_function(model: Model) -> Function:
-    """Return what makes scores of logits, as config.json says it, or by the number of classes."""
-    other = model.config.other
-    own = other.get("sentence_transformers")
-    named = own.get("activation_fn") if isinstance(own, Mapping) else None
-    if named is None:
-        named = other.get("sbert_ce_default_activation_function")  # before version 4
-    if named is not None:
-        return function_named(named, "config.json")
-    return "sigmoid" if model.config.num_labels == 1 else "none"
+def usual_function(config: Config, settings: Mapping[str, Any]) -> Function:
+    """Return what makes scores of logits: as the folder says, or config.json, or by classes."""
+    own = config.other.get("sentence_transformers")
+    before_4 = config.other.get("sbert_ce_default_activation_function")
+    said = {
+        SETTINGS: settings.get("activation_fn"),
+        "config.json": own.get("activation_fn") if isinstance(own, Mapping) else before_4,
+    }
+    for where, named in said.items():
+        if named is not None:
+            return function_named(named, where)
+    return "sigmoid" if config.num_labels == 1 else "none"
 
 
 def function_named(path: Any, where: str) -> Function:

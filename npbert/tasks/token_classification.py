@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npbert.errors import InputError
+from npbert.errors import InputError, listed
 from npbert.model import Model
 from npbert.options import TokenClassificationOptions
 from npbert.tasks.shared import Answer, Reading, Task, counted, parts, several, softmax, windows
@@ -58,14 +58,26 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
     fields = ("text",)
 
     def __init__(self, model: Model, options: TokenClassificationOptions, **how: Any) -> None:
+        self.labels = [model.config.label(i) for i in range(model.config.num_labels)]
+        self.tags = tags(self.labels)
         super().__init__(model, options, **how)
-        labels = [model.config.label(i) for i in range(model.config.num_labels)]
-        self.tags = tags(labels)
+
+    def settled(self, options: TokenClassificationOptions) -> TokenClassificationOptions:
+        """Refuse to ignore what is never told; "O" may always be ignored."""
+        known = {tag.kind for tag in self.tags} | {"O"}
+        if options.aggregation_strategy == "none":
+            known |= set(self.labels)
+        if unknown := [name for name in options.ignore_labels if name not in known]:
+            raise InputError(
+                f"ignore_labels has {unknown[0]!r}, but with aggregation_strategy "
+                f"{options.aggregation_strategy!r} there are {listed(sorted(known))}"
+            )
+        return options
 
     def read(self, item: Any, options: TokenClassificationOptions) -> Reading[Sentence]:
         """Turn a text, or {"words": [...]}, into windows of tokens.  Raises InputError."""
-        if isinstance(item, Mapping) and "words" in item:
-            (given,) = parts(item, ("words",), 1)
+        if isinstance(item, Mapping) and "words" in item:  # whatever the text was, before
+            given, _ = parts(item, ("words", "text"), 1)
             words = [] if given in ([], ()) else several("words", given, "str")
             tokens = self.tokenizer.tokens_of_words(words)
             text = " ".join(words)
@@ -73,26 +85,26 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
             (text,) = self.parts(item)
             tokens = self.tokenizer.tokens_of(text)
         room = self.tokenizer.room(1, options.max_length)
-        if room < 1:
+        if room < 1 and len(tokens):
             raise InputError(
                 f"max_length is {options.max_length}, which leaves no room for text beside the "
                 "special tokens"
             )
         shared = room // 4 if options.stride is None else options.stride
         lists = []
-        spans = windows(len(tokens), room, shared) if len(tokens) else []
+        spans = windows(len(tokens), room, shared)
         for window, owned in zip(spans, halved(spans), strict=True):
             encoding = self.tokenizer.around([tokens[window]])
-            first = encoding.sequence_ids.index(0) - window.start
-            lists.append((encoding.ids, range(first + owned.start, first + owned.stop)))
+            own = [i for i, source in enumerate(encoding.sequence_ids) if source is not None]
+            lists.append(
+                (encoding.ids, own[owned.start - window.start : owned.stop - window.start])
+            )
         return Reading(lists, Sentence(text, tokens))
 
     def answer(
         self, reading: Reading[Sentence], values: list[Array], options: TokenClassificationOptions
     ) -> list[Answer]:
         """Turn the logits of all tokens, (tokens, classes) a window, into entities."""
-        if not values:
-            return []
         (text, tokens), scores = reading.given, softmax(np.concatenate(values))
         unit = counted(text, options.offset_unit).tolist()
         if options.aggregation_strategy == "none":
@@ -116,18 +128,15 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
         self, tokens: Encoding, scores: Array, unit: list[int], options: TokenClassificationOptions
     ) -> Iterator[Answer]:
         """Yield every token whose label is not to be ignored."""
-        before = self.tokenizer.around([tokens[:1]]).sequence_ids.index(0)
+        sources = self.tokenizer.around([tokens[:1]]).sequence_ids
         for i, label in enumerate(scores.argmax(-1).tolist()):
-            name = self.model.config.label(label)
-            if (
-                name not in options.ignore_labels
-                and self.tags[label].kind not in options.ignore_labels
-            ):
+            name, kind = self.labels[label], self.tags[label].kind
+            if name not in options.ignore_labels and kind not in options.ignore_labels:
                 start, end = tokens.offsets[i]
                 yield {
                     "entity": name,
                     "score": float(scores[i, label]),
-                    "index": before + i,
+                    "index": sources.index(0) + i,
                     "word": tokens.tokens[i],
                     "start": unit[start],
                     "end": unit[end],

@@ -57,7 +57,10 @@ class ZeroShotClassification(Task[ZeroShotOptions, Candidates]):
         premise = self.tokenizer.tokens_of(text)
         encodings = [
             self.tokenizer.fit(
-                [premise, self.tokenizer.tokens_of(options.hypothesis_template.format(label))],
+                [
+                    premise,
+                    self.tokenizer.tokens_of(options.hypothesis_template.replace("{}", label)),
+                ],
                 cut="first",
             )
             for label in labels
