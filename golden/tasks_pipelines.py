@@ -4,6 +4,7 @@ They compute in float64, with eager attention.  Unfit says why an answer is not 
 wrong, or decided by less than MARGIN, so that float32 may differ.
 """
 
+import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -109,7 +110,7 @@ def token_classification(folder: Path, asked: Question) -> Any:
         fits(task.tokenizer, given, **how)
         if task.tokenizer.unk_token_id in task.tokenizer(given, **how)["input_ids"]:
             raise Unfit("[UNK] begins a word for transformers")
-        if len(task.tokenizer.backend_tokenizer.normalizer.normalize_str(text)) != len(text):
+        if any(unicodedata.combining(letter) for letter in text):
             raise Unfit("an accent is a character of its own, which transformers leaves out")
         parts = task.tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
         whole = options["aggregation_strategy"] not in ("none", "simple")

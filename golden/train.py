@@ -3,7 +3,7 @@
     python golden/train.py DATA fill-mask      a vocabulary, then masked-language modelling
     python golden/train.py DATA sentiment      fine-tunes the encoder of fill-mask
 
-golden/measure.py then measures them and writes their model cards.
+golden/train_ner.py trains the third; golden/measure.py then measures all, and writes their cards.
 DATA holds text/*.md, text/wikitext-2.valid, sst2/sent_train.tsv and sst2/alps_train.tsv.
 Needs torch 2.13 and transformers 4.57.  Two CPU cores take about an hour in all.
 """
@@ -46,9 +46,9 @@ SHAPE = {
 RATES = {"fill-mask": 2e-3, "sentiment": 5e-4}
 
 
-def padded(rows: list[list[int]]) -> torch.Tensor:
+def padded(rows: list[list[int]], value: int = PAD) -> torch.Tensor:
     width = max(map(len, rows))
-    return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
@@ -171,6 +171,27 @@ def save(model: Any, tokenizer: Tokenizer, folder: Path, **config: Any) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
+def model_language(
+    model: DistilBertForMaskedLM, paragraphs: list[list[str]], tokenizer: Tokenizer, epochs: int,
+    rate: float, rng: random.Random, short: Sequence[list[int]] = (),
+) -> None:  # fmt: skip
+    """Masked-language modelling on paragraphs, each a list of sentences, and on short rows."""
+    pieces = iter(corpus.in_pieces([s for sentences in paragraphs for s in sentences], tokenizer))
+    cut = [[next(pieces) for _ in sentences] for sentences in paragraphs]
+    steps = []
+    for _ in range(epochs):  # each epoch cuts the prose anew
+        rows = corpus.chunks(cut, rng) + list(short)
+        steps += [[rows[i] for i in batch] for batch in corpus.batches(list(map(len, rows)), rng)]
+    print(len(steps), "steps,", sum(len(r) for s in steps for r in s), "tokens", flush=True)
+
+    def loss_of(rows: list[list[int]]) -> torch.Tensor:
+        ids = padded(rows)
+        corrupt, chosen = masked(ids)
+        return cross_entropy(at_masks(model, corrupt, chosen), ids[chosen])
+
+    fit(model, steps, rate, loss_of)
+
+
 def fill_mask(data: Path) -> None:
     """Pretrain: a vocabulary of its own, then masked-language modelling."""
     rng = random.Random(SEED)
@@ -180,22 +201,18 @@ def fill_mask(data: Path) -> None:
     config = DistilBertConfig(**SHAPE, dropout=0.0, attention_dropout=0.0)
     model = DistilBertForMaskedLM(config)
     split = [corpus.sentences_of(paragraph) for paragraph in train]
-    pieces = iter(corpus.in_pieces([s for sentences in split for s in sentences], tokenizer))
-    paragraphs = [[next(pieces) for _ in sentences] for sentences in split]
     short = [[CLS, *ids[:254], SEP] for ids in corpus.in_pieces(known, tokenizer)]
-    steps = []
-    for _ in range(EPOCHS["fill-mask"]):  # each epoch cuts the prose anew
-        rows = corpus.chunks(paragraphs, rng) + short
-        steps += [[rows[i] for i in batch] for batch in corpus.batches(list(map(len, rows)), rng)]
-    print(len(steps), "steps,", sum(len(r) for s in steps for r in s), "tokens", flush=True)
-
-    def loss_of(rows: list[list[int]]) -> torch.Tensor:
-        ids = padded(rows)
-        corrupt, chosen = masked(ids)
-        return cross_entropy(at_masks(model, corrupt, chosen), ids[chosen])
-
-    fit(model, steps, RATES["fill-mask"], loss_of)
+    model_language(model, split, tokenizer, EPOCHS["fill-mask"], RATES["fill-mask"], rng, short)
     save(model, tokenizer, DEMO / "fill-mask")
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"}  # so that it serves for embeddings too
+    modules = [
+        {"idx": i, "name": str(i), "path": under, "type": f"sentence_transformers.models.{kind}"}
+        for i, (under, kind) in enumerate(kinds.items())
+    ]
+    pooling = {"word_embedding_dimension": SHAPE["dim"], "pooling_mode_mean_tokens": True}
+    (DEMO / "fill-mask" / "1_Pooling").mkdir(exist_ok=True)
+    for name, content in (("modules.json", modules), ("1_Pooling/config.json", pooling)):
+        (DEMO / "fill-mask" / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def sentiment(data: Path) -> None:

@@ -20,6 +20,7 @@ from npbert.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+MORE = ("info", "bench")  # commands but tasks
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
 
@@ -126,9 +127,10 @@ def test_the_tables_list_every_architecture_and_every_task():
 
 def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme():
     usage = parser().format_usage() + parser().format_help()
-    named = set(re.findall(r"^(?:\$ .*)?\bnpbert ([a-z][\w-]*)", README, re.MULTILINE))
+    code = "\n".join([*blocks("sh"), *blocks("console")])
+    named = set(re.findall(r"^(?:\$ .*)?\bnpbert ([a-z][\w-]*)", code, re.MULTILINE))
     named |= set(re.findall(r"`npbert ([a-z][\w-]*)", README))
-    assert named == {*TASKS, "info", "bench"}
+    assert named == {*TASKS, *MORE}
     assert all(name in usage for name in named)
 
 
@@ -141,7 +143,7 @@ def test_every_public_function_is_described_with_its_real_parameters():
 
 
 def test_the_model_cards_tell_what_was_measured():
-    for name in ("sentiment", "fill-mask"):
+    for name in ("sentiment", "fill-mask", "ner"):
         card = (Path(npbert.__file__).parent / "demo" / name / "README.md").read_text("utf-8")
         assert "**Measured**" in card
         assert "**Licence**: Apache-2.0" in card

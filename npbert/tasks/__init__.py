@@ -31,6 +31,7 @@ class Kind(NamedTuple):
 
 DEMOS: Final = {
     "text-classification": "sentiment",
+    "token-classification": "ner",
     "fill-mask": "fill-mask",
     "sentence-embedding": "fill-mask",
     "feature-extraction": "fill-mask",
