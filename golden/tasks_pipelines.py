@@ -110,6 +110,9 @@ def token_classification(folder: Path, asked: Question) -> Any:
         fits(task.tokenizer, given, **how)
         if task.tokenizer.unk_token_id in task.tokenizer(given, **how)["input_ids"]:
             raise Unfit("[UNK] begins a word for transformers")
+        marked = task.tokenizer.backend_tokenizer.normalizer.normalize_str("A") != "a"
+        if marked and options["aggregation_strategy"] not in ("none", "simple"):
+            raise Unfit("what is said of a capital is a word of its own for transformers")
         if any(unicodedata.combining(letter) for letter in text):
             raise Unfit("an accent is a character of its own, which transformers leaves out")
         parts = task.tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str

@@ -116,7 +116,7 @@ class Tokenizer:
         valid(text)
         made = plain(self.pieces.encode(text, add_special_tokens=False))
         keep_accents(text, made.offsets)
-        return made
+        return replace(made, word_ids=joined(made.word_ids, made.offsets))
 
     def tokens_of_words(self, words: Sequence[str]) -> Encoding:
         """Return all tokens of words; offsets count in the words joined by spaces."""
@@ -220,6 +220,22 @@ def keep_accents(text: str, offsets: list[tuple[int, int]]) -> None:
             accented += 1
         if accented > end:
             offsets[i] = (start, accented)
+
+
+def joined(
+    word_ids: list[int | None], offsets: list[tuple[int, int]]
+) -> list[int | None]:  # fmt: skip
+    """Return word numbers in which tokens of the same characters are of the same word.
+
+    A tokenizer may say something of a character in a token of its own, as that it is a capital.
+    """
+    apart = 0
+    made: list[int | None] = []
+    for i, (word, (start, _)) in enumerate(zip(word_ids, offsets, strict=True)):
+        if i and word != word_ids[i - 1] and start < offsets[i - 1][1]:
+            apart += 1
+        made.append(None if word is None else word - apart)
+    return made
 
 
 def valid(text: Any) -> None:

@@ -201,6 +201,21 @@ def test_words_may_come_split(ner):
     assert ner({"words": []}) == []
 
 
+def test_the_built_in_model_finds_people_and_places():
+    ner = npbert.pipeline("token-classification")
+    expected = [("PER", "Ada Lovelace"), ("PER", "Charles Babbage"), ("LOC", "London")]
+    assert found(ner("Ada Lovelace met Charles Babbage in London.")) == expected
+    assert ner("I like tea and biscuits.") == []
+
+
+def test_tokens_of_the_same_characters_are_of_one_word():
+    tokenizer = npbert.pipeline("token-classification").tokenizer
+    tokens = tokenizer.tokens_of("Ada met Bob.")  # a capital has a token of its own
+    assert tokens.tokens == ["⇧", "ad", "##a", "met", "⇧", "bo", "##b", "."]
+    assert tokens.word_ids == [0, 0, 0, 1, 2, 2, 2, 3]
+    assert tokenizer.tokens_of_words(["Ada", "met", "Bob."]).word_ids == [0, 0, 0, 1, 2, 2, 2, 2]
+
+
 def test_a_text_without_tokens_has_no_entities(ner):
     assert ner(["", " \n", "Ada", ""]) == [[], [], ner("Ada"), []]
     assert list(ner(text for text in ("", ""))) == [[], []]
