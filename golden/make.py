@@ -11,8 +11,9 @@ activation, rows outside: (batch, length, features), attention (batch, heads, qu
 metadata has one key, "case": JSON with what the case is ("description") and the fields of
 config.json that it changes ("config"). Activations of multiple choice have batch * choices rows.
 
-Two folders are of another kind. demo holds what the built-in models answer; tasks holds small
+Three folders are of another kind. demo holds what the built-in models answer; tasks holds small
 models of every kind, and in a JSON file for each task what is answered on them (see its note).
+ports holds what two ports of the classes' model compute, a right one and a wrong one.
 
 MANIFEST.json says with which versions the files were recorded. The last digits may differ on
 another processor; --check then says by how much.
@@ -38,6 +39,8 @@ import tokenizers
 import torch
 import transformers
 from cases import ACTIVATIONS, BLOCKS, FILL_MASK, SEED, SENTIMENT, Case, cases_of
+from hook import record_pytorch
+from ports import record_port
 from recording import FOLDERS, Arrays, record, save_model
 from safetensors.numpy import load_file, save_file
 from tasks_record import record_tasks
@@ -208,6 +211,8 @@ def main() -> int:
         out = Path(temporary)
         for name in FOLDERS:
             record_folder(out / name)
+        record_pytorch(out)
+        record_port(out)
         record_demo(DEMO, out / "demo")
         record_tasks(DEMO, out / "tasks")
         made = manifest(out)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from npbert.loading import init, load
     from npbert.model import Model, Output
+    from npbert.oracle import Trace, compare, diagnose, trace
     from npbert.tasks import pipeline
     from npbert.tokenizer import Tokenizer
 
@@ -34,14 +35,19 @@ __all__ = [
     "NpbertWarning",
     "Output",
     "Tokenizer",
+    "Trace",
+    "compare",
+    "diagnose",
     "init",
     "load",
     "pipeline",
+    "trace",
 ]
 
 _HOMES: Final = {
     "Config": "config", "Model": "model", "Output": "model", "Tokenizer": "tokenizer",
     "init": "loading", "load": "loading", "pipeline": "tasks",
+    "Trace": "oracle", "compare": "oracle", "diagnose": "oracle", "trace": "oracle",
 }  # fmt: skip
 
 

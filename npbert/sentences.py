@@ -14,7 +14,7 @@ import numpy as np
 
 from npbert.errors import CheckpointError, InputError, listed, shown
 from npbert.files import FLOATS, read_checkpoint, read_json, read_json_object
-from npbert.textbook import Affine, Array, activation, layer_norm, linear
+from npbert.textbook import Affine, Array, Tap, activation, layer_norm, linear, untapped
 
 Step = Callable[[Array], Array]  # (features,) -> (features,)
 
@@ -98,7 +98,7 @@ class Recipe:
 
     modes: Sequence[str] = ("mean",)
     include_prompt: bool = True
-    steps: Sequence[Step] = ()  # after pooling
+    steps: Sequence[tuple[str, Step]] = ()  # after pooling, by the names of their folders
     max_length: int | None = None  # tokens
     lower: bool = False
     prompts: Prompts = field(default_factory=Prompts)
@@ -108,12 +108,15 @@ class Recipe:
         """Return how many dimensions an embedding has."""
         return len(self.embed(np.zeros((1, hidden_size), np.float32)))
 
-    def embed(self, x: Array, skipped: int = 0) -> Array:
-        """Return the vector of a text whose tokens have these, (tokens, D)."""
-        made = pool(x, self.modes, 0 if self.include_prompt else skipped)
-        for step in self.steps:
-            made = step(made)
-        return made
+    def embed(self, x: Array, skipped: int = 0, tap: Tap = untapped) -> Array:
+        """Return the vector of a text whose tokens have these, (tokens, D).
+
+        A tap hears "pooling", and what follows under its module's folder, e.g. "2_Dense".
+        """
+        made = tap("pooling", pool(x, self.modes, 0 if self.include_prompt else skipped))
+        for name, step in self.steps:
+            made = tap(name, step(made))
+        return tap("sentence_embedding", made)
 
 
 def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Path, Recipe] | None:
@@ -131,7 +134,7 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
             f"{path}: lists {listed(names) or 'nothing'}; expected Transformer, then Pooling"
         )
     encoder, pooling = modules[0][1], read_json_object(modules[1][1] / "config.json")
-    steps = [READERS[name](under, dtype) for name, under in modules[2:]]
+    steps = [(under.name, READERS[name](under, dtype)) for name, under in modules[2:]]
     settings, more = read_encoder_settings(encoder), read_settings(folder)
     similarity = more.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:

@@ -178,7 +178,7 @@ def test_info_check_names_weights_that_are_not_finite(tmp_path, capsys):
 
 
 def test_every_command_has_help_with_an_example(capsys):
-    for name in (*TASKS, "info", "bench"):
+    for name in (*TASKS, "info", "bench", "trace", "compare", "diagnose", "verify", "kit"):
         with pytest.raises(SystemExit) as stop:
             main([name, "--help"])
         assert stop.value.code == 0

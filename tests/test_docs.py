@@ -20,7 +20,7 @@ from npbert.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-MORE = ("info", "bench")  # commands but tasks
+MORE = ("info", "bench", "trace", "compare", "diagnose", "verify", "kit")  # commands but tasks
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
 
@@ -83,8 +83,9 @@ def test_the_library_session_prints_what_it_shows(monkeypatch):
 
 
 def test_the_attention_shown_is_the_attention_that_runs():
-    (shown,) = blocks("python")
+    shown, hook = blocks("python")
     assert shown == inspect.getsource(textbook.attention)
+    assert hook in (ROOT / "golden" / "hook.py").read_text("utf-8")
 
 
 def test_ci_runs_the_two_commands_to_the_letter():

@@ -17,7 +17,7 @@ FLOORS = {
     5: ["engines", "packing", "saving"],
     6: ["model"],
     7: ["loading"],
-    8: ["contestants", "tasks.shared"],
+    8: ["contestants", "oracle.names", "oracle.layout", "oracle.shared", "tasks.shared"],
     9: [
         "tasks.feature_extraction",
         "tasks.fill_mask",
@@ -29,14 +29,32 @@ FLOORS = {
         "tasks.token_classification",
         "tasks.zero_shot",
     ],
-    10: ["tasks"],
-    11: ["bench"],
-    12: ["cli.shared"],
-    13: ["cli.bench", "cli.commands", "cli.info", "cli.results"],
-    14: ["cli.reading"],
-    15: ["cli.tasks"],
-    16: ["cli"],
-    17: ["", "__main__"],  # "" is npbert/__init__.py, which resolves its names on first use
+    10: ["oracle.dumps", "oracle.replay", "tasks"],
+    11: ["bench", "oracle.faults", "oracle.tracing"],
+    12: [
+        "oracle.evidence",
+        "cli.shared",
+        "oracle.cases",
+        "oracle.comparing",
+        "oracle.mistakes_attention",
+        "oracle.mistakes_blocks",
+    ],
+    13: [
+        "cli.bench",
+        "cli.commands",
+        "cli.info",
+        "cli.results",
+        "oracle.mistakes_ends",
+        "oracle.published",
+        "oracle.mistakes_within",
+    ],
+    14: ["cli.reading", "oracle.mistakes_norms"],
+    15: ["cli.tasks", "oracle.mistakes"],
+    16: ["oracle.diagnosing"],
+    17: ["oracle", "oracle.reporting"],
+    18: ["cli.oracle"],
+    19: ["cli"],
+    20: ["", "__main__"],  # "" is npbert/__init__.py, which resolves its names on first use
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 PAGES = [p for p in sorted(HOUSE.rglob("*.py")) if "demo" not in p.parts]

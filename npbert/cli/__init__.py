@@ -1,7 +1,7 @@
-"""The command line: npbert TASK, npbert info, npbert bench.
+"""The command line: npbert TASK, info, bench, and the oracle: trace, compare, diagnose ...
 
-Results go to stdout, all else to stderr.  Exit status: 0 fine, 2 usage or unreadable input,
-3 the model cannot be loaded, 130 interrupted.
+Results go to stdout, all else to stderr.  Exit status: 0 fine, 1 different, 2 usage or unreadable
+input, 3 the model cannot be loaded, 130 interrupted.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from npbert import __version__
-from npbert.cli import bench, info, tasks
+from npbert.cli import bench, info, oracle, tasks
 from npbert.cli.shared import FINE, INTERRUPTED, NO_MODEL, UNUSABLE, tell
 from npbert.errors import InputError, NpbertError
 
@@ -63,12 +63,13 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="npbert",
         description="DistilBERT inference in plain NumPy.",
-        epilog="exit status: 0 fine; 2 usage or unreadable input; 3 the model cannot be loaded; "
-        "130 interrupted",
+        epilog="exit status: 0 fine or equal; 1 different (compare, diagnose, verify); 2 usage or "
+        "unreadable input; 3 the model cannot be loaded; 130 interrupted",
     )
     made.add_argument("--version", action="version", version=f"npbert {__version__}")
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     tasks.add_parsers(commands)
     info.add_parsers(commands)
     bench.add_parsers(commands)
+    oracle.add_parsers(commands)
     return made

@@ -1,0 +1,243 @@
+"""npbert diagnose: which step of a port is the first wrong one, and what is wrong with it.
+
+A step is wrong where the textbook, given the candidate's own earlier numbers, comes to others. Then
+every known mistake is made on purpose at that step, from the same numbers; the one that was made
+leaves nothing over.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from npbert.model import Model
+from npbert.oracle.comparing import Comparison, call_of, fitted, in_our_names, measured
+from npbert.oracle.evidence import Case, evidence, states
+from npbert.oracle.faults import Fault, hidden, mistaken, stage_of, suffix_of
+from npbert.oracle.mistakes import catalogue
+from npbert.oracle.names import MAPS
+from npbert.oracle.replay import noise, precision_of, replayed
+from npbert.oracle.shared import Arrays, Trace, distance
+from npbert.oracle.tracing import trace
+
+# How many steps are still off, how far each is, which fault, in which stages.
+Result = tuple[int, dict[str, float], Fault, Sequence[int]]
+LEFT: Final = 1e-3  # of an error, or less than its tolerance: what an explanation may leave over
+AT_ONCE: Final = 4  # faults that may be in one stage together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong: where, what, and how sure that is."""
+
+    step: str  # the first one that shows it
+    blocks: tuple[int, ...]  # in which blocks, if in blocks
+    causes: tuple[str, ...]  # that cannot be told apart; none where nothing explains it
+    error: float  # of the step, in units of its greatest value
+    residual: float  # what is left when it is explained
+    stages: tuple[int, ...]  # 0 the embeddings, 1 the first block, ...
+    harmless: str = ""  # why nothing follows from it, if so
+    evidence: str = ""  # what is seen, where nothing explains it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """Everything that was found, in the order of the forward pass."""
+
+    findings: list[Finding]
+    comparison: Comparison
+    notes: list[str] = field(default_factory=list)
+
+
+def diagnose(
+    model: Model, candidate: Trace, *, names: Mapping[str, str] = MAPS["pytorch"]
+) -> Diagnosis:
+    """Find what is wrong with a candidate, and name it.
+
+    Parameters
+    ----------
+    model : Model
+        The one that was ported; load it with dtype="float64".
+    candidate : Trace
+        The port's activations, some or all, and its inputs.
+    names : mapping
+        Templates of names, theirs to ours; see oracle.names.
+
+    Raises
+    ------
+    InputError
+        For a candidate that cannot be compared.
+    """
+    arrays, notes = in_our_names(candidate, names)
+    call = call_of(model, arrays, notes)
+    exact = trace(model, **call.arrays).activations  # type: ignore[arg-type]
+    theirs = fitted(call, arrays, exact, notes)
+    again, precision = replayed(call, theirs), precision_of(theirs)
+    rounding = noise(call, theirs, again, precision)
+    comparison = measured(call, exact, theirs, again, rounding, precision, notes)
+    call.candidate = theirs
+    case = Case(
+        call=call,
+        theirs=theirs,
+        order=list(exact),
+        tolerance={step.name: step.tolerance for step in comparison.steps},
+        known=states(call, theirs, again),
+        live={name: call.live(name, x.shape) for name, x in theirs.items()},
+    )
+    faults = catalogue(model.config)
+    findings: list[Finding] = []
+    for stages in segments(case):
+        for finding in explained(case, stages, again, faults, findings):
+            join(findings, finding)
+    findings = [replace(f, causes=upheld(case, f, faults)) for f in findings]
+    return Diagnosis(findings=findings, comparison=comparison, notes=comparison.notes)
+
+
+def segments(case: Case) -> Iterator[range]:
+    """Yield stages, each with those before it of which the candidate says nothing."""
+    blocks, start = case.call.model.config.num_blocks, 0
+    told = {stage_of(name, blocks) for name in case.theirs}
+    for stage in range(blocks + 2):
+        if stage in told:
+            yield range(start, stage + 1)
+            # What comes after a stage is known only if the candidate tells its end.
+            start = stage + 1 if hidden(stage - 1) in case.theirs else start
+
+
+def explained(
+    case: Case, stages: range, again: Arrays, faults: Mapping[str, Fault], before: list[Finding]
+) -> Iterator[Finding]:
+    """Yield what is wrong with some stages, one after the other."""
+    blocks = case.call.model.config.num_blocks
+    names = [n for n in case.order if n in case.theirs and stage_of(n, blocks) in stages]
+    seen = [name for name in names if stage_of(name, blocks) == stages[-1]]
+    active: dict[int, list[Fault]] = {}
+    now = case.errors(again, seen)
+    for _ in range(AT_ONCE):
+        off = [n for n in seen if not now[n] <= case.tolerance[n]]
+        if not off:
+            return
+        named = {cause: faults[cause] for finding in before for cause in finding.causes}
+        results = fitting(case, stages, active, now, named)
+        if not any(found[0] == 0 for found in results):  # what was wrong before is not all of it
+            results = fitting(case, stages, active, now, faults)
+        if not results:
+            yield Finding(
+                step=off[0], blocks=blocks_of(stages, blocks), causes=(), error=now[off[0]],
+                residual=now[off[0]], stages=(stages[-1],), evidence=evidence(case, off[0], again),
+            )  # fmt: skip
+            return
+        least = min(found[0] for found in results)
+        best = [found for found in results if found[0] == least]
+        best = told_by_padding(case, stages, active, best) if len(best) > 1 else best
+        _, made, fault, where = best[0]
+        yield Finding(
+            step=off[0],
+            blocks=blocks_of(where, blocks),
+            causes=tuple(dict.fromkeys(found[2].text for found in best)),
+            error=now[off[0]],
+            residual=made[off[0]],
+            stages=tuple(where),
+            harmless=fault.harmless,
+        )
+        for stage in where:
+            active.setdefault(stage, []).append(fault)
+        now = made
+
+
+def told_by_padding(
+    case: Case, stages: range, active: Mapping[int, list[Fault]], best: list[Result]
+) -> list[Result]:
+    """Keep those of equally good explanations that fit what was computed for padding too."""
+    blocks = case.call.model.config.num_blocks
+    names = [n for n in case.theirs if stage_of(n, blocks) in stages]
+
+    def beyond(found: Result) -> int:
+        made = tried_on(case, stages, active, found[2], found[3])
+        every = (np.ones(made[n].shape, bool) for n in names)
+        off = (distance(n, made[n], case.theirs[n], e) for n, e in zip(names, every, strict=True))
+        return sum(not d <= max(case.tolerance[n], LEFT) for n, d in zip(names, off, strict=True))
+
+    counts = [beyond(found) for found in best]
+    return [found for found, n in zip(best, counts, strict=True) if n == min(counts)]
+
+
+def tried_on(
+    case: Case, stages: range, active: Mapping[int, list[Fault]], fault: Fault, where: Sequence[int]
+) -> Arrays:
+    """Return what some stages compute with one mistake more, in some of them."""
+    mistakes = {s: [*active.get(s, ()), *([fault] if s in where else ())] for s in stages}
+    return mistaken(case.call, case.theirs, case.known, stages, mistakes)
+
+
+def fitting(
+    case: Case, stages: range, active: Mapping[int, list[Fault]], now: Mapping[str, float],
+    faults: Mapping[str, Fault],
+) -> list[Result]:  # fmt: skip
+    """Return the faults that explain the first wrong step, and what they leave of the others."""
+    off = [n for n in now if not now[n] <= case.tolerance[n]]
+    allowed = max(case.tolerance[off[0]], LEFT * now[off[0]])
+    results: list[Result] = []
+    for fault, where in trials(case, stages, off[0], faults):
+        made = case.errors(tried_on(case, stages, active, fault, where), list(now))
+        if made[off[0]] <= allowed < np.inf:
+            left = [n for n in off if not made[n] <= max(case.tolerance[n], LEFT * now[n])]
+            new = [n for n in now if n not in off and not made[n] <= case.tolerance[n]]
+            results.append((len(left) + len(new), made, fault, where))
+    return results
+
+
+def trials(
+    case: Case, stages: range, first: str, faults: Mapping[str, Fault]
+) -> Iterator[tuple[Fault, Sequence[int]]]:
+    """Yield faults that may be behind the first wrong step, and the stages to try them in.
+
+    Only what happens after the last step that is known, and right, can be behind it.
+    """
+    blocks = case.call.model.config.num_blocks
+    order = [n for n in case.order if stage_of(n, blocks) in stages]
+    end = order.index(first)
+    begin = max((i for i, n in enumerate(order[:end]) if n in case.theirs), default=-1)
+    window = {(stage_of(n, blocks), suffix_of(n)) for n in order[begin + 1 : end + 1]}
+    for fault in faults.values():
+        there = [s for s in stages if any((s, suffix) in window for suffix in fault.steps)]
+        if there:
+            yield fault, there
+            if len(there) > 1:
+                yield from ((fault, [stage]) for stage in there)
+
+
+def blocks_of(stages: Sequence[int], blocks: int) -> tuple[int, ...]:
+    """Return which blocks some stages are."""
+    return tuple(stage - 1 for stage in stages if 1 <= stage <= blocks)
+
+
+def upheld(case: Case, finding: Finding, faults: Mapping[str, Fault]) -> tuple[str, ...]:
+    """Return the causes that no other stage speaks against, or all if every one is refuted.
+
+    A mistake in every norm would be seen in every norm that the candidate tells of.
+    """
+    blocks = case.call.model.config.num_blocks
+    told = {(stage_of(n, blocks), suffix_of(n)) for n in case.theirs}
+
+    def refuted(cause: str) -> bool:
+        return any(
+            suffix in faults[cause].steps and stage not in finding.stages for stage, suffix in told
+        )
+
+    return tuple(cause for cause in finding.causes if not refuted(cause)) or finding.causes
+
+
+def join(findings: list[Finding], new: Finding) -> None:
+    """Add a finding, or widen an earlier one to the blocks of this, if one cause explains both."""
+    for i, old in enumerate(findings):
+        common = tuple(cause for cause in old.causes if cause in new.causes)
+        if common:
+            blocks = tuple(sorted({*old.blocks, *new.blocks}))
+            findings[i] = replace(
+                old, blocks=blocks, causes=common, residual=max(old.residual, new.residual),
+                stages=tuple(sorted({*old.stages, *new.stages})),
+            )  # fmt: skip
+            return
+    findings.append(new)

@@ -1,0 +1,152 @@
+"""Every step from the candidate's own numbers: how much of an error is new, and how much came in.
+
+One forward pass with a tap.  At every activation it compares what the textbook makes of the
+candidate's own earlier activations with the candidate's, and goes on from the candidate's: errors
+do not travel.  What rounding alone would do to each step is measured the same way, with arithmetic
+in the candidate's precision on inputs that are shaken in their last bit.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npbert.model import Model
+from npbert.oracle.shared import QUIET, Arrays, Call, distance, is_masked
+from npbert.taps import chain
+from npbert.textbook import Array, Tap
+from npbert.weights import assemble
+
+DRAWS: Final = 3  # of the noise; the greatest counts
+BITS: Final = {"float32": 24, "float16": 11, "bfloat16": 8}
+
+
+class Precision(NamedTuple):
+    """In what a candidate computed: its name, and the weight of its last bit."""
+
+    name: str
+    unit: float
+
+
+PRECISIONS: Final = {name: Precision(name, 2.0**-bits) for name, bits in BITS.items()}
+
+
+class Replay:
+    """A tap that hears what follows from the candidate's numbers, and returns the candidate's."""
+
+    def __init__(self, call: Call, candidate: Mapping[str, NDArray[Any]]) -> None:
+        self.call = call
+        self.candidate = candidate
+        self.heard: dict[str, Array | list[Array]] = {}
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if name.endswith(QUIET):
+            return x
+        if x.ndim == 3:
+            sequences = self.heard.setdefault(name, [])
+            assert isinstance(sequences, list)
+            sequences.append(x.mT.copy())
+            theirs = self.candidate.get(name)
+            return x if theirs is None else merged(name, x, theirs[len(sequences) - 1].mT)
+        self.heard[name] = self.call.rows(name, x)
+        if name not in self.candidate:
+            return x
+        return merged(name, x, self.call.columns(name, self.candidate[name]))
+
+    def rows(self) -> Arrays:
+        """Return what was heard, as rows."""
+        return {n: np.stack(x) if isinstance(x, list) else x for n, x in self.heard.items()}
+
+
+def merged(name: str, ours: Array, theirs: NDArray[Any]) -> Array:
+    """Return the candidate's values in our precision; ours where theirs are no numbers."""
+    fits = np.isfinite(theirs) | is_masked(name, theirs)
+    kept: Array = np.where(fits, theirs, ours).astype(ours.dtype)
+    if name.endswith("masked_scores"):  # whatever a port writes for a key that is not heard
+        kept[is_masked(name, theirs)] = np.finfo(ours.dtype).min
+    return kept
+
+
+def replayed(call: Call, candidate: Arrays, tap: Tap | None = None) -> Arrays:
+    """Return every activation as the textbook computes it from the candidate's earlier ones."""
+    replay = Replay(call, candidate)
+    run(call, replay if tap is None else chain([tap, replay]))
+    return replay.rows()
+
+
+def run(call: Call, tap: Tap) -> None:
+    """Run a call's forward pass, whatever numbers come of it."""
+    with np.errstate(all="ignore"):
+        call.model.through(call.pack, call.masks, tap)
+
+
+def precision_of(candidate: Arrays) -> Precision:
+    """Return the precision that a candidate's numbers show: few bits used are few bits there."""
+    values = [x.ravel()[:20000] for x in candidate.values() if x.dtype.kind == "f"]
+    return PRECISIONS[bits_used(np.concatenate(values)) if values else "float32"]
+
+
+def bits_used(values: NDArray[Any]) -> str:
+    """Return the narrowest type that holds all of these values."""
+    finite = values[np.isfinite(values) & (np.abs(values) > 1e-4) & (np.abs(values) < 6e4)]
+    wide = finite.astype(np.float32)
+    if not len(wide) or not np.array_equal(wide, finite):
+        return "float32"
+    if np.array_equal(rounded(wide, "bfloat16"), wide):
+        return "bfloat16"
+    return "float16" if np.array_equal(rounded(wide, "float16"), wide) else "float32"
+
+
+def rounded(x: NDArray[Any], name: str) -> Array:
+    """Return values as a type of fewer bits would keep them, to nearest."""
+    if name == "float16":
+        with np.errstate(over="ignore"):
+            return x.astype(np.float16).astype(x.dtype)
+    if name == "bfloat16":
+        bits = x.astype(np.float32).view(np.uint32)
+        nearest = bits + 0x7FFF + (bits >> 16 & 1)
+        return (nearest & 0xFFFF0000).astype(np.uint32).view(np.float32).astype(x.dtype)
+    return x.astype(np.float32).astype(x.dtype)
+
+
+def narrowed(model: Model) -> Model:
+    """Return the same model in float32, computed by the textbook."""
+    if model.dtype == np.float32:
+        return model
+    narrow = copy.copy(model)
+    narrow.parameters = {n: x.astype(np.float32) for n, x in model.parameters.items()}
+    narrow.dtype, narrow.engine = np.dtype(np.float32), "textbook"
+    narrow.encoder, narrow.head = assemble(narrow.parameters, model.config)
+    return narrow
+
+
+def noise(call: Call, candidate: Arrays, exact: Arrays, precision: Precision) -> dict[str, float]:
+    """Return what rounding alone does to every step, in units of its greatest value.
+
+    The steps are computed in float32 from the candidate's activations, each shaken by half a unit
+    of its last bit, and their results rounded to the candidate's precision.
+    """
+    narrow = Call(narrowed(call.model), call.arrays)
+    rng = np.random.default_rng(20)
+    most = dict.fromkeys(exact, 0.0)
+    for _ in range(DRAWS):
+        shaken = {name: shake(x, precision, rng) for name, x in candidate.items()}
+
+        def round_off(name: str, x: Array) -> Array:
+            return x if precision.name == "float32" else rounded(x, precision.name)
+
+        heard = replayed(narrow, shaken, round_off)
+        for name, x in heard.items():
+            most[name] = max(most[name], distance(name, exact[name], x, call.live(name, x.shape)))
+    return {name: max(value, precision.unit) for name, value in most.items()}
+
+
+def shake(x: NDArray[Any], precision: Precision, rng: np.random.Generator) -> Array:
+    """Return values moved by up to half a unit of their last bit, as if rounded otherwise."""
+    wide = x.astype(np.float64)
+    if x.dtype.kind != "f":
+        return wide
+    with np.errstate(invalid="ignore", over="ignore"):
+        return wide * (1 + precision.unit * rng.uniform(-1, 1, x.shape))

@@ -1,0 +1,102 @@
+"""Comparisons and diagnoses as people and programs read them."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+
+from npbert.oracle.comparing import Comparison
+from npbert.oracle.diagnosing import Diagnosis
+
+SHOWN: Final = 4  # explanations that cannot be told apart
+
+
+def table(comparison: Comparison) -> Iterator[str]:
+    """Yield the lines of a table: every activation, and where the first wrong step is."""
+    stepwise = any(step.this_step is not None for step in comparison.steps)
+    width = max(len(step.name) for step in comparison.steps)
+    middle = "   this step   tolerance" if stepwise else "   tolerance"
+    yield f"  end to end{middle}   {'activation':{width}}   shape"
+    for step in comparison.steps:
+        this = "" if step.this_step is None else f"   {step.this_step:9.1e}"
+        mark = "\N{BLACK RIGHT-POINTING TRIANGLE}" if step is comparison.first else " "
+        verdict = comparison.verdict(step)
+        also = f"   {verdict}" if verdict != "same" else ""
+        shape = "\N{MULTIPLICATION SIGN}".join(map(str, step.shape))
+        numbers = f"{step.end_to_end:11.1e}{this}   {step.tolerance:9.1e}"
+        yield f"{mark}{numbers}   {step.name:{width}}   {shape}{also}"
+    yield from comparison.notes
+    first = comparison.first
+    if first is None:
+        yield f"the same, within the rounding of {comparison.precision}"
+        return
+    what = "first wrong step" if stepwise else "first difference"
+    yield f"{what}: {first.name}"
+    if first.place is not None:
+        yield f"  at {first.place.where}: {first.place.theirs!r}, expected {first.place.ours!r}"
+    yield (
+        f"  greatest absolute error {first.absolute:.3e}, relative {first.relative:.3e}, "
+        f"{first.ulps:.3g} ULP; root mean square {first.rms_ratio:.6g} times ours, cosine "
+        f"{first.cosine:.6f}; {first.not_finite} values not finite"
+    )
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as JSON; infinite and undefined numbers as null."""
+    steps = [
+        {**asdict(step), "off": step.off, "verdict": comparison.verdict(step)}
+        for step in comparison.steps
+    ]
+    first = comparison.first
+    return finite(
+        {
+            "same": comparison.same,
+            "first": first.name if first else None,
+            "precision": comparison.precision,
+            "notes": comparison.notes,
+            "steps": steps,
+        }
+    )
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON can hold it."""
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def findings(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return a diagnosis as JSON."""
+    return finite(
+        {
+            "findings": [asdict(finding) for finding in diagnosis.findings],
+            "comparison": as_json(diagnosis.comparison),
+        }
+    )
+
+
+def report(diagnosis: Diagnosis) -> Iterator[str]:
+    """Yield a line for every finding, for people."""
+    if not diagnosis.findings:
+        precision = diagnosis.comparison.precision
+        yield f"nothing is wrong: every step is right within the rounding of {precision}"
+    for finding in diagnosis.findings:
+        also = f" (blocks {', '.join(map(str, finding.blocks))})" if len(finding.blocks) > 1 else ""
+        where = f"{finding.step}{also}"
+        if not finding.causes:
+            yield f"{where}: wrong by {finding.error:.1e}; no known mistake explains it"
+            yield f"  {finding.evidence}"
+            continue
+        share = 1 - finding.residual / finding.error if np.isfinite(finding.error) else 1.0
+        yield (
+            f"{where}: {finding.causes[0]}; explains {share:.1%} "
+            f"(residual {finding.residual:.1e} of {finding.error:.1e})"
+        )
+        for cause in finding.causes[1:SHOWN]:
+            yield f"  cannot be told from: {cause}"
+        if finding.harmless:
+            yield f"  harmless: {finding.harmless}"
