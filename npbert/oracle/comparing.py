@@ -150,7 +150,8 @@ def loudness(
         return 1.0
     live = {name: call.live(name, x.shape) for name, x in theirs.items()}
     ratios = [distance(n, again[n], x, live[n]) / allowed[n] for n, x in theirs.items()]
-    return float(np.clip(np.quantile(ratios, 0.25) / 2, 1, LOUDEST))
+    ratios = [min(ratio, 4 * LOUDEST) for ratio in ratios]  # some may be infinite
+    return float(np.clip(np.quantile(ratios, 0.25), 1, LOUDEST))
 
 
 def in_our_names(candidate: Trace, names: Mapping[str, str]) -> tuple[Arrays, list[str]]:

@@ -18,7 +18,7 @@ from npbert.oracle.faults import Fault, hidden, mistaken, stage_of, suffix_of
 from npbert.oracle.mistakes import catalogue
 from npbert.oracle.names import MAPS
 from npbert.oracle.replay import noise, precision_of, replayed
-from npbert.oracle.shared import Arrays, Trace, distance
+from npbert.oracle.shared import Arrays, Trace, distance, is_masked
 from npbert.oracle.tracing import trace
 
 # How many steps are still off, how far each is, which fault, in which stages.
@@ -76,6 +76,7 @@ def diagnose(
     again, precision = replayed(call, theirs), precision_of(theirs)
     rounding = noise(call, theirs, again, precision)
     comparison = measured(call, exact, theirs, again, rounding, precision, notes)
+    theirs = until_broken(theirs, list(exact))
     call.candidate = theirs
     case = Case(
         call=call,
@@ -90,8 +91,22 @@ def diagnose(
     for stages in segments(case):
         for finding in explained(case, stages, again, faults, findings):
             join(findings, finding)
-    findings = [replace(f, causes=upheld(case, f, faults)) for f in findings]
+    findings = [replace(f, causes=upheld(case, f, faults, again)) for f in findings]
     return Diagnosis(findings=findings, comparison=comparison, notes=comparison.notes)
+
+
+def until_broken(theirs: Arrays, order: Sequence[str]) -> Arrays:
+    """Return what a candidate has, but no array with NaN or infinity that follows from another."""
+    kept: Arrays = {}
+    broken = False
+    for name in order:
+        if name in theirs:
+            x = theirs[name]
+            whole = bool((np.isfinite(x) | is_masked(name, x) & (x < 0)).all())
+            if whole or not broken:
+                kept[name] = x
+            broken = broken or not whole
+    return kept
 
 
 def segments(case: Case) -> Iterator[range]:
@@ -114,6 +129,8 @@ def explained(
     seen = [name for name in names if stage_of(name, blocks) == stages[-1]]
     active: dict[int, list[Fault]] = {}
     now = case.errors(again, seen)
+    # What is left of an error that was explained need not be explained.
+    allowed = {n: max(case.tolerance[n], LEFT * min(now[n], 1e3)) for n in seen}
     for _ in range(AT_ONCE):
         off = [n for n in seen if not now[n] <= case.tolerance[n]]
         if not off:
@@ -122,6 +139,8 @@ def explained(
         results = fitting(case, stages, active, now, named)
         if not any(found[0] == 0 for found in results):  # what was wrong before is not all of it
             results = fitting(case, stages, active, now, faults)
+        if not results and active and all(now[n] <= allowed[n] for n in off):
+            return
         if not results:
             yield Finding(
                 step=off[0], blocks=blocks_of(stages, blocks), causes=(), error=now[off[0]],
@@ -177,12 +196,15 @@ def fitting(
 ) -> list[Result]:  # fmt: skip
     """Return the faults that explain the first wrong step, and what they leave of the others."""
     off = [n for n in now if not now[n] <= case.tolerance[n]]
-    allowed = max(case.tolerance[off[0]], LEFT * now[off[0]])
+    allowed = max(case.tolerance[off[0]], LEFT * min(now[off[0]], 1e3))
     results: list[Result] = []
     for fault, where in trials(case, stages, off[0], faults):
-        made = case.errors(tried_on(case, stages, active, fault, where), list(now))
-        if made[off[0]] <= allowed < np.inf:
-            left = [n for n in off if not made[n] <= max(case.tolerance[n], LEFT * now[n])]
+        tried = tried_on(case, stages, active, fault, where)
+        if case.errors(tried, off[:1])[off[0]] <= allowed:
+            made = case.errors(tried, list(now))
+            left = [
+                n for n in off if not made[n] <= max(case.tolerance[n], LEFT * min(now[n], 1e3))
+            ]
             new = [n for n in now if n not in off and not made[n] <= case.tolerance[n]]
             results.append((len(left) + len(new), made, fault, where))
     return results
@@ -213,20 +235,33 @@ def blocks_of(stages: Sequence[int], blocks: int) -> tuple[int, ...]:
     return tuple(stage - 1 for stage in stages if 1 <= stage <= blocks)
 
 
-def upheld(case: Case, finding: Finding, faults: Mapping[str, Fault]) -> tuple[str, ...]:
+def upheld(
+    case: Case, finding: Finding, faults: Mapping[str, Fault], again: Arrays
+) -> tuple[str, ...]:
     """Return the causes that no other stage speaks against, or all if every one is refuted.
 
-    A mistake in every norm would be seen in every norm that the candidate tells of.
+    A mistake in every norm would be seen in every norm that the candidate tells of, unless it is
+    too small to be seen there.
     """
     blocks = case.call.model.config.num_blocks
-    told = {(stage_of(n, blocks), suffix_of(n)) for n in case.theirs}
+    told: dict[int, list[str]] = {}
+    for name in case.theirs:
+        told.setdefault(stage_of(name, blocks), []).append(name)
 
-    def refuted(cause: str) -> bool:
-        return any(
-            suffix in faults[cause].steps and stage not in finding.stages for stage, suffix in told
-        )
+    def refuted(fault: Fault) -> bool:
+        for stage, names in told.items():
+            if stage in finding.stages or not any(suffix_of(n) in fault.steps for n in names):
+                continue
+            now = case.errors(again, names)
+            made = case.errors(tried_on(case, range(stage, stage + 1), {}, fault, [stage]), names)
+            if any(now[n] <= case.tolerance[n] < made[n] for n in names if n in made):
+                return True
+        return False
 
-    return tuple(cause for cause in finding.causes if not refuted(cause)) or finding.causes
+    if len(finding.causes) < 2:
+        return finding.causes
+    kept = tuple(cause for cause in finding.causes if not refuted(faults[cause]))
+    return kept or finding.causes
 
 
 def join(findings: list[Finding], new: Finding) -> None:

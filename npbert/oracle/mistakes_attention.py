@@ -44,6 +44,14 @@ def of_attention() -> Iterator[Fault]:
         "the heads are joined without a transpose: (H, length, K) read as (length, H, K)",
         {CONTEXT: joined_unturned},
     )
+    yield Fault(
+        "the heads are interleaved, (K, H), where they are split and where they are joined",
+        {SCORES: interleaved_scores, CONTEXT: interleaved_throughout},
+    )
+    yield Fault(
+        "the heads are split and joined without transposes, as (H, length, K)",
+        {SCORES: unturned_scores, CONTEXT: unturned_throughout},
+    )
     yield Fault("the values are the keys", {CONTEXT: lambda s: context_of(s, "k_lin")})
     yield Fault("the mask is ignored", {MASKED: lambda s: s.at(SCORES)})
     yield Fault("the mask is inverted", {MASKED: partial(masked, lambda s: ~s.keep)})
@@ -119,6 +127,26 @@ def interleaved_context(scene: Scene) -> Array:
     return joined(
         scene, lambda s: (interleaved(s, "v_lin") @ s.heard[weights_name(s)]).reshape(-1, len_of(s))
     )
+
+
+def interleaved_throughout(scene: Scene) -> Array:
+    """Values of interleaved heads, joined as they were split."""
+
+    def one(s: Scene) -> Array:
+        made = interleaved(s, "v_lin") @ s.heard[weights_name(s)]  # (H, K, L)
+        return made.transpose(1, 0, 2).reshape(-1, len_of(s))
+
+    return joined(scene, one)
+
+
+def unturned_throughout(scene: Scene) -> Array:
+    """Values of heads that are stretches of the text, joined as they were split."""
+
+    def one(s: Scene) -> Array:
+        made = unturned(s, "v_lin") @ s.heard[weights_name(s)]
+        return made.mT.reshape(len_of(s), -1).T
+
+    return joined(scene, one)
 
 
 def unturned(scene: Scene, step: str) -> Array:

@@ -47,18 +47,7 @@ def of_blocks(config: Config) -> Iterator[Fault]:
             },
         )
     for kind in ("float16", "bfloat16"):
-        steps = (
-            "attention.q_lin",
-            "attention.k_lin",
-            "attention.v_lin",
-            "attention.context",
-            "attention.out_lin",
-            "sa_layer_norm",
-            "ffn.lin1",
-            "ffn.activation",
-            "ffn.lin2",
-            "output_layer_norm",
-        )
+        steps = (*LINEARS, *ATTENTION, *SUMS)
         yield Fault(
             f"the steps of the block are rounded to {kind}",
             {step: partial(rounded_off, kind) for step in steps},

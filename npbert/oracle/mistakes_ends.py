@@ -97,9 +97,27 @@ def one_vector(scene: Scene) -> Array:
     """The vector that would explain most, if it is the same for all tokens."""
     theirs = scene.call.candidate.get("embeddings.sum")
     if theirs is None:
-        return scene.x
+        normed = scene.call.candidate.get("embeddings.LayerNorm")
+        return scene.x if normed is None else scene.x + behind_the_norm(scene, normed)
     difference = scene.call.columns("embeddings.sum", theirs) - scene.x
     return scene.x + difference.mean(axis=-1, keepdims=True)
+
+
+def behind_the_norm(scene: Scene, normed: Array) -> Array:
+    """The vector, but for its mean, that makes of the sums what the norm gave.  (D, 1)
+
+    A norm gives z = (x + v - mean) / sd of each token, so that sd z - v = x, all less their means:
+    linear in v and in every sd.
+    """
+    norm = scene.call.model.encoder.layer_norm
+    live = scene.call.inputs.keep.ravel()
+    z = ((scene.call.columns("embeddings.LayerNorm", normed) - norm.bias) / norm.weight)[:, live]
+    x = scene.x[:, live] - scene.x[:, live].mean(axis=0)
+    if not np.isfinite(z).all():
+        return np.zeros((len(z), 1), z.dtype)
+    apart = np.eye(live.sum()) - 1 / live.sum()  # takes off the mean over tokens, and so v
+    sd = np.linalg.lstsq(apart * (z.T @ z), (z * (x @ apart)).sum(axis=0), rcond=None)[0]
+    return (z * sd - x).mean(axis=1, keepdims=True)
 
 
 def by_choice_first(scene: Scene) -> Ids:

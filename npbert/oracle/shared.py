@@ -105,9 +105,10 @@ def errors(name: str, ours: NDArray[Any], theirs: NDArray[Any]) -> Array:
     """
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     hidden, missed = is_masked(name, ours), is_masked(name, theirs)
+    alike = (hidden & missed) | (np.isnan(a) & np.isnan(b)) | (a == b)
     with np.errstate(invalid="ignore", over="ignore"):
-        off = np.where(hidden | missed, 0, np.abs(a - b))
-        greatest = np.abs(np.where(hidden, 0, a)).max(initial=1e-300)
+        off = np.where(alike | hidden | missed, 0, np.abs(a - b))
+        greatest = np.abs(np.where(hidden | ~np.isfinite(a), 0, a)).max(initial=1e-300)
         scaled: Array = np.where(hidden != missed, 1, off / greatest)
     scaled[~(scaled >= 0)] = np.inf
     return scaled
