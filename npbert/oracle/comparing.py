@@ -16,6 +16,7 @@ from npbert.oracle.shared import INPUTS, Arrays, Call, Trace, distance, errors
 from npbert.oracle.tracing import trace
 
 FACTOR: Final = 8  # times the noise of a step; correct ports in other orders stay below 3
+FEW: Final = 12  # steps
 LOUDEST: Final = 32  # times the noise of rounding, of a port that is noisier throughout
 LOOSEST: Final = 0.5  # a step is off by then, whatever noise says
 
@@ -144,14 +145,15 @@ def loudness(
     """Return how many times the noise of rounding a candidate's own noise is, at least 1.
 
     A port that adds in another order, or keeps fewer digits, is louder in all of its steps, while a
-    mistake is seen in few: a quarter of the steps, the quietest, tell.
+    mistake is seen in few: a quarter of the steps, the quietest, tell.  Of few steps, as hidden
+    states alone, most may be mistaken, and the quietest one tells.
     """
     if call is None:
         return 1.0
     live = {name: call.live(name, x.shape) for name, x in theirs.items()}
     ratios = [distance(n, again[n], x, live[n]) / allowed[n] for n, x in theirs.items()]
-    ratios = [min(ratio, 4 * LOUDEST) for ratio in ratios]  # some may be infinite
-    return float(np.clip(np.quantile(ratios, 0.25), 1, LOUDEST))
+    quiet = sorted(ratios)[len(ratios) // 4] if len(ratios) >= FEW else 2 * min(ratios)
+    return float(np.clip(quiet, 1, LOUDEST))
 
 
 def in_our_names(candidate: Trace, names: Mapping[str, str]) -> tuple[Arrays, list[str]]:
