@@ -136,7 +136,7 @@ def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme()
 
 
 def test_every_public_function_is_described_with_its_real_parameters():
-    for name in ("load", "init", "pipeline"):
+    for name in ("load", "init", "pipeline", "trace", "compare", "diagnose"):
         (row,) = re.findall(rf"^\| `npbert\.{name}\((.*?)\)` \|", README, re.MULTILINE)
         real = inspect.signature(getattr(npbert, name)).parameters
         shown = [part.split("=")[0].strip(" *") for part in row.split(",")]
