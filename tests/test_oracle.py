@@ -261,6 +261,37 @@ def test_several_faults_are_named_one_after_the_other():
     assert [finding.blocks for finding in findings] == [(0, 1, 2), (0, 1, 2)]
 
 
+PARTS = {
+    "only logits": (lambda name: name == "logits", "gelu by sigmoid", (0, 1, 2)),
+    "only the last hidden state": (
+        lambda name: ".2.output_layer" in name,
+        "q and k swapped",
+        (0, 1, 2),
+    ),
+    "only some layers": (lambda name: ".1." in name, "scale missing", (1,)),
+}
+
+
+@pytest.mark.parametrize(("kept", "fault", "blocks"), PARTS.values(), ids=PARTS)
+def test_a_part_of_the_activations_is_enough_to_name_a_mistake(kept, fault, blocks):
+    with safe_open(LANGUAGE / "model.safetensors", "numpy") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    config = json.loads((LANGUAGE / "config.json").read_text())
+    given = {"input_ids": np.array(IDS), "attention_mask": np.array(MASK)}
+    made = port.run(weights, config, "DistilBertForMaskedLM", given, fault)
+    dump = {n: narrow(x) for n, x in made.items() if kept(n)}
+    model = npbert.load(LANGUAGE, dtype="float64")
+    (finding, *more) = npbert.diagnose(model, Trace({**given, **dump})).findings
+    causes = {
+        "gelu by sigmoid": "computed with x sigmoid(1.702 x) for GELU",
+        "q and k swapped": "the weights of q_lin and k_lin have changed places",
+        "scale missing": "the scores are not divided by the root of the head's width",
+    }
+    assert causes[fault] in finding.causes
+    assert set(blocks) <= set(finding.blocks)
+    assert len(more) <= 1
+
+
 def test_other_ids_than_were_told_are_named(model, traced):
     other = npbert.trace(model, [[5, 17, 4, 80, 2, 9], IDS[1]], MASK)
     findings = npbert.diagnose(model, Trace({**candidate(other).arrays, **traced.given})).findings

@@ -139,6 +139,8 @@ def explained(
         results = fitting(case, stages, active, now, named)
         if not any(found[0] == 0 for found in results):  # what was wrong before is not all of it
             results = fitting(case, stages, active, now, faults)
+        if not results and len(stages) > 1:  # a mistake of code is in every block, one of weights
+            results = fitting(case, stages, active, now, faults, each=True)  # may be in one
         if not results and active and all(now[n] <= allowed[n] for n in off):
             return
         if not results:
@@ -192,13 +194,16 @@ def tried_on(
 
 def fitting(
     case: Case, stages: range, active: Mapping[int, list[Fault]], now: Mapping[str, float],
-    faults: Mapping[str, Fault],
+    faults: Mapping[str, Fault], *, each: bool = False,
 ) -> list[Result]:  # fmt: skip
-    """Return the faults that explain the first wrong step, and what they leave of the others."""
+    """Return the faults that explain the first wrong step, and what they leave of the others.
+
+    They are tried in all stages at once, or in `each` of them.
+    """
     off = [n for n in now if not now[n] <= case.tolerance[n]]
     allowed = max(case.tolerance[off[0]], LEFT * min(now[off[0]], 1e3))
     results: list[Result] = []
-    for fault, where in trials(case, stages, off[0], faults):
+    for fault, where in trials(case, stages, off[0], faults, each=each):
         tried = tried_on(case, stages, active, fault, where)
         if case.errors(tried, off[:1])[off[0]] <= allowed:
             made = case.errors(tried, list(now))
@@ -211,7 +216,7 @@ def fitting(
 
 
 def trials(
-    case: Case, stages: range, first: str, faults: Mapping[str, Fault]
+    case: Case, stages: range, first: str, faults: Mapping[str, Fault], *, each: bool
 ) -> Iterator[tuple[Fault, Sequence[int]]]:
     """Yield faults that may be behind the first wrong step, and the stages to try them in.
 
@@ -224,10 +229,10 @@ def trials(
     window = {(stage_of(n, blocks), suffix_of(n)) for n in order[begin + 1 : end + 1]}
     for fault in faults.values():
         there = [s for s in stages if any((s, suffix) in window for suffix in fault.steps)]
-        if there:
+        if there and not each:
             yield fault, there
-            if len(there) > 1:
-                yield from ((fault, [stage]) for stage in there)
+        elif len(there) > 1:
+            yield from ((fault, [stage]) for stage in there)
 
 
 def blocks_of(stages: Sequence[int], blocks: int) -> tuple[int, ...]:
