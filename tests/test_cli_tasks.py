@@ -210,6 +210,7 @@ BAD_LINES = {
         '{"text": "a", "x": 1%s}' % ("0" * 5000),
         "line 1: a number has more than 4,300 digits",
     ),
+    "a name twice": ('{"text": "a", "text": "b"}', "line 1: an object has one name twice"),
     "an abyss": ("[" * 100_000, "line 1 is nested too deeply"),
     "results": (
         '{"text": "a", "results": 1}',

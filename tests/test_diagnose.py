@@ -229,8 +229,8 @@ def judge(planted: Planted, kind: Kind) -> str:
 def chosen(kind: Kind) -> tuple[Planted, ...]:
     """The faults that are looked for in one kind of dump, for no longer than a test may take.
 
-    Of a regular group, as a missing bias of six layers, two or three, in each kind of dump others;
-    of the rest each in one full dump and in one of hidden states, one of them with noise.  What a
+    Of a regular group, as a missing bias of six layers, one, in each kind of dump another; of the
+    rest each in one full dump and in one of hidden states, one of them with noise.  What a
     port's code does is done in all blocks by turns, or in one.
     """
     sizes = Counter(planted.kind for planted in by_place())
@@ -239,9 +239,7 @@ def chosen(kind: Kind) -> tuple[Planted, ...]:
     for i, planted in enumerate(by_place()):
         size, met[planted.kind] = sizes[planted.kind], met[planted.kind] + 1
         its_turn = (
-            (met[planted.kind] + turn) % (size // 2) == 0
-            if size > 1
-            else (i + turn + turn // 2) % 2
+            (met[planted.kind] + turn) % size == 0 if size > 1 else (i + turn + turn // 2) % 2
         )
         if not its_turn:
             continue

@@ -84,8 +84,14 @@ def parsed(line: str, where: str) -> dict[str, Any]:
     def refuse(text: str) -> float:
         raise ValueError(f"{text} is no JSON")
 
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            raise ValueError("an object has one name twice")
+        return made
+
     try:
-        row = json.loads(line, parse_float=number, parse_constant=refuse)
+        row = json.loads(line, parse_float=number, parse_constant=refuse, object_pairs_hook=once)
     except RecursionError:
         raise InputError(f"{where} is nested too deeply") from None
     except json.JSONDecodeError as error:
