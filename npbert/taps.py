@@ -42,21 +42,22 @@ class Keeper:
     def __init__(self, border: Border, wanted: Callable[[str], bool]) -> None:
         self.border = border
         self.wanted = wanted
-        self.heard: dict[str, Array] = {}
-        self.by_sequence: dict[str, list[Array]] = {}
+        self.heard: dict[str, Array | list[Array]] = {}  # in the order of the pass
 
     def __call__(self, name: str, x: Array) -> Array:
         if not self.wanted(name):
             return x
         if x.ndim == 3:  # attention is heard once a sequence, (heads, key, query)
-            self.by_sequence.setdefault(name, []).append(x.mT.copy())
+            sequences = self.heard.setdefault(name, [])
+            assert isinstance(sequences, list)
+            sequences.append(x.mT.copy())
         else:
             self.heard[name] = self.border.rows(name, x)
         return x
 
     def rows(self) -> dict[str, Array]:
         """Return what was kept, as rows; attention as (batch, heads, query, key)."""
-        return self.heard | {name: np.stack(kept) for name, kept in self.by_sequence.items()}
+        return {n: np.stack(x) if isinstance(x, list) else x for n, x in self.heard.items()}
 
 
 class Dropout:

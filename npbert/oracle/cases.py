@@ -3,7 +3,6 @@
 They check an installation, with its NumPy and its BLAS on this machine, and make the porter's kit.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from npbert.model import Model
 from npbert.oracle.dumps import load as load_dump
 from npbert.oracle.dumps import save
 from npbert.oracle.shared import Call, Trace, distance
-from npbert.oracle.tracing import Heard, trace
+from npbert.oracle.tracing import computed, trace
 
 FOLDER: Final = Path(__file__).parent / "recorded"
 CASE: Final = "case.safetensors"
@@ -85,11 +84,9 @@ def verify() -> Iterator[Check]:
 def worst_of(model: Model, recorded: Trace) -> tuple[float, str]:
     """Return the greatest error of all activations that both have, and whose it is."""
     call = Call(model, recorded.given)
-    heard = Heard(call, recorded.activations.__contains__)
-    model.run(call.pack, recorded.given.get("attention_head_mask"), heard)
     every = {
         name: distance(name, recorded.activations[name], x, np.ones(x.shape, bool))
-        for name, x in heard.rows().items()
+        for name, x in computed(call, recorded.activations.__contains__).items()
     }
     name = max(every, key=every.__getitem__)
     return every[name], name
@@ -120,4 +117,4 @@ def kit(target: Path) -> list[Path]:
 
 def described(checks: list[Check]) -> list[dict[str, Any]]:
     """Return checks as JSON."""
-    return [json.loads(json.dumps({**vars(check), "passed": check.passed})) for check in checks]
+    return [{**vars(check), "passed": check.passed} for check in checks]

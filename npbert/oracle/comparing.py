@@ -13,7 +13,7 @@ from npbert.oracle.layout import fit
 from npbert.oracle.names import MAPS, ours, told, unknown
 from npbert.oracle.replay import Precision, noise, precision_of, replayed
 from npbert.oracle.shared import INPUTS, Arrays, Call, Trace, distance, errors
-from npbert.oracle.tracing import trace
+from npbert.oracle.tracing import activations
 
 FACTOR: Final = 8  # times the noise of a step; correct ports in other orders stay below 3
 FEW: Final = 12  # steps
@@ -83,6 +83,16 @@ class Comparison:
         return "inherited" if after and not step.end_to_end <= step.tolerance else "same"
 
 
+class Beside(NamedTuple):
+    """A candidate beside a model, on the candidate's inputs."""
+
+    call: Call
+    order: list[str]  # of the model's activations
+    theirs: Arrays
+    again: Arrays  # each step, computed from the candidate's earlier ones
+    comparison: Comparison
+
+
 def compare(
     reference: Model | Trace, candidate: Trace, *, names: Mapping[str, str] = MAPS["pytorch"]
 ) -> Comparison:
@@ -103,21 +113,28 @@ def compare(
     InputError
         Where the two have nothing in common, or the candidate lacks the inputs.
     """
-    arrays, notes = in_our_names(candidate, names)
     if isinstance(reference, Model):
-        call = call_of(reference, arrays, notes)
-        exact = trace(reference, **call.arrays).activations  # type: ignore[arg-type]
-        theirs = fitted(call, arrays, exact, notes)
-        again, precision = replayed(call, theirs), precision_of(theirs)
-        allowed = noise(call, theirs, again, precision)
-    else:
-        exact, call = reference.activations, None
-        theirs = fitted(None, arrays, exact, notes)
-        again, precision = {}, precision_of(theirs)
-        said = reference.about.get("noise", {})
-        allowed = {name: float(said.get(name, 1e-6)) for name in exact}
-        same_inputs(reference, arrays)
-    return measured(call, exact, theirs, again, allowed, precision, notes)
+        return beside(reference, candidate, names).comparison
+    notes: list[str] = []
+    arrays, exact = in_our_names(candidate, names), reference.activations
+    theirs = fitted(None, arrays, exact, notes)
+    same_inputs(reference, arrays)
+    said = reference.about.get("noise", {})
+    allowed = {name: float(said.get(name, 1e-6)) for name in exact}
+    return measured(None, exact, theirs, {}, allowed, precision_of(theirs), notes)
+
+
+def beside(model: Model, candidate: Trace, names: Mapping[str, str]) -> Beside:
+    """Compute a model on a candidate's inputs, and each step again from the candidate's numbers."""
+    notes: list[str] = []
+    arrays = in_our_names(candidate, names)
+    call = call_of(model, arrays, notes)
+    exact = activations(call)
+    theirs = fitted(call, arrays, exact, notes)
+    again, precision = replayed(call, theirs), precision_of(theirs)
+    allowed = noise(call, theirs, again, precision)
+    comparison = measured(call, exact, theirs, again, allowed, precision, notes)
+    return Beside(call, list(exact), theirs, again, comparison)
 
 
 def measured(
@@ -156,10 +173,10 @@ def loudness(
     return float(np.clip(quiet, 1, LOUDEST))
 
 
-def in_our_names(candidate: Trace, names: Mapping[str, str]) -> tuple[Arrays, list[str]]:
+def in_our_names(candidate: Trace, names: Mapping[str, str]) -> Arrays:
     """Return a candidate's arrays by our names."""
     table = ours(candidate.arrays, names)
-    return {mine: candidate.arrays[name] for name, mine in table.items()}, []
+    return {mine: candidate.arrays[name] for name, mine in table.items()}
 
 
 def call_of(model: Model, arrays: Arrays, notes: list[str]) -> Call:

@@ -12,14 +12,12 @@ from typing import Final
 import numpy as np
 
 from npbert.model import Model
-from npbert.oracle.comparing import Comparison, call_of, fitted, in_our_names, measured
+from npbert.oracle.comparing import Comparison, beside
 from npbert.oracle.evidence import Case, evidence, states
 from npbert.oracle.faults import Fault, hidden, mistaken, stage_of, suffix_of
 from npbert.oracle.mistakes import catalogue
 from npbert.oracle.names import MAPS
-from npbert.oracle.replay import noise, precision_of, replayed
 from npbert.oracle.shared import Arrays, Trace, distance, is_masked
-from npbert.oracle.tracing import trace
 
 # How many steps are still off, how far each is, which fault, in which stages.
 Result = tuple[int, dict[str, float], Fault, Sequence[int]]
@@ -69,19 +67,13 @@ def diagnose(
     InputError
         For a candidate that cannot be compared.
     """
-    arrays, notes = in_our_names(candidate, names)
-    call = call_of(model, arrays, notes)
-    exact = trace(model, **call.arrays).activations  # type: ignore[arg-type]
-    theirs = fitted(call, arrays, exact, notes)
-    again, precision = replayed(call, theirs), precision_of(theirs)
-    rounding = noise(call, theirs, again, precision)
-    comparison = measured(call, exact, theirs, again, rounding, precision, notes)
-    theirs = until_broken(theirs, list(exact))
+    call, order, theirs, again, comparison = beside(model, candidate, names)
+    theirs = until_broken(theirs, order)
     call.candidate = theirs
     case = Case(
         call=call,
         theirs=theirs,
-        order=list(exact),
+        order=order,
         tolerance={step.name: step.tolerance for step in comparison.steps},
         known=states(call, theirs, again),
         live={name: call.live(name, x.shape) for name, x in theirs.items()},

@@ -11,10 +11,15 @@ from npbert.engines import ENGINES
 from npbert.heads import HEADS
 from npbert.oracle.replay import Replay
 from npbert.oracle.shared import QUIET, Arrays, Call
-from npbert.textbook import Affine, Array, Mask, Tap
+from npbert.textbook import Affine, Array, Mask, Tap, linear
 from npbert.weights import Block
 
 FIRST: Final = "embeddings.LayerNorm"
+INTO: Final = {  # the linear steps that do not read what came into the block, and what they read
+    "attention.out_lin": "attention.context",
+    "ffn.lin1": "sa_layer_norm",
+    "ffn.lin2": "ffn.activation",
+}
 
 
 @dataclass
@@ -173,18 +178,20 @@ def mistaken(
     return tap.rows()
 
 
-def linear_of(scene: Scene, step: str) -> tuple[Affine, Array]:
-    """Return the weights of a linear step, and what goes into it."""
-    block = scene.block
-    inputs = {
-        "attention.q_lin": (block.attention.q_lin, scene.before),
-        "attention.k_lin": (block.attention.k_lin, scene.before),
-        "attention.v_lin": (block.attention.v_lin, scene.before),
-    }
-    if step in inputs:
-        return inputs[step]
-    if step == "attention.out_lin":
-        return block.attention.out_lin, scene.at("attention.context")
-    if step == "ffn.lin1":
-        return block.ffn.lin1, scene.at("sa_layer_norm")
-    return block.ffn.lin2, scene.at("ffn.activation")
+def layer_of(block: Block, step: str) -> Affine:
+    """Return the weights of a linear step."""
+    group, name = step.split(".")
+    layer: Affine = getattr(getattr(block, group), name)
+    return layer
+
+
+def weights_of(scene: Scene) -> tuple[Affine, Array]:
+    """Return a linear layer's weights, and what goes into it."""
+    step = suffix_of(scene.name)
+    return layer_of(scene.block, step), scene.at(INTO[step]) if step in INTO else scene.before
+
+
+def of_block(j: int, scene: Scene) -> Array:
+    """The same input through the same layer of another block."""
+    other = scene.call.model.encoder.blocks[j]
+    return linear(layer_of(other, suffix_of(scene.name)), weights_of(scene)[1])

@@ -6,9 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from npbert.oracle.faults import Fault, Formula, Scene
+from npbert.oracle.faults import Fault, Formula, Scene, weights_of
 from npbert.oracle.mistakes_blocks import LINEARS
-from npbert.oracle.mistakes_within import weights_of
 from npbert.textbook import Affine, Array, layer_norm
 
 NORMS: Final = {

@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 
 from npbert.config import Config
-from npbert.oracle.faults import Fault, Formula, Scene, linear_of
+from npbert.oracle.faults import Fault, Formula, Scene, layer_of, of_block, weights_of
 from npbert.oracle.mistakes_blocks import LINEARS
 from npbert.oracle.replay import rounded
-from npbert.textbook import ACTIVATIONS, Affine, Array, activation, linear
+from npbert.textbook import ACTIVATIONS, Array, activation, linear
 
 SPELT: Final = {
     "gelu_new": "the tanh approximation of GELU",
@@ -106,11 +106,6 @@ def of_linears(config: Config) -> Iterator[Fault]:
             yield Fault(f"{step} has the weights of block {j}", {step: partial(of_block, j)})
 
 
-def weights_of(scene: Scene) -> tuple[Affine, Array]:
-    """Return a linear layer's weights, and what goes into it."""
-    return linear_of(scene, scene.name.split(".", 3)[3])
-
-
 def transposed(scene: Scene) -> Array:
     """W^T x + b, where W is square."""
     layer, x = weights_of(scene)
@@ -145,12 +140,4 @@ def int8_rows(weight: Array) -> Array:
 
 def of_place(step: str, scene: Scene) -> Array:
     """The same input through another layer of the block."""
-    return linear(linear_of(scene, step)[0], weights_of(scene)[1])
-
-
-def of_block(j: int, scene: Scene) -> Array:
-    """The same input through the same layer of another block."""
-    group, name = scene.name.split(".")[3:]
-    return linear(
-        getattr(getattr(scene.call.model.encoder.blocks[j], group), name), weights_of(scene)[1]
-    )
+    return linear(layer_of(scene.block, step), weights_of(scene)[1])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from npbert.model import Model
 from npbert.oracle.shared import QUIET, Arrays, Call, distance, is_masked
-from npbert.taps import chain
+from npbert.taps import Keeper, chain
 from npbert.textbook import Array, Tap
 from npbert.weights import assemble
 
@@ -33,31 +33,22 @@ class Precision(NamedTuple):
 PRECISIONS: Final = {name: Precision(name, 2.0**-bits) for name, bits in BITS.items()}
 
 
-class Replay:
+class Replay(Keeper):
     """A tap that hears what follows from the candidate's numbers, and returns the candidate's."""
 
     def __init__(self, call: Call, candidate: Mapping[str, NDArray[Any]]) -> None:
+        super().__init__(call.border, lambda name: not name.endswith(QUIET))
         self.call = call
         self.candidate = candidate
-        self.heard: dict[str, Array | list[Array]] = {}
 
     def __call__(self, name: str, x: Array) -> Array:
-        if name.endswith(QUIET):
+        super().__call__(name, x)
+        theirs = self.candidate.get(name)
+        if theirs is None or not self.wanted(name):
             return x
         if x.ndim == 3:
-            sequences = self.heard.setdefault(name, [])
-            assert isinstance(sequences, list)
-            sequences.append(x.mT.copy())
-            theirs = self.candidate.get(name)
-            return x if theirs is None else merged(name, x, theirs[len(sequences) - 1].mT)
-        self.heard[name] = self.call.rows(name, x)
-        if name not in self.candidate:
-            return x
-        return merged(name, x, self.call.columns(name, self.candidate[name]))
-
-    def rows(self) -> Arrays:
-        """Return what was heard, as rows."""
-        return {n: np.stack(x) if isinstance(x, list) else x for n, x in self.heard.items()}
+            return merged(name, x, theirs[len(self.heard[name]) - 1].mT)
+        return merged(name, x, self.call.columns(name, theirs))
 
 
 def merged(name: str, ours: Array, theirs: NDArray[Any]) -> Array:

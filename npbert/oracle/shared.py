@@ -66,10 +66,6 @@ class Call:
         self.candidate: Mapping[str, NDArray[Any]] = {}  # whose numbers are looked into
         self.border = Border(model.architecture, self.batch, self.length, self.inputs.choices)
 
-    def rows(self, name: str, x: Array) -> Array:
-        """Return an activation's columns as rows."""
-        return self.border.rows(name, x)
-
     def columns(self, name: str, rows: NDArray[Any]) -> Array:
         """Return an activation's rows as the columns that the forward pass holds."""
         if name in ("start_logits", "end_logits") or (name == "logits" and self.inputs.choices):

@@ -14,6 +14,7 @@ from npbert.model import Model
 from npbert.oracle.replay import narrowed
 from npbert.oracle.shared import INPUTS, QUIET, Arrays, Call, Trace, distance
 from npbert.sentences import read_recipe
+from npbert.taps import Keeper
 from npbert.textbook import Array
 from npbert.weights import Parameters
 
@@ -68,10 +69,7 @@ def trace(
         raise InputError("trace needs input_ids, or text")
     arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
     call = Call(model, arrays)
-    heard = Heard(call, lambda name: not name.endswith(QUIET) and fnmatchcase(name, only))
-    model.run(call.pack, arrays.get("attention_head_mask"), heard)
-    kept = heard.rows()
-    kept |= sentence_embedding(call, kept) if fnmatchcase("sentence_embedding", only) else {}
+    kept = activations(call, only)
     said = about(call, list(kept))
     if model.dtype == np.float64 and noise:
         said["noise"] = rounding(call, kept, arrays)
@@ -80,36 +78,28 @@ def trace(
     return Trace(whole(call, arrays) | kept, said)
 
 
+def activations(call: Call, only: str = "*") -> Arrays:
+    """Return every activation of a call whose name fits a pattern."""
+    kept = computed(call, lambda name: not name.endswith(QUIET) and fnmatchcase(name, only))
+    return kept | (
+        sentence_embedding(call, kept) if fnmatchcase("sentence_embedding", only) else {}
+    )
+
+
+def computed(call: Call, wanted: Callable[[str], bool]) -> Arrays:
+    """Return what the forward pass tells of a call, as far as it is wanted."""
+    keeper = Keeper(call.border, wanted)
+    call.model.run(call.pack, call.arrays.get("attention_head_mask"), keeper)
+    return keeper.rows()
+
+
 def rounding(call: Call, kept: Arrays, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Return what float32 does to every activation, end to end, in units of its greatest value."""
     narrow = Call(narrowed(call.model), arrays)
-    heard = Heard(narrow, kept.__contains__)
-    narrow.model.run(narrow.pack, arrays.get("attention_head_mask"), heard)
     return {
         name: max(distance(name, kept[name], x, call.live(name, x.shape)), 2.0**-24)
-        for name, x in heard.rows().items()
+        for name, x in computed(narrow, kept.__contains__).items()
     }
-
-
-class Heard:
-    """A tap that keeps what it hears, in the order in which it came about."""
-
-    def __init__(self, call: Call, wanted: Callable[[str], bool]) -> None:
-        self.call = call
-        self.wanted = wanted
-        self.kept: dict[str, Array | list[Array]] = {}
-
-    def __call__(self, name: str, x: Array) -> Array:
-        if self.wanted(name):
-            if x.ndim == 3:  # attention is heard once a sequence, (heads, key, query)
-                self.kept.setdefault(name, []).append(x.mT.copy())  # type: ignore[union-attr]
-            else:
-                self.kept[name] = self.call.rows(name, x)
-        return x
-
-    def rows(self) -> Arrays:
-        """Return what was kept as rows; attention as (batch, heads, query, key)."""
-        return {n: np.stack(x) if isinstance(x, list) else x for n, x in self.kept.items()}
 
 
 def tokens(model: Model, text: Any, pair: Any) -> dict[str, Any]:
