@@ -145,14 +145,7 @@ class Model:
         quiet: Collection[str] = (),
     ) -> Outcome:  # fmt: skip
         """Run checked inputs, every position of them; columns out, every step offered to a tap."""
-        batch, length = given.ids.shape
-        pack = Pack(
-            ids=given.ids.ravel(),
-            position_ids=given.positions.ravel(),
-            spans=packing.spans([length] * batch),
-            keep=list(given.keep[..., None]),
-        )
-        return self.run(pack, attention_head_mask, tap, quiet)
+        return self.run(packing.padded(given), attention_head_mask, tap, quiet)
 
     def packed(
         self,

@@ -63,6 +63,17 @@ def spans(lengths: Sequence[int]) -> list[slice]:
     return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
 
+def padded(given: Inputs) -> Pack:
+    """Put the rows of a dense batch side by side, every position of them."""
+    batch, length = given.ids.shape
+    return Pack(
+        ids=given.ids.ravel(),
+        position_ids=given.positions.ravel(),
+        spans=spans([length] * batch),
+        keep=list(given.keep[..., None]),
+    )
+
+
 def packed(lists: Sequence[Tokens]) -> Pack:
     """Put token lists side by side."""
     lengths = [len(each.ids) for each in lists]

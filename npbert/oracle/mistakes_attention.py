@@ -18,7 +18,7 @@ UNDERFLOW: Final = "the weights of hidden keys are 0 all the same"
 def of_attention() -> Iterator[Fault]:
     """All of them."""
     for text, factor in {
-        "the scores are not divided by the root of the head's width": lambda s: root(s),
+        "the scores are not divided by the root of the head's width": root,
         "the scores are multiplied by the root of the head's width, not divided": lambda s: (
             root(s) ** 2
         ),

@@ -25,8 +25,8 @@ def of_embeddings() -> Iterator[Fault]:
         "positions count from 1": lambda s: positions(s) + 1,
         "positions count from 2, as RoBERTa's do": lambda s: positions(s) + 2,
         "positions run backwards": lambda s: s.call.length - 1 - positions(s),
-        "position ids are ignored: positions are 0, 1, 2 ...": lambda s: counted(s),
-        "positions count real tokens only, not padding": lambda s: real(s),
+        "position ids are ignored: positions are 0, 1, 2 ...": counted,
+        "positions count real tokens only, not padding": real,
         "all positions are 0": lambda s: 0 * positions(s),
         "positions run on from one sequence to the next": lambda s: np.arange(len(positions(s))),
     }.items():

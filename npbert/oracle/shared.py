@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert import inputs
-from npbert.encoder import Pack
 from npbert.model import Model
-from npbert.packing import spans
+from npbert.packing import padded
 from npbert.taps import Border
 from npbert.textbook import Array
 
@@ -57,12 +56,7 @@ class Call:
         self.inputs = inputs.dense(model.config, model.architecture, *arrays[:3])  # type: ignore[arg-type]
         self.masks = inputs.head_masks(model.config, arrays[3], model.dtype)
         self.batch, self.length = self.inputs.ids.shape
-        self.pack = Pack(
-            ids=self.inputs.ids.ravel(),
-            position_ids=self.inputs.positions.ravel(),
-            spans=spans([self.length] * self.batch),
-            keep=list(self.inputs.keep[..., None]),
-        )
+        self.pack = padded(self.inputs)
         self.candidate: Mapping[str, NDArray[Any]] = {}  # whose numbers are looked into
         self.border = Border(model.architecture, self.batch, self.length, self.inputs.choices)
 
