@@ -212,7 +212,14 @@ class Model:
         For every list (classes,) where sequences are judged, otherwise (positions, features).
         Raises InputError for a list in its turn, when what comes before it has been yielded.
         """
-        for window in packing.windows(self.checked(sequences)):
+        lists = self.checked(sequences)
+        yield from self.computed(lists, threads=threads, batch_invariant=batch_invariant)
+
+    def computed(
+        self, lists: Iterable[packing.Tokens], *, threads: int | None, batch_invariant: bool
+    ) -> Iterator[Array]:
+        """Compute checked token lists as stream does."""
+        for window in packing.windows(lists):
             for x in self.columns(window, threads=threads, batch_invariant=batch_invariant):
                 yield x[:, 0] if self.architecture in PER_SEQUENCE else x.T
 

@@ -27,7 +27,7 @@ MODELS = Path(__file__).parent.parent / "golden" / "tasks"
 
 def says(capsys, monkeypatch, *args, stdin="", status=0):
     """Run a command here; return what it printed, a value a line."""
-    monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
     assert main(list(map(str, args))) == status
     out, err = capsys.readouterr()
     return [json.loads(line) for line in out.splitlines()] if status == 0 else err
@@ -195,26 +195,26 @@ def test_a_line_may_hold_all_that_a_task_reads(cli):
 
 
 BAD_LINES = {
-    "no JSON": ("{", "line 1 is no JSON: "),
-    "an empty line": ('{"text": "a"}\n\n', "line 2 is no JSON: "),
-    "a list": ("[1]", "line 1 is [1], expected a JSON object"),
+    "no JSON": ("{", "line 1: is no JSON: "),
+    "an empty line": ('{"text": "a"}\n\n', "line 2: is blank, expected a JSON object"),
+    "a list": ("[1]", "line 1: is [1], expected a JSON object"),
     "no text": ('{"id": 1}', "line 1: has no text"),
     "null": ('{"text": "a"}\n{"text": null}', "line 2: has no text"),
     "a number": ('{"text": 5}', "line 1: a text is a str, not int: 5"),
-    "no number": ('{"text": "a", "x": NaN}', "line 1: NaN is no JSON"),
+    "no number": ('{"text": "a", "x": NaN}', "line 1: has NaN, which is no JSON"),
     "a number beyond": (
         '{"text": "a", "x": 1e999}',
-        "line 1: 1e999 is beyond the numbers that can be passed through",
+        "line 1: has 1e999, beyond the numbers that can be passed through",
     ),
     "a huge number": (
         '{"text": "a", "x": 1%s}' % ("0" * 5000),
-        "line 1: a number has more than 4,300 digits",
+        "line 1: has a number of more than 4,300 digits",
     ),
-    "a name twice": ('{"text": "a", "text": "b"}', "line 1: an object has one name twice"),
-    "an abyss": ("[" * 100_000, "line 1 is nested too deeply"),
+    "a name twice": ('{"text": "a", "text": "b"}', "line 1: has an object with one name twice"),
+    "an abyss": ("[" * 100_000, "line 1: is nested too deeply"),
     "results": (
         '{"text": "a", "results": 1}',
-        "line 1 has a field 'results', where the answer would go",
+        "line 1: has a field 'results', where the answer would go",
     ),
 }
 
@@ -228,11 +228,13 @@ def test_a_line_that_cannot_be_used_is_named(cli, given, message):
 def test_a_field_that_was_named_must_be_there(cli):
     command = ("text-classification", "--jsonl", "--field", "body")
     err = cli(*command, stdin='{"text": "a"}', status=2)
-    assert err == "npbert: line 1 has no field 'body'\n"
+    assert err == "npbert: line 1: has no field 'body'\n"
     err = cli(*command, "--field", "txt=a", stdin="{}", status=2)
     assert err == "npbert: --field txt=a: there are the fields text, text_pair\n"
     err = cli("text-classification", "--field", "body", "a", status=2)
-    assert err == "npbert: --field says where a field stands in JSON; it needs --jsonl\n"
+    assert err == (
+        "npbert: --field says where a field stands in JSON or CSV; it needs --jsonl or --csv\n"
+    )
 
 
 # ---- streams and terminals ----------------------------------------------------------------------
@@ -348,7 +350,7 @@ def test_with_stderr_closed_nothing_is_told_on_stdout():
     assert len(done.stdout.splitlines()) == 1
 
 
-@pytest.mark.parametrize("target", ["", "none/x.npy", "/dev/null"])
+@pytest.mark.parametrize("target", ["", "none/x.npy", "none/x.jsonl", "."])
 def test_an_output_that_cannot_be_written_is_status_2(cli, target):
     err = cli("sentence-embedding", "-o", target, "A cat.", status=2)
     assert err.startswith("npbert: --output ")

@@ -10,8 +10,8 @@ import npbert
 HOUSE = Path(npbert.__file__).parent
 FLOORS = {
     0: ["errors", "textbook", "threads"],
-    1: ["blas", "config", "files", "options"],
-    2: ["attending", "inputs", "taps", "vocabulary", "weights"],
+    1: ["blas", "config", "files", "lines", "options"],
+    2: ["attending", "inputs", "outputs", "taps", "vocabulary", "weights"],
     3: ["checkpoint", "encoder", "kernels", "sentences", "tokenizer"],
     4: ["heads"],
     5: ["engines", "packing", "saving"],
@@ -19,6 +19,7 @@ FLOORS = {
     7: ["loading"],
     8: ["contestants", "oracle.names", "oracle.layout", "oracle.shared", "tasks.shared"],
     9: [
+        "jobs",
         "tasks.feature_extraction",
         "tasks.fill_mask",
         "tasks.multiple_choice",
@@ -33,6 +34,7 @@ FLOORS = {
     11: ["bench", "oracle.faults", "oracle.tracing"],
     12: [
         "oracle.evidence",
+        "cli.commands",
         "cli.shared",
         "oracle.cases",
         "oracle.comparing",
@@ -41,7 +43,6 @@ FLOORS = {
     ],
     13: [
         "cli.bench",
-        "cli.commands",
         "cli.info",
         "cli.results",
         "oracle.mistakes_ends",
@@ -49,8 +50,8 @@ FLOORS = {
         "oracle.mistakes_within",
     ],
     14: ["cli.reading", "oracle.mistakes_norms"],
-    15: ["cli.tasks", "oracle.mistakes"],
-    16: ["oracle.diagnosing"],
+    15: ["cli.batch", "oracle.mistakes"],
+    16: ["cli.tasks", "oracle.diagnosing"],
     17: ["oracle", "oracle.reporting"],
     18: ["cli.oracle"],
     19: ["cli"],

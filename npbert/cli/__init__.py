@@ -1,7 +1,7 @@
 """The command line: npbert TASK, info, bench, and the oracle: trace, compare, diagnose ...
 
 Results go to stdout, all else to stderr.  Exit status: 0 fine, 1 different, 2 usage or unreadable
-input, 3 the model cannot be loaded, 130 interrupted.
+input, 3 the model cannot be loaded, 4 some inputs failed and were recorded, 130 interrupted.
 """
 
 import argparse
@@ -19,9 +19,8 @@ from npbert.errors import InputError, NpbertError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    for stream, encoding in ((sys.stdin, "utf-8-sig"), (sys.stdout, "utf-8")):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding=encoding)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
     args = parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tell(str(message))
@@ -38,9 +37,6 @@ def run(args: argparse.Namespace) -> int:
     except NpbertError as error:
         tell(str(error))
         return NO_MODEL
-    except UnicodeDecodeError as error:
-        tell(f"stdin is not UTF-8: {error}")
-        return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough; nothing is wrong
@@ -64,7 +60,8 @@ def parser() -> argparse.ArgumentParser:
         prog="npbert",
         description="DistilBERT inference in plain NumPy.",
         epilog="exit status: 0 fine or equal; 1 different (compare, diagnose, verify); 2 usage or "
-        "unreadable input; 3 the model cannot be loaded; 130 interrupted",
+        "unreadable input; 3 the model cannot be loaded; 4 some inputs failed and were recorded; "
+        "130 interrupted",
     )
     made.add_argument("--version", action="version", version=f"npbert {__version__}")
     commands = made.add_subparsers(metavar="COMMAND", required=True)

@@ -1,9 +1,13 @@
 """What the commands of the tasks are: what each reads, and from where."""
 
+import argparse
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-RESULTS: Final = "results"
+from npbert.options import split
+
+RESULTS: Final = "results"  # where an answer stands beside what is passed through
+ERROR: Final = "error"  # where the reason stands that there is none
 
 
 class Command(NamedTuple):
@@ -83,3 +87,18 @@ COMMANDS: Final = {
 def flag(name: str) -> str:
     """Return the flag for a name."""
     return f"--{name.replace('_', '-')}"
+
+
+def listing(values: list[str]) -> list[str]:
+    """Return what a flag was given: names between commas, or one each time."""
+    return list(split(values[0])) if len(values) == 1 else values
+
+
+def fixed(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields that flags give, the same for every text."""
+    given = {name: getattr(args, name) for name in COMMANDS[args.task].flags}
+    return {
+        name: listing(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if value is not None
+    }

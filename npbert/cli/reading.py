@@ -1,112 +1,118 @@
-"""What a task's command reads: texts of the command line, or lines of stdin, plain or JSON."""
+"""What a task's command reads: texts of the command line, or of a file, plain, JSON or CSV."""
 
 import argparse
-import json
-import math
-import sys
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from npbert.cli.commands import COMMANDS, RESULTS, flag
-from npbert.errors import InputError, listed, shown
-from npbert.options import split
+from npbert.cli.commands import COMMANDS, ERROR, RESULTS, fixed, flag
+from npbert.errors import InputError, listed
+from npbert.jobs import Item
+from npbert.lines import Lines, Record, form_of, parsed, records
 
 
-def listing(values: list[str]) -> list[str]:
-    """Return what a flag was given: names between commas, or one each time."""
-    return list(split(values[0])) if len(values) == 1 else values
+class Source:
+    """Where the inputs of a command come from."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        named = None if args.input in (None, "-") else Path(args.input)
+        if args.texts and args.input is not None:
+            raise InputError("there are TEXTs and --input, expected one of them")
+        self.args = args
+        self.form = args.form or (form_of(named) if named else "lines")
+        self.table = self.form != "lines"
+        self.unit = "text" if args.texts else "line"
+        given, command = fixed(args), COMMANDS[args.task]
+        self.alone = command.needs and not args.texts and args.input is None and not self.table
+        self.alone = self.alone and len(given) == len(command.fields)  # flags say all there is
+        self.lines = None if args.texts or self.alone else Lines(named)
+        if args.field and not self.table:
+            raise InputError(
+                "--field says where a field stands in JSON or CSV; it needs --jsonl or --csv"
+            )
+
+    def close(self) -> None:
+        """Close the file that is read, if there is one."""
+        if self.lines:
+            self.lines.close()
+
+    def digest(self) -> str:
+        """Return the sha256 of all that was read."""
+        return self.lines.digest.hexdigest() if self.lines else ""
+
+    def items(self, done: int = 0, digest: str | None = None) -> Iterator[Item]:
+        """Yield the inputs, without those that were done before, which must still be the same."""
+        found = self.records()
+        for _ in islice(found, done):
+            pass
+        if digest is not None and self.digest() != digest:
+            raise InputError(f"--resume: the first {done} inputs are not what they were")
+        return self.rows(found) if self.table else self.plain(found)
+
+    def records(self) -> Iterator[Record]:
+        """Yield the TEXTs, or what stands in the lines of the input."""
+        if self.lines is None:
+            return (Record(i, text) for i, text in enumerate(self.args.texts))
+        return records(self.lines, self.form)
+
+    def plain(self, found: Iterator[Record]) -> Iterator[Item]:
+        """Yield an input for each text, or one for all of them."""
+        command, given = COMMANDS[self.args.task], fixed(self.args)
+        names = [name for name in command.fields if name not in given]
+        if self.alone:
+            yield Item(0, given, unit=self.unit)
+            return
+        if command.needs and len(given) != 1:
+            one = " or ".join(map(flag, command.flags))
+            raise InputError(f"{self.args.task} needs {one} (or --jsonl, with both in every line)")
+        if command.gathers:
+            yield gathered(found, names[0], given, self.unit)
+            return
+        for number, text in found:
+            usable = not isinstance(text, InputError)
+            yield Item(
+                number, {names[0]: text, **given} if given and usable else text, unit=self.unit
+            )
+
+    def rows(self, found: Iterator[Record]) -> Iterator[Item]:
+        """Yield an input for each row, and what else stands in it."""
+        command, given = COMMANDS[self.args.task], fixed(self.args)
+        keys, named = {name: name for name in command.fields}, []
+        for each in self.args.field:
+            name, separate, key = each.rpartition("=")
+            name = name if separate else command.fields[0]
+            if name not in keys:
+                raise InputError(f"--field {each}: there are the fields {', '.join(keys)}")
+            keys[name] = key
+            named.append(key)
+        if any(each.startswith("words=") for each in self.args.field):
+            del keys["text"]  # in place of the text, not with it
+        taken = [RESULTS, ERROR] if self.args.on_error == "record" else [RESULTS]
+        for number, value in found:
+            rest: dict[str, Any] = {}
+            try:
+                row = parsed(value) if isinstance(value, str) else value
+                if isinstance(row, InputError):
+                    raise row
+                rest = {name: value for name, value in row.items() if name not in keys.values()}
+                if clash := [name for name in taken if name in rest]:
+                    raise InputError(f"has a field {clash[0]!r}, where the answer would go")
+                if absent := [key for key in named if key not in row]:
+                    raise InputError(f"has no field {listed(map(repr, absent))}")
+            except InputError as error:
+                kept = {name: value for name, value in rest.items() if name not in taken}
+                yield Item(number, error, kept, self.unit)
+            else:
+                read = {name: row[key] for name, key in keys.items() if key in row}
+                yield Item(number, given | read, rest, self.unit)
 
 
-def fixed(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields that flags give, the same for every text."""
-    given = {name: getattr(args, name) for name in COMMANDS[args.task].flags}
-    return {
-        name: listing(value) if isinstance(value, list) else value
-        for name, value in given.items()
-        if value is not None
-    }
-
-
-def inputs(args: argparse.Namespace) -> Iterator[Any]:
-    """Yield an input for each text of the command line, or else for each line of stdin."""
-    if args.field:
-        raise InputError("--field says where a field stands in JSON; it needs --jsonl")
-    command, given = COMMANDS[args.task], fixed(args)
-    names = [name for name in command.fields if name not in given]
-    if command.needs and len(given) == len(command.fields) and not args.texts:
-        yield given
-        return
-    if command.needs and len(given) != 1:
-        one = " or ".join(map(flag, command.flags))
-        raise InputError(f"{args.task} needs {one} (or --jsonl, with both in every line)")
-    texts: Iterable[str] = args.texts or lines()
-    if command.gathers:
-        yield {names[0]: list(texts), **given}
-        return
-    for text in texts:
-        yield {names[0]: text, **given} if given else text
-
-
-def rows(args: argparse.Namespace, beside: deque[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield an input for each line of JSON, and keep what else stands in it."""
-    command, given = COMMANDS[args.task], fixed(args)
-    keys, named = {name: name for name in command.fields}, []
-    for each in args.field:
-        name, separate, key = each.rpartition("=")
-        name = name if separate else command.fields[0]
-        if name not in keys:
-            raise InputError(f"--field {each}: there are the fields {', '.join(keys)}")
-        keys[name] = key
-        named.append(key)
-    if any(each.startswith("words=") for each in args.field):  # in place of the text, not with it
-        del keys["text"]
-    for number, line in enumerate(args.texts or lines(), 1):
-        row = parsed(line, f"line {number}")
-        rest = {name: value for name, value in row.items() if name not in keys.values()}
-        if RESULTS in rest:
-            raise InputError(f"line {number} has a field {RESULTS!r}, where the answer would go")
-        if absent := [key for key in named if key not in row]:
-            raise InputError(f"line {number} has no field {listed(map(repr, absent))}")
-        if args.output is None:
-            beside.append(rest)
-        yield given | {name: row[key] for name, key in keys.items() if key in row}
-
-
-def parsed(line: str, where: str) -> dict[str, Any]:
-    """Return a JSON object.  Raises InputError saying where it stands."""
-
-    def number(text: str) -> float:
-        if math.isinf(value := float(text)):
-            raise ValueError(f"{text[:20]} is beyond the numbers that can be passed through")
-        return value
-
-    def refuse(text: str) -> float:
-        raise ValueError(f"{text} is no JSON")
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            raise ValueError("an object has one name twice")
-        return made
-
-    try:
-        row = json.loads(line, parse_float=number, parse_constant=refuse, object_pairs_hook=once)
-    except RecursionError:
-        raise InputError(f"{where} is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where} is no JSON: {error}") from None
-    except ValueError as error:
-        huge = "set_int_max_str_digits" in str(error)
-        raise InputError(
-            f"{where}: {'a number has more than 4,300 digits' if huge else error}"
-        ) from None
-    if not isinstance(row, dict):
-        raise InputError(f"{where} is {shown(row)}, expected a JSON object")
-    return row
-
-
-def lines() -> Iterator[str]:
-    """Yield the lines of stdin without their ends; an empty one too, so that answers line up."""
-    for line in sys.stdin:
-        yield line.rstrip("\r\n")
+def gathered(found: Iterator[Record], name: str, given: dict[str, Any], unit: str) -> Item:
+    """Return one input of all texts."""
+    texts = []
+    for number, text in found:
+        if isinstance(text, InputError):
+            return Item(number, text, unit=unit)
+        texts.append(text)
+    return Item(0 if unit == "text" else 1, {name: texts, **given}, unit=unit)

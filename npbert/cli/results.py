@@ -1,14 +1,76 @@
-"""Where results go: to JSON, to one .npy file, past a progress bar."""
+"""Where answers go: to stdout, to files that appear when they are whole, past a progress bar."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Final, Self, TextIO
 
 import numpy as np
 
-from npbert.errors import CheckpointError, InputError
-from npbert.files import replacing
+from npbert.cli.commands import ERROR, RESULTS
+from npbert.errors import InputError
+from npbert.jobs import Item
+from npbert.lines import written
+from npbert.outputs import ArrayOutput, GzipOutput, Output
+from npbert.tasks.shared import Refusal
+
+OUTPUTS: Final = {".npy": ArrayOutput, ".gz": GzipOutput}  # and JSON lines under any other name
+TABLES: Final = (".csv", ".tsv", ".parquet", ".arrow", ".xlsx")  # that are not written
+
+
+class Stream:
+    """Answers for whoever reads at the other end: a line as soon as it is there, nothing kept."""
+
+    saved: Mapping[str, Any] = {}
+
+    def __init__(self, path: Path | None) -> None:
+        self.file: TextIO | None = None if path is None else path.open("w", encoding="utf-8")
+
+    def write(self, answer: Any) -> None:
+        """Write a line."""
+        print(written(answer), file=self.file, flush=True)
+
+    def commit(self, state: Mapping[str, Any]) -> None:
+        """Do nothing: it is written."""
+
+    def finish(self, state: Mapping[str, Any]) -> None:
+        """Do nothing: it is written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self.file is not None:
+            self.file.close()
+
+
+def destination(path: Path | None, job: Mapping[str, Any], *, resume: bool) -> Output | Stream:
+    """Open where answers go; nowhere in particular is stdout.  Raises InputError."""
+    if path is None:
+        return Stream(None)
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe, a device
+            return Stream(path)
+        if not path.name or path.is_dir():
+            raise InputError(f"--output {path}: expected the name of a file")
+        return OUTPUTS.get(path.suffix, Output)(path.resolve(), job, resume=resume)
+    except OSError as error:
+        raise InputError(f"--output {path}: cannot be written: {error.strerror}") from None
+
+
+def answered(item: Item, result: Any) -> dict[str, Any]:
+    """Return what is written of an input: all else that stands in it, and the answer."""
+    beside = item.beside or {}
+    if isinstance(result, Refusal):
+        return {**beside, ERROR: {item.unit: item.number, "message": result.why}}
+    answer = plain(result)
+    return (
+        answer if item.beside is None and isinstance(answer, dict) else {**beside, RESULTS: answer}
+    )
 
 
 def plain(result: Any) -> Any:
@@ -20,43 +82,7 @@ def plain(result: Any) -> Any:
     return {"embedding": result.tolist()}
 
 
-def save_rows(path: Path, rows: Iterator[Any]) -> None:
-    """Write arrays (dim,) as one array (n, dim), of which only one row is in memory at a time.
-
-    A .npy file begins with the shape, which is known at its end; its header has room for that.
-    """
-    if not path.name or (path.exists() and not path.is_file()):
-        raise InputError(f"--output {path}: expected the name of a file")
-    first = next(rows, None)
-    if first is None:
-        raise InputError("there are no texts, so that there is no array to write")
-    try:
-        with replacing(path.resolve()) as temporary, temporary.open("r+b") as file:
-            written = 0
-            header(file, first, 0)
-            while first is not None:
-                file.write(first.tobytes())
-                written += 1
-                row, first = first, next(rows, None)
-            file.seek(0)
-            header(file, row, written)
-    except CheckpointError as error:
-        raise InputError(f"--output {error}") from None
-
-
-def header(file: Any, row: Any, count: int) -> None:
-    """Write the header of a .npy file of so many rows."""
-    np.lib.format.write_array_header_1_0(
-        file,
-        {
-            "descr": np.lib.format.dtype_to_descr(row.dtype),
-            "fortran_order": False,
-            "shape": (count, *row.shape),
-        },
-    )
-
-
-def told(results: Iterator[Any]) -> Iterator[Any]:
+def told(results: Iterator[Any], before: int) -> Iterator[Any]:
     """Yield results, and show how many there were so far, where a person looks at stderr."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield from results
@@ -66,7 +92,7 @@ def told(results: Iterator[Any]) -> Iterator[Any]:
     except ImportError:
         yield from results
         return
-    with tqdm(unit=" texts", file=sys.stderr, dynamic_ncols=True) as bar:
+    with tqdm(unit=" texts", file=sys.stderr, dynamic_ncols=True, initial=before) as bar:
         for result in results:
             if sys.stdout.isatty():
                 bar.clear()  # so that the result gets a line of its own

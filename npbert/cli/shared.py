@@ -1,6 +1,5 @@
 """What the commands share: output that people and programs can read, and exit statuses."""
 
-import json
 import sys
 from collections.abc import Iterable
 from typing import Any, Final
@@ -8,23 +7,15 @@ from typing import Any, Final
 FINE: Final = 0
 UNUSABLE: Final = 2  # usage, or input that cannot be read
 NO_MODEL: Final = 3
+SOME_FAILED: Final = 4  # inputs, which were recorded
 INTERRUPTED: Final = 130
 
 
 def print_json(value: Any) -> None:
     """Print one JSON value on a line of its own, and let a reader at the other end see it."""
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    # Half a character, which JSON may hold, can only be written as JSON escapes it.
-    print(line if writable(line) else json.dumps(value), flush=True)
+    from npbert.lines import written
 
-
-def writable(text: str) -> bool:
-    """Tell whether a text can be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    print(written(value), flush=True)
 
 
 def print_table(rows: Iterable[tuple[str, object]]) -> None:

@@ -2,17 +2,12 @@
 
 import argparse
 import os
-import sys
-from collections import deque
 from dataclasses import fields
-from pathlib import Path
 from types import NoneType
 from typing import Any, Final, get_type_hints
 
-from npbert.cli.commands import COMMANDS, RESULTS, flag
-from npbert.cli.reading import inputs, listing, rows
-from npbert.cli.shared import FINE, print_json
-from npbert.errors import InputError
+from npbert.cli.commands import COMMANDS, ERROR, RESULTS, Command, flag, listing
+from npbert.cli.shared import SOME_FAILED
 from npbert.options import OPTIONS, Names, Options, alternatives
 
 BLAS_THREADS: Final = (
@@ -39,27 +34,59 @@ def add_parsers(commands: Any) -> None:
             parser.add_argument(flag(field), metavar="TEXT", action=action, help=meaning)
         add_options(parser, OPTIONS[name])
         parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+        add_files(parser.add_argument_group("files"), command)
+        parser.set_defaults(run=run, task=name)
+
+
+def add_files(parser: argparse._ArgumentGroup, command: Command) -> None:
+    """Add the flags that say what is read, and where answers go."""
+    parser.add_argument(
+        "-i", "--input", metavar="FILE", help="read a file, .gz too, in place of stdin"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write a file, which appears when it is whole: JSON lines, packed if it ends in .gz; "
+        "of embeddings also one array, if it ends in .npy",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with --output where a job was interrupted; do nothing if it is whole",
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=["fail", "record"],
+        default="fail",
+        help="stop at an input that cannot be read, or write its number and the reason in the "
+        f"place of an answer, under {ERROR}, and exit with {SOME_FAILED} at the end",
+    )
+    parser.add_argument(
+        "--jsonl",
+        dest="form",
+        action="store_const",
+        const="jsonl",
+        help=f"read JSON objects, a line each, with the fields {', '.join(command.fields)}; "
+        f"other fields are passed through, and the answer stands under {RESULTS}; default for "
+        "files named .jsonl",
+    )
+    for form, what in (("csv", "commas"), ("tsv", "tabs")):
         parser.add_argument(
-            "--jsonl",
-            action="store_true",
-            help=f"read JSON objects, a line each, with the fields {', '.join(command.fields)}; "
-            f"other fields are passed through, and the answer stands under {RESULTS}",
+            f"--{form}",
+            dest="form",
+            action="store_const",
+            const=form,
+            help=f"the same for a table with {what} and the names of its columns in the first row; "
+            f"default for files named .{form}",
         )
-        parser.add_argument(
-            "--field",
-            action="append",
-            default=[],
-            metavar="[NAME=]KEY",
-            help=f"with --jsonl: where a field stands; without NAME it is {command.fields[0]}",
-        )
-        if name == "sentence-embedding":
-            parser.add_argument(
-                "-o",
-                "--output",
-                metavar="FILE.npy",
-                help="write one array of all texts to a file, and nothing else",
-            )
-        parser.set_defaults(run=run, task=name, output=None)
+    parser.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        metavar="[NAME=]KEY",
+        help=f"where a field stands in JSON or a table; without NAME it is {command.fields[0]}",
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None:
@@ -97,11 +124,9 @@ def run(args: argparse.Namespace) -> int:
     """Answer for every text, in order."""
     # Any BLAS reads one of these when NumPy loads; npbert's own threads want one of its each.
     os.environ.update(dict.fromkeys(BLAS_THREADS, "1"))
-    from npbert.cli.results import plain, save_rows, told
+    from npbert.cli.batch import answer_all
     from npbert.tasks import pipeline
 
-    if not args.texts and sys.stdin is None:
-        raise InputError("there is no TEXT, and stdin is closed")
     asked = {each.name: getattr(args, each.name) for each in fields(OPTIONS[args.task])}
     options: dict[str, Any] = {
         name: listing(value) if isinstance(value, list) else None if value == "all" else value
@@ -109,23 +134,4 @@ def run(args: argparse.Namespace) -> int:
         if value is not None
     }
     task = pipeline(args.task, args.model, threads=args.threads, **options)
-    beside: deque[dict[str, Any]] = deque()  # what is passed through, of each input that was read
-    items = rows(args, beside) if args.jsonl else inputs(args)
-    # Someone who types wants an answer after every line; a pipe is read a little ahead.
-    typed = not args.texts and sys.stdin.isatty()
-    if not args.texts:
-        task.place = "line {}".format
-        task.first = 1
-    results = map(task, items) if typed else task(items)
-    if not args.texts and not typed:
-        results = told(results)
-    if args.output is not None:
-        save_rows(Path(args.output), results)
-        return FINE
-    for result in results:
-        answer = plain(result)
-        if args.jsonl:
-            print_json({**beside.popleft(), RESULTS: answer})
-        else:
-            print_json(answer if isinstance(answer, dict) else {RESULTS: answer})
-    return FINE
+    return answer_all(task, args)

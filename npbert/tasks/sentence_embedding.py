@@ -59,15 +59,13 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
             raise InputError(f"truncate_dim is {asked}, but embeddings have {dim} dimensions")
         return replace(options, ranges=ranges_of(options.ranges, asked or dim))
 
-    def __call__(self, inputs: Any, **changes: Any) -> Any:
-        """Embed one text, or many; see Task."""
-        options = self.changed(changes)
-        if spreads(options) and not isinstance(inputs, list):
+    def streamable(self, options: EmbeddingOptions) -> None:
+        """Refuse to spread bytes over values that are not all there.  Raises InputError."""
+        if spreads(options):
             raise InputError(
                 f"precision {options.precision!r} needs ranges, (2, dim): the least and greatest "
                 "values of each dimension, which a list of texts has, and a single text has not"
             )
-        return super().__call__(inputs, **changes)
 
     def collected(self, results: Iterator[Any], options: EmbeddingOptions) -> NDArray[Any]:
         """Return the embeddings of a list of texts, (n, dim)."""

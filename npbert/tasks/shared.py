@@ -4,9 +4,11 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NamedTuple, Self, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from npbert.errors import InputError, listed, shown, warn
 from npbert.loading import load
 from npbert.model import Model
 from npbert.options import Asked, Unit, changed
+from npbert.packing import Tokens
 from npbert.textbook import Array
 from npbert.tokenizer import Encoding
 
@@ -30,6 +33,28 @@ class Reading(Generic[Given]):
     lists: Sequence[tuple[list[int], Sequence[int] | None]]  # ids; which positions are wanted
     given: Given
     cut: Sequence[int] = ()  # how many tokens did not fit, of each text that was cut
+    tokens: Sequence[Tokens] = ()  # the lists, as soon as the model has checked them
+
+
+class Refusal(NamedTuple):
+    """Why there is no result for an input, in the place of one."""
+
+    why: str
+
+
+@dataclass
+class Tally:
+    """What was read so far."""
+
+    tokens: int = 0
+    cut: int = 0  # texts of which some tokens did not fit
+    unread: int = 0  # those tokens
+
+    def add(self, reading: Reading[Any]) -> None:
+        """Count one more input."""
+        self.tokens += sum(len(each.ids) for each in reading.tokens)
+        self.cut += len(reading.cut)
+        self.unread += sum(reading.cut)
 
 
 class Task(ABC, Generic[Asked, Given]):
@@ -40,6 +65,8 @@ class Task(ABC, Generic[Asked, Given]):
     fields: ClassVar[tuple[str, ...]]  # what an input holds, given as a tuple or a dict
     required: ClassVar[int] = 1  # how many of the fields an input cannot do without
     options: Asked
+    folder: Path | None = None  # that all was read from
+    remake: "partial[Self] | None" = None  # what makes the same task once more
 
     def __init__(
         self,
@@ -61,10 +88,13 @@ class Task(ABC, Generic[Asked, Given]):
             )
         self.model = model
         self.tokenizer = model.tokenizer
-        self.place, self.first = "text {}".format, 0  # what errors call inputs, counted from where
         self.options = self.settled(options)
         self.threads = threads
         self.batch_invariant = batch_invariant
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Be pickled as what makes this task: a source, not weights."""
+        return (self.remake, ()) if self.remake else super().__reduce_ex__(protocol)
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str], options: Asked, **how: Any) -> Self:
@@ -89,11 +119,12 @@ class Task(ABC, Generic[Asked, Given]):
             Says which input, what is wrong with it, and what was expected.
         """
         options = self.changed(changes)
+        if isinstance(inputs, list):
+            return self.collected(self.stream(inputs, options), options)
+        self.streamable(options)
         if isinstance(inputs, str | tuple | Mapping):
             (result,) = self.stream([inputs], options)  # to its end, which tells what was cut
             return result
-        if isinstance(inputs, list):
-            return self.collected(self.stream(inputs, options), options)
         if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray):
             return self.stream(inputs, options)
         one = "a str" if self.required == 1 else f"a dict of {' and '.join(self.fields)}"
@@ -111,28 +142,38 @@ class Task(ABC, Generic[Asked, Given]):
         """Return the results for a list of inputs."""
         return list(results)
 
+    def streamable(self, options: Asked) -> None:
+        """Refuse options for which all inputs must be seen together.  Raises InputError."""
+
     def stream(self, inputs: Iterable[Any], options: Asked) -> Iterator[Any]:
         """Yield a result for each input, in order; tell at the end how much was cut."""
-        read: deque[Reading[Given]] = deque()
-        texts = tokens = 0  # that were cut
+        tally = Tally()
+        readings = (self.numbered(i, item, options) for i, item in enumerate(inputs))
+        yield from self.answers(readings, options, tally)
+        if tally.cut:
+            warn(self.told(tally.cut, tally.unread, options))
 
-        def lists() -> Iterator[tuple[list[int], Sequence[int] | None]]:
-            nonlocal texts, tokens
-            for i, item in enumerate(inputs):
-                reading = self.numbered(i, item, options)
-                texts += len(reading.cut)
-                tokens += sum(reading.cut)
+    def answers(
+        self, readings: Iterable[Reading[Given] | Refusal], options: Asked, tally: Tally
+    ) -> Iterator[Any]:
+        """Yield a result for each reading, in order, or the refusal that stands in its place."""
+        read: deque[Reading[Given] | Refusal] = deque()
+
+        def lists() -> Iterator[Tokens]:
+            for reading in readings:
                 read.append(reading)
-                yield from reading.lists
+                if isinstance(reading, Reading):
+                    tally.add(reading)
+                    yield from reading.tokens
 
-        values = self.model.stream(
+        values = self.model.computed(
             lists(), threads=self.threads, batch_invariant=self.batch_invariant
         )
         for first in values:
-            reading = read.popleft()
-            yield self.answer(reading, [first, *islice(values, len(reading.lists) - 1)], options)
-        if texts:
-            warn(self.told(texts, tokens, options))
+            while isinstance(reading := read.popleft(), Refusal):
+                yield reading
+            yield self.answer(reading, [first, *islice(values, len(reading.tokens) - 1)], options)
+        yield from read  # refusals, if any
 
     def told(self, texts: int, tokens: int, options: Asked) -> str:
         """Say how much was cut."""
@@ -148,9 +189,14 @@ class Task(ABC, Generic[Asked, Given]):
     def numbered(self, i: int, item: Any, options: Asked) -> Reading[Given]:
         """Read input number i.  Raises InputError saying which input it was."""
         try:
-            return self.read(item, options)
+            return self.reading(item, options)
         except InputError as error:
-            raise InputError(f"{self.place(self.first + i)}: {error}") from None
+            raise InputError(f"text {i}: {error}") from None
+
+    def reading(self, item: Any, options: Asked) -> Reading[Given]:
+        """Turn one input into token lists that the model takes.  Raises InputError."""
+        made = self.read(item, options)
+        return replace(made, tokens=list(self.model.checked(made.lists)))
 
     @abstractmethod
     def read(self, item: Any, options: Asked) -> Reading[Given]:

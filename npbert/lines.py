@@ -1,0 +1,206 @@
+"""Files to records, one at a time: plain lines, JSON lines, CSV; gzip is noticed and undone.
+
+Whatever stands in a line, it is one record, and what is wrong with it is said in its place: bytes
+that are no UTF-8, a line that would fill the memory, a row of too many fields.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from gzip import BadGzipFile, GzipFile
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple, Self
+
+from npbert.errors import InputError, listed, shown
+
+LIMIT: Final = 4 << 20  # bytes of a line; a tokenizer takes 150 times as many for its text
+GZIP: Final = b"\x1f\x8b"
+BOM: Final = "\ufeff"  # of Windows' UTF-8
+SUFFIXES: Final = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
+}  # fmt: skip
+DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
+
+
+class Record(NamedTuple):
+    """What stands in one line, or in the lines of one CSV row."""
+
+    line: int  # its first, counted from 1
+    value: str | dict[str, Any] | InputError  # a text, a row by its names, or what is wrong
+
+
+def form_of(path: Path) -> str:
+    """Return what a file holds, "lines", "jsonl", "csv" or "tsv", as its name says it."""
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return SUFFIXES.get(name.suffix.lower(), "lines")
+
+
+class Lines:
+    """The lines of a file, or of stdin where there is no path; what was read of them is hashed.
+
+    Raises InputError for a file that cannot be read, or not to its end.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.where = str(path or "stdin")
+        self.number = 0  # of the line that was read last
+        self.digest = hashlib.sha256()  # of all that was read, gzip undone
+        self.own: BinaryIO | None = None  # what must be closed
+        with self.guarded():
+            self.own = None if path is None else path.open("rb")
+            raw = self.own or sys.stdin.buffer
+            packed = isinstance(raw, io.BufferedReader) and raw.peek(2)[:2] == GZIP
+            self.stream = GzipFile(fileobj=raw) if packed else raw
+
+    def close(self) -> None:
+        """Close the file; stdin is left to whoever opened it."""
+        if self.own is not None:
+            self.own.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str | InputError:
+        """Return the next line with its end, or what is wrong with it."""
+        with self.guarded():
+            raw = self.stream.readline(LIMIT + 1)
+            self.digest.update(raw)
+            more = raw if len(raw) > LIMIT else b""
+            while more and not more.endswith(b"\n"):  # the rest of a line that is too long
+                more = self.stream.readline(LIMIT)
+                self.digest.update(more)
+        if not raw:
+            raise StopIteration
+        self.number += 1
+        if len(raw) > LIMIT:
+            return InputError(f"has over {LIMIT} bytes, the most that is read of a line")
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as error:
+            return InputError(f"is not UTF-8: {error.reason} at byte {error.start}")
+        return text.removeprefix(BOM) if self.number == 1 else text
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Say of which file, and after which line, nothing more can be read."""
+        try:
+            yield
+        except (EOFError, zlib.error, BadGzipFile) as error:
+            why = f"the gzip file is cut off or damaged: {error}"
+        except OSError as error:  # there is none, it is a folder, the disk fails
+            why = str(error.strerror or error)
+        else:
+            return
+        beyond = f" beyond line {self.number}" if self.number else ""
+        raise InputError(f"{self.where}: cannot be read{beyond}: {why}")
+
+
+def records(lines: Lines, form: str) -> Iterator[Record]:
+    """Yield what stands in each line, or in each row of CSV."""
+    if form in DELIMITERS:
+        yield from rows(lines, DELIMITERS[form])
+        return
+    for line in lines:
+        yield Record(lines.number, line if isinstance(line, InputError) else line.rstrip("\r\n"))
+
+
+class Feed:
+    """Lines for the csv module, which ends a row at whatever is raised, and goes on behind it."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+        self.fault: InputError | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)
+        if isinstance(line, InputError):
+            self.fault = line
+            raise csv.Error
+        return line
+
+
+def rows(lines: Lines, delimiter: str) -> Iterator[Record]:
+    """Yield the rows of a table by the names in its first.  Raises InputError for no table."""
+    csv.field_size_limit(LIMIT)  # so that a quote that is never closed does not fill the memory
+    feed = Feed(lines)
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    names: list[str] | None = None
+    fault: InputError | None
+    while True:
+        first, row, fault = lines.number + 1, [], None
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fault, feed.fault = feed.fault or InputError(f"is no CSV: {error}"), None
+        fault = fault or misfit(row, names)
+        if names is None:
+            if fault:
+                raise InputError(f"{lines.where}: its first row, of column names, {fault}")
+            names = row
+        else:
+            yield Record(first, fault or dict(zip(names, row, strict=True)))
+
+
+def misfit(row: list[str], names: list[str] | None) -> InputError | None:
+    """Return what is wrong with a row, or with the first, before which there are no names."""
+    if not row:
+        return InputError("is blank")
+    if names is None:
+        twice = sorted({name for name in row if row.count(name) > 1})
+        return InputError(f"says {listed(map(repr, twice))} twice") if twice else None
+    if len(row) != len(names):
+        return InputError(f"has {len(row)} fields, but there are {len(names)} columns")
+    return None
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """Return a JSON object.  Raises InputError for anything else, blank lines too."""
+
+    def number(digits: str) -> float:
+        if math.isinf(value := float(digits)):
+            raise ValueError(f"has {digits[:20]}, beyond the numbers that can be passed through")
+        return value
+
+    def refuse(word: str) -> float:
+        raise ValueError(f"has {word}, which is no JSON")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            raise ValueError("has an object with one name twice")
+        return made
+
+    try:
+        row = json.loads(text, parse_float=number, parse_constant=refuse, object_pairs_hook=once)
+    except RecursionError:
+        raise InputError("is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        why = f"is no JSON: {error}" if text.strip() else "is blank, expected a JSON object"
+        raise InputError(why) from None
+    except ValueError as error:
+        huge = "set_int_max_str_digits" in str(error)
+        raise InputError("has a number of more than 4,300 digits" if huge else str(error)) from None
+    if not isinstance(row, dict):
+        raise InputError(f"is {shown(row)}, expected a JSON object")
+    return row
+
+
+def written(value: Any) -> str:
+    """Return a JSON value as a line of JSON."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half a character, which JSON may hold, but only as it escapes it
+        return json.dumps(value)
+    return line

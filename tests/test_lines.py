@@ -1,0 +1,162 @@
+"""Whatever stands in a file, it is one record a line, and what is wrong with it is said there."""
+
+import gzip
+import resource
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from npbert import InputError
+from npbert.lines import LIMIT, Lines, form_of, parsed, records
+
+
+def read(path: Path, raw: bytes, form: str = "lines") -> list[tuple[int, object]]:
+    """Return the records of a file, each with its line; faults as text behind a question mark."""
+    path.write_bytes(raw)
+    with closing(Lines(path)) as lines:
+        found = records(lines, form)
+        return [(line, f"?{v}" if isinstance(v, InputError) else v) for line, v in found]
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "in.txt"
+
+
+def test_lines_lose_their_ends_and_nothing_else(file):
+    assert read(file, b"\xef\xbb\xbfa\r\n\n \xe2\x80\xa8b \rc\n\xef\xbb\xbfd") == [
+        (1, "a"), (2, ""), (3, " \u2028b \rc"), (4, "\ufeffd"),
+    ]  # fmt: skip
+    assert read(file, b"") == []
+    assert read(file, b"\n") == [(1, "")]
+
+
+def test_a_line_that_is_not_utf_8_is_told_and_the_next_is_read(file):
+    assert read(file, b"a\n\xff\nb\xc3\nc") == [
+        (1, "a"),
+        (2, "?is not UTF-8: invalid start byte at byte 0"),
+        (3, "?is not UTF-8: invalid continuation byte at byte 1"),
+        (4, "c"),
+    ]
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+@pytest.mark.parametrize("more", [0, 1, LIMIT, 25 * LIMIT])
+def test_a_line_may_have_so_many_bytes_and_no_more(file, more, end):
+    raw = b"x" * (LIMIT - len(end) + more) + end
+    told = f"?has over {LIMIT} bytes, the most that is read of a line"
+    assert read(file, raw) == [(1, told if more else "x" * len(raw.rstrip()))]
+    between = read(file, b"a\n" + raw.rstrip() + b"\nb")
+    assert [line for line, _ in between] == [1, 2, 3]
+    assert between[2] == (3, "b")
+
+
+def test_a_line_of_100_mb_never_stands_in_memory(file):
+    with file.open("wb") as f:
+        f.truncate(100_000_000)  # zeros, which are letters too
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with closing(Lines(file)) as lines:
+        (record,) = records(lines, "lines")
+    assert isinstance(record.value, InputError)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # kB
+
+
+def test_gzip_is_noticed_whatever_its_name(file):
+    raw = "é\nb\n".encode()
+    expected = [(1, "é"), (2, "b")]
+    assert read(file, gzip.compress(raw)) == expected
+    assert read(file, gzip.compress(raw[:3]) + gzip.compress(raw[3:])) == expected
+    assert read(file, gzip.compress(b"a,b\n1,2\n"), "csv") == [(2, {"a": "1", "b": "2"})]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda raw: raw[:-9], "Compressed file ended before the end-of-stream marker was reached"),
+        (lambda raw: raw[:40] + bytes(20) + raw[60:], "Error -3 while decompressing data"),
+        (lambda raw: raw[:-8] + bytes(4) + raw[-4:], "CRC check failed"),
+        (lambda raw: raw + b"more", "Not a gzipped file"),
+    ],
+)
+def test_a_damaged_gzip_file_is_told_with_the_line_it_can_be_read_to(file, change, why):
+    raw = gzip.compress(b"".join(b"%d\n" % (i * i * 7919) for i in range(9000)))
+    file.write_bytes(change(raw))
+    with closing(Lines(file)) as lines, pytest.raises(InputError) as caught:
+        list(lines)
+    beyond = f" beyond line {lines.number}" if lines.number else ""
+    assert str(caught.value).startswith(
+        f"{file}: cannot be read{beyond}: the gzip file is cut off or damaged: {why}"
+    )
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    for path, why in (
+        (tmp_path / "none", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
+        with pytest.raises(InputError) as caught:
+            list(Lines(path))
+        assert str(caught.value) == f"{path}: cannot be read: {why}"
+
+
+# ---- tables -------------------------------------------------------------------------------------
+
+
+def test_rows_are_named_by_the_first_and_may_run_over_lines(file):
+    raw = b'id,text\r\n1,"a ""b"",\r\nc"\r\n2,d\r\n'
+    assert read(file, raw, "csv") == [
+        (2, {"id": "1", "text": 'a "b",\r\nc'}),
+        (4, {"id": "2", "text": "d"}),
+    ]
+    assert read(file, b"id\ttext\n1\ta,b\n", "tsv") == [(2, {"id": "1", "text": "a,b"})]
+
+
+def test_what_is_wrong_with_a_row_is_told_and_the_next_is_read(file):
+    raw = b'a,b\n1\n\n1,2,3\n"x"y,2\n1,\xff\n3,4\n"never closed,5\n6,7'
+    assert read(file, raw, "csv") == [
+        (2, "?has 1 fields, but there are 2 columns"),
+        (3, "?is blank"),
+        (4, "?has 3 fields, but there are 2 columns"),
+        (5, "?is no CSV: ',' expected after '\"'"),
+        (6, "?is not UTF-8: invalid start byte at byte 2"),
+        (7, {"a": "3", "b": "4"}),
+        (8, "?is no CSV: unexpected end of data"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [(b"a,b,a\n1,2,3", "says 'a' twice"), (b"\n1", "is blank"), (b"\xff\n1", "is not UTF-8: ")],
+)
+def test_a_table_without_names_is_none(file, raw, why):
+    with pytest.raises(InputError) as caught:
+        read(file, raw, "csv")
+    assert str(caught.value).startswith(f"{file}: its first row, of column names, {why}")
+
+
+# ---- names and JSON -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a.jsonl", "jsonl"), ("a.NDJSON", "jsonl"), ("a.csv.gz", "csv"), ("a.tsv", "tsv"),
+        ("a.txt", "lines"), ("a", "lines"), ("a.gz", "lines"), ("jsonl", "lines"),
+    ],
+)  # fmt: skip
+def test_a_name_says_what_a_file_holds(name, form):
+    assert form_of(Path(name)) == form
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("  ", "is blank, expected a JSON object"),
+        ("5", "is 5, expected a JSON object"),
+        ('{"a": -Infinity}', "has -Infinity, which is no JSON"),
+    ],
+)
+def test_a_line_that_is_no_json_object_says_why(text, why):
+    with pytest.raises(InputError, match=f"^{why}$"):
+        parsed(text)
