@@ -52,6 +52,7 @@ class Output:
         self.journal = path.with_name(path.name + ".part.json")
         self.job = dict(job)
         self.saved: dict[str, Any] = {}  # what is safe
+        self.passed: dict[str, Any] = {}  # what could be
         self.last = 0.0
         self.file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         try:
@@ -81,17 +82,11 @@ class Output:
         """Return what an unfinished job has left, or nothing.  Raises InputError."""
         if not self.journal.exists():
             return {}
-        try:
-            left = read_json_object(self.journal)
-            job, size = dict(left["job"]), int(left["bytes"])
-        except (CheckpointError, KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{self.journal}: is no journal of a job; delete it and {self.part.name} to start "
-                "anew"
-            ) from None
+        left = read_journal(self.journal)
+        job, size = left["job"], left["bytes"]
         if not resume:
             raise InputError(
-                f"{self.part}: {left['inputs']} inputs of an unfinished job are answered there; "
+                f"{self.part}: {left['inputs']:,} inputs of an unfinished job are answered there; "
                 "--resume goes on with it; delete it and its .json to start anew"
             )
         for name in {**job, **self.job}:
@@ -122,26 +117,30 @@ class Output:
     def end_block(self) -> None:
         """End what must be whole before a job can go on behind it."""
 
-    def commit(self, state: Mapping[str, Any], *, now: bool = False) -> None:
-        """Make safe what is written, if the last time was a while ago, and how to go on from it."""
+    def commit(self, state: Mapping[str, Any]) -> None:
+        """Take note that a job can go on from here, and, now and then, make it safe."""
         self.end_block()
-        if not now and time.monotonic() - self.last < SECONDS:
-            return
+        self.passed = {**state, "bytes": self.file.tell(), "job": self.job}
+        if time.monotonic() - self.last > SECONDS:
+            self.make_safe()
+
+    def make_safe(self) -> None:
+        """Wait until the disk has what is written, and then how to go on behind it."""
         self.file.flush()
         os.fsync(self.file.fileno())
-        self.saved = {**state, "bytes": self.file.tell(), "job": self.job}
         beside = self.journal.with_name(self.journal.name + ".tmp")
         with beside.open("w", encoding="utf-8") as file:
-            json.dump(self.saved, file)
+            json.dump(self.passed, file)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(self.journal)
         sync_folder(self.path.parent)
-        self.last = time.monotonic()
+        self.saved, self.last = self.passed, time.monotonic()
 
     def finish(self, state: Mapping[str, Any]) -> None:
         """Give the file its name."""
-        self.commit({**state, "whole": True}, now=True)
+        self.commit({**state, "whole": True})
+        self.make_safe()
         name(self.part, self.path, self.journal)
 
     def __enter__(self) -> Self:
@@ -151,8 +150,10 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        """Close the file; where no answer is safe, leave nothing behind."""
+        """Close the file; where a job is not finished, make safe what can be, or leave nothing."""
         try:
+            if self.passed and self.passed is not self.saved and self.passed["bytes"]:
+                self.make_safe()
             self.file.close()
         finally:
             if not self.saved:
@@ -226,9 +227,21 @@ class ArrayOutput(Output):
 def is_whole(path: Path) -> bool:
     """Tell whether a file is there, and no job under way; end one that ended but for its name."""
     part, journal = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
-    if journal.exists() and read_json_object(journal).get("whole"):
+    if journal.exists() and read_journal(journal).get("whole"):
         name(part, path, journal)
     return path.exists() and not journal.exists()
+
+
+def read_journal(path: Path) -> dict[str, Any]:
+    """Return what an unfinished job has left.  Raises InputError for what is no journal."""
+    try:
+        left = read_json_object(path)
+    except CheckpointError:
+        left = {}
+    kinds = {"job": dict, "bytes": int, "inputs": int, "sha256": str}
+    if any(not isinstance(left.get(key), kind) for key, kind in kinds.items()):
+        raise InputError(f"{path}: is no journal of a job; delete it and the .part to start anew")
+    return left
 
 
 def name(part: Path, path: Path, journal: Path) -> None:

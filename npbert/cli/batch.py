@@ -33,8 +33,16 @@ def answer_all(task: Task[Any, Any], args: argparse.Namespace) -> int:
         raise InputError("there is no TEXT, and stdin is closed")
     with closing(Source(args)) as source:
         job = about(task, args, source) if path else {}
-        with destination(path, job, resume=args.resume) as output:
-            return carry_out(task, args, source, output)
+        output = destination(path, job, resume=args.resume)
+        try:
+            with output:
+                return carry_out(task, args, source, output)
+        finally:
+            if output.saved and not output.saved.get("whole"):
+                tell(
+                    f"{path}: not finished; {output.saved['inputs']:,} answers are safe, and "
+                    "--resume goes on behind them"
+                )
 
 
 def carry_out(
@@ -48,16 +56,9 @@ def carry_out(
     job = Job(task, counts, record=args.on_error == "record", block=1 if typed else BLOCK)
     items = source.items(counts.inputs, output.saved.get("sha256"))
     answers = job.answers(items, output, source.digest)
-    try:
-        with job.stop:
-            for item, result in answers if args.texts or typed else told(answers, counts.inputs):
-                output.write(result if isinstance(output, ArrayOutput) else answered(item, result))
-    finally:
-        if output.saved and not job.stop.ended:
-            tell(
-                f"{args.output}: not finished; {output.saved['inputs']:,} answers are safe, and "
-                "--resume goes on behind them"
-            )
+    with job.stop:
+        for item, result in answers if args.texts or typed else told(answers, counts.inputs):
+            output.write(result if isinstance(output, ArrayOutput) else answered(item, result))
     if counts.cut:
         warn(task.told(counts.cut, counts.unread, task.options))
     if args.input is not None or args.output is not None:
