@@ -9,9 +9,9 @@ import npbert
 
 HOUSE = Path(npbert.__file__).parent
 FLOORS = {
-    0: ["errors", "textbook", "threads"],
-    1: ["blas", "config", "files", "options"],
-    2: ["attending", "inputs", "taps", "vocabulary", "weights"],
+    0: ["cache", "errors", "parts", "textbook", "threads"],
+    1: ["blas", "config", "fetching", "files", "options"],
+    2: ["attending", "hub", "inputs", "taps", "vocabulary", "weights"],
     3: ["checkpoint", "encoder", "kernels", "sentences", "tokenizer"],
     4: ["heads"],
     5: ["engines", "packing", "saving"],
@@ -34,6 +34,7 @@ FLOORS = {
     12: [
         "oracle.evidence",
         "cli.shared",
+        "cli.source",
         "oracle.cases",
         "oracle.comparing",
         "oracle.mistakes_attention",
@@ -42,6 +43,7 @@ FLOORS = {
     13: [
         "cli.bench",
         "cli.commands",
+        "cli.download",
         "cli.info",
         "cli.results",
         "oracle.mistakes_ends",

@@ -12,6 +12,7 @@ from typing import Any, Final, get_type_hints
 from npbert.cli.commands import COMMANDS, RESULTS, flag
 from npbert.cli.reading import inputs, listing, rows
 from npbert.cli.shared import FINE, print_json
+from npbert.cli.source import add_flags, given
 from npbert.errors import InputError
 from npbert.options import OPTIONS, Names, Options, alternatives
 
@@ -34,6 +35,7 @@ def add_parsers(commands: Any) -> None:
         )
         parser.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
         parser.add_argument("-m", "--model", metavar="FOLDER", help=command.model)
+        add_flags(parser)
         for field, meaning in command.flags.items():
             action = "append" if field == "choices" else "store"
             parser.add_argument(flag(field), metavar="TEXT", action=action, help=meaning)
@@ -108,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         for name, value in asked.items()
         if value is not None
     }
-    task = pipeline(args.task, args.model, threads=args.threads, **options)
+    task = pipeline(args.task, args.model, threads=args.threads, **given(args), **options)
     beside: deque[dict[str, Any]] = deque()  # what is passed through, of each input that was read
     items = rows(args, beside) if args.jsonl else inputs(args)
     # Someone who types wants an answer after every line; a pipe is read a little ahead.
