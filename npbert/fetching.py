@@ -38,48 +38,52 @@ class Wanted(NamedTuple):
 
 def fetch(wanted: Wanted) -> Path:
     """Download what is not there yet of a model, and return its folder.  Raises HubError."""
+    name, start = wanted.name, f"{wanted.subfolder}/" if wanted.subfolder else ""
     with reworded(wanted):
-        try:
-            package = import_module("huggingface_hub")
-        except ImportError:
-            raise HubError(
-                f"{wanted.name}: is no folder here, and models are fetched from the hub with "
-                "huggingface_hub, which is not installed: pip install 'npbert[hub]'"
-            ) from None
+        package = imported(name)
         hub = package.HfApi(endpoint=endpoint())
         patience = getattr(package.constants, "HF_HUB_ETAG_TIMEOUT", 10)  # seconds
-        about = hub.model_info(
-            wanted.name, revision=wanted.revision, timeout=patience, token=wanted.token
-        )
-        if not COMMIT.fullmatch(str(about.sha)):
-            raise HubError(f"{wanted.name}: the hub names no commit; is HF_ENDPOINT a hub?")
-        model = Snapshot(wanted.repository, about.sha, wanted.subfolder)
-        every = [file.rfilename for file in about.siblings or ()]
-        start = f"{wanted.subfolder}/" if wanted.subfolder else ""
-        there = {file.removeprefix(start) for file in every if file.startswith(start)}
-        check(wanted, there, every)
-        absent = set()
+        about = hub.model_info(name, revision=wanted.revision, timeout=patience, token=wanted.token)
+        commit, every = str(about.sha), [file.rfilename for file in about.siblings or ()]
+    if not COMMIT.fullmatch(commit):
+        raise HubError(f"{name}: the hub names no commit; is HF_ENDPOINT the address of a hub?")
+    model = Snapshot(wanted.repository, commit, wanted.subfolder)
+    there = {file.removeprefix(start) for file in every if file.startswith(start)}
+    absent = set()
+    check(wanted, there, every)
 
-        def knows(name: str) -> bool | None:
-            if name not in there:
-                absent.add(name)
-                return False
-            return (model.folder / name).is_file() or None
+    def knows(file: str) -> bool | None:
+        if file not in there:
+            absent.add(file)
+            return False
+        return (model.folder / file).is_file() or None
 
-        with bars_on_a_terminal(package.utils):
-            while names := unknown(model.folder, knows):
-                for name in names:
+    with bars_on_a_terminal(package.utils):
+        while files := unknown(model.folder, knows):
+            for file in files:
+                with reworded(wanted):
                     hub.hf_hub_download(
-                        wanted.name, start + name, revision=model.commit, token=wanted.token,
+                        name, start + file, revision=commit, token=wanted.token,
                         cache_dir=str(wanted.repository.parent),
                     )  # fmt: skip
-                    if not knows(name):
-                        raise HubError(f"{wanted.name}: {name} came from another commit; try again")
+                if not knows(file):
+                    raise HubError(f"{name}: {file} came from another commit; try again")
     if lacks := lacking(model.folder):
-        raise HubError(f"{wanted.name}: has no {listed(lacks)} at {wanted.revision}")
+        raise HubError(f"{name}: has no {listed(lacks)} at {wanted.revision}")
     # Last of all, so that whatever went wrong before leaves nothing that looks whole.
     model.keep(wanted.revision, absent)
     return model.folder
+
+
+def imported(name: str) -> Any:
+    """Return huggingface_hub, which takes half a second.  Raises HubError where there is none."""
+    try:
+        return import_module("huggingface_hub")
+    except ImportError:
+        raise HubError(
+            f"{name}: is no folder here, and models are fetched from the hub with "
+            "huggingface_hub, which is not installed: pip install 'npbert[hub]'"
+        ) from None
 
 
 def check(wanted: Wanted, there: set[str], every: list[str]) -> None:

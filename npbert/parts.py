@@ -73,7 +73,8 @@ def lacking(folder: Path) -> list[str]:
 def modules(path: Path) -> list[str]:
     """Return the folders that a modules.json names, "" or ending in a slash."""
     said = content(path)
-    named = [each.get("path", "") for each in said if isinstance(each, dict)]
+    entries = said if isinstance(said, list) else []
+    named = [each.get("path", "") for each in entries if isinstance(each, dict)]
     return [name and f"{name}/" for name in named if name == "" or inside(name)]
 
 
