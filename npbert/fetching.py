@@ -23,7 +23,7 @@ Token = str | bool | None
 TEXTS: Final = (".json", ".txt", ".md", ".py", ".gitattributes", ".gitignore")
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TOKENS: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-SECRET: Final = re.compile(r"hf_\w{8,}|(?<=Bearer )[^\s'\"]+|(?<=//)[^/@\s]+(?=@)")
+SECRET: Final = re.compile(r"hf_\w{8,}|(?<=Bearer )[^'\"]+|(?<=//)[^/@\s]+(?=@)")
 
 
 class Wanted(NamedTuple):

