@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,7 @@ from npbert.checkpoint import load_parameters
 from npbert.config import ARCHITECTURES, Config
 from npbert.errors import CheckpointError, ConfigError, InputError, nearest, shown, warn
 from npbert.files import read_checkpoint, read_json_object
+from npbert.hub import locate, pinned
 from npbert.model import Model
 from npbert.tokenizer import Tokenizer
 from npbert.weights import PROJECTOR, WORDS, fresh, shapes
@@ -26,14 +27,21 @@ def load(
     dtype: DTypeLike = "float32",
     engine: str | None = None,
     config: Mapping[str, Any] | None = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    offline: bool | None = None,
     strict: bool = True,
 ) -> Model:
-    """Load a model from a folder as transformers writes it.
+    """Load a model from a folder as transformers writes it, or from the hub.
 
     Parameters
     ----------
-    source : path
-        A folder with config.json, model.safetensors or its shards, and the tokenizer's files.
+    source : path or name
+        A folder with config.json, model.safetensors or its shards, and the tokenizer's files; or
+        the name of a repository on the hub, such as "distilbert/distilbert-base-uncased", which is
+        downloaded once and then read from the cache.
     architecture : str, optional
         One of ARCHITECTURES or its transformers class; default: what config.json says.
     dtype : "float32" or "float64"
@@ -42,6 +50,16 @@ def load(
         Default: kernels for float32; the textbook is the only one for float64.
     config : mapping, optional
         Fields to override, by any of their names.
+    revision : str, optional
+        A branch, tag or commit of the repository; default: main.
+    subfolder : str, optional
+        The folder below where the model is.
+    cache_dir : path, optional
+        Default: where Hugging Face's programs keep theirs, as HF_HUB_CACHE or HF_HOME say.
+    token : str or bool, optional
+        For private repositories; default: HF_TOKEN, or that of `hf auth login`; False: none.
+    offline : bool, optional
+        True: only what is in the cache; default: as HF_HUB_OFFLINE says.
     strict : bool
         False draws a missing head at random and ignores unknown tensors; both are reported.
 
@@ -49,13 +67,17 @@ def load(
     ------
     ConfigError, CheckpointError
         With everything that is wrong with the files.
+    HubError
+        Where the repository cannot be read, and what to do about it.
     """
     kind = dtype_of(dtype)
-    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
-        raise InputError(f"source is {shown(source)}, expected the path of a folder")
     if not isinstance(config, Mapping | None):
         raise InputError(f"config is {shown(config)}, expected a mapping of fields to override")
-    folder = Path(source)
+    where: dict[str, Any] = {
+        "revision": revision, "subfolder": subfolder, "cache_dir": cache_dir, "token": token,
+        "offline": offline,
+    }  # fmt: skip
+    folder = locate(source, **where)
     if not os.path.isdir(folder):  # noqa: PTH112  (pathlib raises for a name that is too long)
         raise CheckpointError(
             f"{folder}: {'is a file' if os.path.exists(folder) else 'no such folder'}, "  # noqa: PTH110
@@ -86,10 +108,19 @@ def load(
             f"{folder}: the tokenizer has {tokenizer.pieces.get_vocab_size()} tokens, but "
             f"vocab_size is {settings.vocab_size}; is it another model's?"
         )
-    return Model(
+    model = Model(
         settings, name, parameters, engine=engine, tokenizer=tokenizer, load_report=report,
         folder=folder,
     )  # fmt: skip
+    place, pins = pinned(source, folder, where)
+    how: dict[str, Any] = {
+        "dtype": kind.__name__,
+        "engine": engine,
+        "config": config,
+        "strict": strict,
+    }
+    model.remake = partial(load, place, name, **how, **pins)
+    return model
 
 
 def init(

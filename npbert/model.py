@@ -1,6 +1,5 @@
 """A model: its configuration, weights and tokenizer, and the two ways in, dense and packed."""
 
-import copy
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from npbert.encoder import Pack, Run, encode
 from npbert.engines import ENGINES, engine_of
 from npbert.errors import CheckpointError, InputError, shown, warn
 from npbert.heads import HEADS
+from npbert.hub import Remade
 from npbert.taps import PER_SEQUENCE, STATES, Border, Dropout, Keeper, chain, wanted, watch
 from npbert.textbook import Array, Tap, untapped
 from npbert.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ class Output:
     attentions: tuple[Array, ...] | None = None  # (batch, heads, query, key), a block each
 
 
-class Model:
+class Model(Remade):
     """A DistilBERT of one architecture; made by npbert.load or npbert.init."""
 
     def __init__(
@@ -279,8 +279,8 @@ class Model:
 
         The hidden state it computes is hidden state number `blocks` of the whole.
         """
-        model = copy.copy(self)
-        model.architecture, model.head = "base", {}
+        model = object.__new__(Model)
+        model.__dict__ |= self.__dict__ | {"architecture": "base", "head": {}, "remake": None}
         model.encoder = self.encoder._replace(blocks=self.encoder.blocks[:blocks])
         return model
 

@@ -14,18 +14,12 @@ import numpy as np
 
 from npbert.errors import CheckpointError, InputError, listed, shown
 from npbert.files import FLOATS, read_checkpoint, read_json, read_json_object
+from npbert.parts import ENCODER_SETTINGS, MODULES
 from npbert.textbook import Affine, Array, Tap, activation, layer_norm, linear, untapped
 
 Step = Callable[[Array], Array]  # (features,) -> (features,)
 
-MODULES: Final = "modules.json"
 SETTINGS: Final = "config_sentence_transformers.json"
-# The file's name says which encoder the folder was made for; all hold the same fields.
-ENCODER_SETTINGS: Final = (
-    "sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
-    "sentence_camembert_config.json", "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json", "sentence_xlnet_config.json",
-)  # fmt: skip
 SIMILARITIES: Final = ("cosine", "dot", "euclidean", "manhattan")
 ACTIVATIONS: Final = {
     "Identity": "linear", "Tanh": "tanh", "GELU": "gelu", "ReLU": "relu", "SiLU": "silu",

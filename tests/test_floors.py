@@ -9,9 +9,9 @@ import npbert
 
 HOUSE = Path(npbert.__file__).parent
 FLOORS = {
-    0: ["errors", "textbook", "threads"],
-    1: ["blas", "config", "files", "lines", "options"],
-    2: ["attending", "inputs", "outputs", "taps", "vocabulary", "weights"],
+    0: ["cache", "errors", "parts", "textbook", "threads"],
+    1: ["blas", "config", "fetching", "files", "lines", "options"],
+    2: ["attending", "hub", "inputs", "outputs", "taps", "vocabulary", "weights"],
     3: ["checkpoint", "encoder", "kernels", "sentences", "tokenizer"],
     4: ["heads"],
     5: ["engines", "packing", "saving"],
@@ -36,6 +36,7 @@ FLOORS = {
         "oracle.evidence",
         "cli.commands",
         "cli.shared",
+        "cli.source",
         "oracle.cases",
         "oracle.comparing",
         "oracle.mistakes_attention",
@@ -43,6 +44,7 @@ FLOORS = {
     ],
     13: [
         "cli.bench",
+        "cli.download",
         "cli.info",
         "cli.results",
         "oracle.mistakes_ends",

@@ -48,8 +48,14 @@ def test_a_model_can_be_pickled_and_answers_the_same() -> None:
 
 
 NOT_EVEN = {
-    "no path": (lambda: npbert.load(None), "source is None, expected the path of a folder"),
-    "no name": (lambda: npbert.load(""), "source is '', expected the path of a folder"),
+    "no path": (
+        lambda: npbert.load(None),
+        "source is None, expected the path of a folder, or a name on the hub",
+    ),
+    "no name": (
+        lambda: npbert.load(""),
+        "source is '', expected the path of a folder, or a name on the hub",
+    ),
     "no mapping": (
         lambda: npbert.load(".", config=3),
         "config is 3, expected a mapping of fields to override",

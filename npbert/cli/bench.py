@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from npbert.cli.shared import FINE, print_json, tell
+from npbert.cli.source import SOURCE, add_flags, given
 from npbert.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def add_parsers(commands: Any) -> None:
         epilog="example: npbert bench path/to/folder --shapes 1x128,32x128 --against transformers",
     )
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a folder; default: base size, random weights"
+        "model", nargs="?", metavar="MODEL", help=f"{SOURCE}; default: base size, random weights"
     )
     parser.add_argument("--architecture", metavar="NAME", help=f"default: the model's, or {RANDOM}")
     parser.add_argument(
@@ -57,6 +58,7 @@ def add_parsers(commands: Any) -> None:
         help="let peers, who pad texts 32 at a time, sort them by length as well",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         "runs": args.runs,
     }
     measured = bench(
-        model, list(works(args, model)), folder=Path(args.model) if args.model else None,
+        model, list(works(args, model)), folder=model.folder,
         runs=args.runs, against=against, onnx=args.onnx, sort=args.sort,
     )  # fmt: skip
     if args.json:
@@ -102,7 +104,7 @@ def made(args: argparse.Namespace) -> "Model":
     from npbert.loading import init, load
 
     if args.model:
-        return load(args.model, args.architecture)
+        return load(args.model, args.architecture, **given(args))
     if args.texts:
         raise InputError("--texts needs a MODEL with a tokenizer; random weights come without one")
     return init(Config(), args.architecture or RANDOM)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from npbert.cli.shared import FINE, print_json, print_table
+from npbert.cli.source import SOURCE, add_flags, given
 from npbert.errors import listed
 
 
@@ -18,18 +19,20 @@ def add_parsers(commands: Any) -> None:
         epilog="example: npbert info path/to/folder --json",
     )
     parser.add_argument(
-        "model", nargs="?", metavar="FOLDER", help="default: the built-in sentiment model"
+        "model", nargs="?", metavar="MODEL", help=f"{SOURCE}; default: the built-in sentiment one"
     )
     parser.add_argument("--check", action="store_true", help="read every weight: is it finite?")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Load the model and print what it is."""
+    from npbert.hub import locate
     from npbert.tasks import demo
 
-    folder = Path(args.model) if args.model else demo("sentiment")
+    folder = locate(args.model or demo("sentiment"), **given(args))
     facts = describe(folder, check=args.check)
     if args.json:
         print_json(facts)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from npbert.cli.shared import FINE, print_json
+from npbert.cli.source import SOURCE, add_flags, given
 from npbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ def add_parsers(commands: Any) -> None:
         description="Writes every activation of a call, by PyTorch's names, rows outside.",
         epilog='example: npbert trace FOLDER --text "Hello." -o reference.safetensors',
     )
-    parser.add_argument("model", metavar="MODEL", help="a folder")
-    given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--text", action="append", help="a text; several make a padded batch")
-    given.add_argument(
+    parser.add_argument("model", metavar="MODEL", help=SOURCE)
+    texts = parser.add_mutually_exclusive_group(required=True)
+    texts.add_argument("--text", action="append", help="a text; several make a padded batch")
+    texts.add_argument(
         "--ids", action="append", metavar="'101 7592 102'", help="token ids of a row"
     )
-    given.add_argument("--inputs", metavar="FILE", help="input_ids and the like, in a file")
+    texts.add_argument("--inputs", metavar="FILE", help="input_ids and the like, in a file")
     parser.add_argument("--pair", metavar="TEXT", help="a second text, to go with each")
     parser.add_argument(
         "-o",
@@ -49,6 +50,7 @@ def add_parsers(commands: Any) -> None:
         help="q, k, v and context as (batch, heads, length, K)",
     )
     parser.add_argument("--architecture", help="default: what config.json says")
+    add_flags(parser)
     parser.set_defaults(run=trace)
 
     for name, meaning, example in (
@@ -65,7 +67,7 @@ def add_parsers(commands: Any) -> None:
             description=f"{meaning[0].upper()}{meaning[1:]}",
             epilog=f"example: {example}; {STATUS}",
         )
-        what = "the folder of a model, or a trace" if name == "compare" else "the folder of a model"
+        what = f"a model, {SOURCE}{', or a trace' * (name == 'compare')}"
         parser.add_argument("reference", metavar="REFERENCE", help=what)
         parser.add_argument(
             "candidate",
@@ -81,6 +83,7 @@ def add_parsers(commands: Any) -> None:
         )
         parser.add_argument("--architecture", help="default: what config.json says")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
+        add_flags(parser)
         parser.set_defaults(run=compare if name == "compare" else diagnose)
 
     parser = commands.add_parser(
@@ -91,9 +94,10 @@ def add_parsers(commands: Any) -> None:
         epilog="example: npbert verify; exit status: 0 it does; 1 something is off",
     )
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a folder, called as its repository"
+        "model", nargs="?", metavar="MODEL", help=f"{SOURCE}; called as its repository"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_flags(parser)
     parser.set_defaults(run=verify)
     parser = commands.add_parser(
         "kit",
@@ -112,7 +116,7 @@ def trace(args: argparse.Namespace) -> int:
     from npbert.oracle.dumps import inputs_of, save
 
     engine = args.engine or "textbook"
-    model = load(args.model, args.architecture, dtype=args.dtype, engine=engine)
+    model = load(args.model, args.architecture, dtype=args.dtype, engine=engine, **given(args))
     how = {"only": args.only, "split_heads": args.split_heads, "noise": True}
     if args.text:
         traced = trace(model, text=args.text, pair=args.pair, **how)
@@ -144,7 +148,7 @@ def reference_of(args: argparse.Namespace) -> "Model | Trace":
 
     path = Path(args.reference)
     if (path / "config.json").exists() or not path.exists():
-        return load(path, args.architecture, dtype="float64")
+        return load(args.reference, args.architecture, dtype="float64", **given(args))
     return load_dump(path)
 
 
@@ -173,7 +177,7 @@ def diagnose(args: argparse.Namespace) -> int:
     from npbert.oracle.reporting import findings, report
 
     candidate = load_dump(Path(args.candidate))
-    model = load(args.reference, args.architecture, dtype="float64")
+    model = load(args.reference, args.architecture, dtype="float64", **given(args))
     found = diagnose(model, candidate, names=read_map(args.map))
     if args.json:
         print_json(findings(found))
@@ -184,10 +188,13 @@ def diagnose(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Check this installation; status 1 where a bound is passed."""
+    from npbert.hub import locate
     from npbert.oracle.cases import described, verify
     from npbert.oracle.published import verify_model
 
-    checks = list(verify() if args.model is None else verify_model(Path(args.model)))
+    checks = list(
+        verify() if args.model is None else verify_model(locate(args.model, **given(args)))
+    )
     if args.json:
         print_json({"checks": described(checks), "passed": all(c.passed for c in checks)})
     else:

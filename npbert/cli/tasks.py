@@ -8,6 +8,7 @@ from typing import Any, Final, get_type_hints
 
 from npbert.cli.commands import COMMANDS, ERROR, RESULTS, Command, flag, listing
 from npbert.cli.shared import SOME_FAILED
+from npbert.cli.source import SOURCE, add_flags, given
 from npbert.options import OPTIONS, Names, Options, alternatives
 
 BLAS_THREADS: Final = (
@@ -28,13 +29,14 @@ def add_parsers(commands: Any) -> None:
             epilog=f"example: {command.example}",
         )
         parser.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
-        parser.add_argument("-m", "--model", metavar="FOLDER", help=command.model)
+        parser.add_argument("-m", "--model", metavar="MODEL", help=f"{SOURCE}; {command.model}")
         for field, meaning in command.flags.items():
             action = "append" if field == "choices" else "store"
             parser.add_argument(flag(field), metavar="TEXT", action=action, help=meaning)
         add_options(parser, OPTIONS[name])
         parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
         add_files(parser.add_argument_group("files"), command)
+        add_flags(parser)
         parser.set_defaults(run=run, task=name)
 
 
@@ -133,5 +135,5 @@ def run(args: argparse.Namespace) -> int:
         for name, value in asked.items()
         if value is not None
     }
-    task = pipeline(args.task, args.model, threads=args.threads, **options)
+    task = pipeline(args.task, args.model, threads=args.threads, **given(args), **options)
     return answer_all(task, args)

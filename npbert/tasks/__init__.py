@@ -1,10 +1,12 @@
 """The text tasks: npbert.pipeline makes one from its name and a model."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from npbert.errors import InputError, nearest, shown
+from npbert.hub import locate, pinned
 from npbert.model import Model
 from npbert.options import OPTIONS, Options, changed
 from npbert.tasks.feature_extraction import FeatureExtraction
@@ -63,6 +65,11 @@ def pipeline(
     *,
     threads: int | None = None,
     batch_invariant: bool = False,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    offline: bool | None = None,
     **options: Any,
 ) -> Task[Any, Any]:
     """Make a task that can be called with texts.
@@ -71,18 +78,20 @@ def pipeline(
     ----------
     task : str
         One of TASKS, e.g. "text-classification".
-    source_or_model : path or Model, optional
-        Default: the small built-in model of that task.
+    source_or_model : path, name or Model, optional
+        A folder, or a name on the hub.  Default: the small built-in model of that task.
     threads : int, optional
         How many packs of texts are computed side by side; default: all cores.  Changes no bit.
     batch_invariant : bool
         Compute every text alone, so that its last bits do not depend on its neighbours.
+    revision, subfolder, cache_dir, token, offline
+        Of a name on the hub, as npbert.load has them.
     **options
         The task's options; each can be changed again in a call.
 
     Raises
     ------
-    InputError, ConfigError, CheckpointError
+    InputError, ConfigError, CheckpointError, HubError
 
     Examples
     --------
@@ -98,14 +107,34 @@ def pipeline(
     kind = TASKS[task]
     chosen = changed(task, kind.options(), options)
     how: dict[str, Any] = {"threads": threads, "batch_invariant": batch_invariant}
+    where: dict[str, Any] = {
+        "revision": revision, "subfolder": subfolder, "cache_dir": cache_dir, "token": token,
+        "offline": offline,
+    }  # fmt: skip
+    again = partial(pipeline, task, **how, **options)
     if isinstance(source_or_model, Model):
-        return kind.task(source_or_model, chosen, **how)
-    if source_or_model is not None:
-        if not isinstance(source_or_model, str | os.PathLike):
-            raise InputError(f"source is {shown(source_or_model)}, expected a folder or a Model")
-        return kind.task.from_folder(source_or_model, chosen, **how)
-    if kind.demo is None:
+        if needless := [name for name, value in where.items() if value is not None]:
+            raise InputError(
+                f"{', '.join(needless)}: given with a Model, which is loaded already; pass "
+                "them to npbert.load"
+            )
+        made = kind.task(source_or_model, chosen, **how)
+        made.folder, made.remake = source_or_model.folder, partial(again, source_or_model)
+        return made
+    source = source_or_model
+    if source is None:
+        if kind.demo is None:
+            raise InputError(
+                f"{task} has no built-in model; pass the folder of one (-m FOLDER), or a Model"
+            )
+        source = demo(kind.demo)
+    if not isinstance(source, str | os.PathLike):
         raise InputError(
-            f"{task} has no built-in model; pass the folder of one (-m FOLDER), or a Model"
+            f"source is {shown(source)}, expected a folder, a name on the hub, or a Model"
         )
-    return kind.task.from_folder(demo(kind.demo), chosen, **how)
+    folder = locate(source, **where)
+    made = kind.task.from_folder(folder, chosen, **how)
+    place, pins = pinned(source, folder, where)
+    made.folder = folder
+    made.remake = again if source_or_model is None else partial(again, place, **pins)
+    return made

@@ -5,16 +5,16 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Self, SupportsIndex, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npbert import textbook
 from npbert.errors import InputError, listed, shown, warn
+from npbert.hub import Remade
 from npbert.loading import load
 from npbert.model import Model
 from npbert.options import Asked, Unit, changed
@@ -57,7 +57,7 @@ class Tally:
         self.unread += sum(reading.cut)
 
 
-class Task(ABC, Generic[Asked, Given]):
+class Task(Remade, ABC, Generic[Asked, Given]):
     """A model that answers questions about texts; made by npbert.pipeline."""
 
     name: ClassVar[str]
@@ -66,7 +66,6 @@ class Task(ABC, Generic[Asked, Given]):
     required: ClassVar[int] = 1  # how many of the fields an input cannot do without
     options: Asked
     folder: Path | None = None  # that all was read from
-    remake: "partial[Self] | None" = None  # what makes the same task once more
 
     def __init__(
         self,
@@ -91,10 +90,6 @@ class Task(ABC, Generic[Asked, Given]):
         self.options = self.settled(options)
         self.threads = threads
         self.batch_invariant = batch_invariant
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        """Be pickled as what makes this task: a source, not weights."""
-        return (self.remake, ()) if self.remake else super().__reduce_ex__(protocol)
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str], options: Asked, **how: Any) -> Self:

@@ -1,0 +1,112 @@
+"""From the name of a model to a folder: one that is here, or in the cache, or on the hub."""
+
+import os
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, SupportsIndex
+
+from npbert.cache import cache_folder, cached, is_offline
+from npbert.errors import HubError, InputError, listed, shown, warn
+from npbert.fetching import Token, Wanted, fetch
+from npbert.parts import inside, lacking, unknown
+
+Source = str | os.PathLike[str]
+
+FILES: Final = (".safetensors", ".npz", ".npy", ".bin", ".json", ".txt", ".git")  # no repositories
+NAME: Final = re.compile(r"(?:\w(?:[\w.-]{0,94}\w)?/)?\w(?:[\w.-]{0,94}\w)?", re.ASCII)
+
+
+def locate(
+    source: Source,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    cache_dir: Source | None = None,
+    token: Token = None,
+    offline: bool | None = None,
+    fresh: bool = False,
+) -> Path:
+    """Return the folder of a model, fetching it from the hub where it is not here yet.
+
+    A model that is whole in the cache is taken from there, and the hub is not asked, unless `fresh`
+    wants what the branch is today.  `offline` asks nobody; None does as HF_HUB_OFFLINE says.
+    Raises InputError, HubError.
+    """
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        raise InputError(
+            f"source is {shown(source)}, expected the path of a folder, or a name on the hub"
+        )
+    for what, value in (("revision", revision), ("subfolder", subfolder)):
+        if value not in (None, "") and not inside(value):
+            raise InputError(f"{what} is {shown(value)}, expected names with slashes between them")
+    if not isinstance(token, str | bool | None):
+        raise InputError(f"token is a {type(token).__name__}, expected a string or a bool")
+    if not isinstance(cache_dir, str | os.PathLike | None):
+        raise InputError(f"cache_dir is {shown(cache_dir)}, expected the path of a folder")
+    if not isinstance(source, str) or not is_name(source):
+        for what, given in (("revision", revision), ("token", token)):
+            if given is not None:
+                raise InputError(
+                    f"{what} is given, but {os.fspath(source)} is a path; only models on the hub "
+                    f"have use for a {what}"
+                )
+        return Path(source) / subfolder if subfolder else Path(source)
+    repository = cache_folder(cache_dir) / f"models--{source.replace('/', '--')}"
+    wanted = Wanted(source, revision or "main", subfolder or "", repository, token)
+    model = cached(repository, wanted.revision, wanted.subfolder)
+    lacks = lacking(model.folder) if model else []
+    open_yet = unknown(model.folder, model.knows) if model else []
+    usable = model.folder if model and not lacks else None
+    if usable and not open_yet and not fresh:
+        return usable
+    reason = "this is offline"
+    if not (is_offline() if offline is None else offline):
+        try:
+            return fetch(wanted)
+        except HubError as error:
+            if fresh or not usable:
+                raise
+            reason = str(error).removeprefix(f"{source}: ")
+    elif not usable:
+        raise HubError(
+            f"{source}: is no folder here, and {repository} has "
+            f"{f'no {listed(lacks)}' if model else 'nothing'} of {wanted.revision}; as this is "
+            f"offline, run npbert download {source} where there is a network, or unset "
+            "HF_HUB_OFFLINE"
+        )
+    if open_yet:
+        warn(
+            f"{source}: what is cached is used, but nobody knows whether the repository also has "
+            f"{listed(open_yet)}, and {reason}; npbert download {source} finds out"
+        )
+    return usable
+
+
+class Remade:
+    """What can be made once more, and is pickled as that: as a source, not as weights."""
+
+    remake: partial[Any] | None = None
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return (self.remake, ()) if self.remake else super().__reduce_ex__(protocol)
+
+
+def pinned(source: Source, folder: Path, where: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return what to ask for once more to get the same files, whatever becomes of a branch.
+
+    `folder` is what locate(source, **where) returned.  A token is no part of it: it would be
+    written down wherever this is, and HF_TOKEN says it there.
+    """
+    if not isinstance(source, str) or not is_name(source):
+        return str(folder.absolute()), {}
+    depth = len(Path(where["subfolder"] or "").parts)
+    commit = [folder, *folder.parents][depth].name
+    return source, {**where, "token": None, "revision": commit}
+
+
+def is_name(source: str) -> bool:
+    """Tell whether a source is the name of a repository; what exists here is a path."""
+    odd = "--" in source or ".." in source or source.endswith(FILES)
+    return not odd and bool(NAME.fullmatch(source)) and not os.path.lexists(source)
