@@ -7,6 +7,7 @@ before NumPy is imported, as the command line does; otherwise results stay right
 """
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,9 +71,22 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _inside -= 1
+            _inside = max(0, _inside - 1)  # a fork may have come between
             if _inside == 0:
                 put(_outside)
+
+
+def alone() -> None:
+    """Forget, in a forked child, who computed in its parent: none of them will ever leave."""
+    global _lock, _inside
+    _lock = threading.Lock()  # somebody may have held it
+    if _inside and (found := controls()):
+        found[1](_outside)
+    _inside = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=alone)
 
 
 @cache
