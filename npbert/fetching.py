@@ -177,8 +177,8 @@ def why(error: BaseException, wanted: Wanted) -> str:
                 "choose another place by cache_dir (--cache-dir) or HF_HOME"
             )
     return (
-        f"could not be fetched from {endpoint()}: {first_line(causes)}; try again, "
-        "what came whole is kept"
+        f"is no folder here, and could not be fetched from {endpoint()}: {first_line(causes)}; "
+        "try again, what came whole is kept"
     )
 
 
