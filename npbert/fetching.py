@@ -23,7 +23,7 @@ Token = str | bool | None
 TEXTS: Final = (".json", ".txt", ".md", ".py", ".gitattributes", ".gitignore")
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TOKENS: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-SECRET: Final = re.compile(r"hf_\w{8,}|(?<=Bearer )[^'\"]+|(?<=//)[^/@\s]+(?=@)")
+SECRET: Final = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=Bearer )[^'\"]+|(?<=//)[^/@\s]+(?=@)")
 
 
 class Wanted(NamedTuple):
@@ -42,6 +42,8 @@ def fetch(wanted: Wanted) -> Path:
     with reworded(wanted):
         package = imported(name)
         hub = package.HfApi(endpoint=endpoint())
+        # Old releases have only the function, and the address of when they were imported.
+        download = getattr(hub, "hf_hub_download", package.hf_hub_download)
         patience = getattr(package.constants, "HF_HUB_ETAG_TIMEOUT", 10)  # seconds
         about = hub.model_info(name, revision=wanted.revision, timeout=patience, token=wanted.token)
         commit, every = str(about.sha), [file.rfilename for file in about.siblings or ()]
@@ -62,7 +64,7 @@ def fetch(wanted: Wanted) -> Path:
         while files := unknown(model.folder, knows):
             for file in files:
                 with reworded(wanted):
-                    hub.hf_hub_download(
+                    download(
                         name, start + file, revision=commit, token=wanted.token,
                         cache_dir=str(wanted.repository.parent),
                     )  # fmt: skip
@@ -175,8 +177,8 @@ def why(error: BaseException, wanted: Wanted) -> str:
                 "choose another place by cache_dir (--cache-dir) or HF_HOME"
             )
     return (
-        f"could not be fetched from {endpoint()}: {first_line(causes)}; try again, "
-        "what came whole is kept"
+        f"is no folder here, and could not be fetched from {endpoint()}: {first_line(causes)}; "
+        "try again, what came whole is kept"
     )
 
 

@@ -68,7 +68,7 @@ def locate(
         except HubError as error:
             if fresh or not usable:
                 raise
-            reason = str(error).removeprefix(f"{source}: ")
+            reason = str(error).removeprefix(f"{source}: ").removeprefix("is no folder here, and ")
     elif not usable:
         raise HubError(
             f"{source}: is no folder here, and {repository} has "
