@@ -455,6 +455,14 @@ def test_flags_that_make_no_sense_together_are_refused(job, args, why):
     assert job(CLASSIFY, *args, status=2) == f"npbert: {why}\n"
 
 
+def test_an_output_does_not_take_the_place_of_the_input(job, whole, tmp_path):
+    given, _ = whole
+    (tmp_path / "link").symlink_to(given)
+    for name in (given, tmp_path / "link"):
+        err = job(CLASSIFY, "-i", given, "-o", name, status=2)
+        assert err == f"npbert: --output {name}: is the --input, which it would take the place of\n"
+
+
 def test_an_array_has_no_place_for_an_error(job):
     err = job("sentence-embedding", "-o", "x.npy", "--on-error", "record", "a", status=2)
     assert err == "npbert: --output x.npy: an array has no place to record an error\n"

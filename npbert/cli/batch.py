@@ -75,6 +75,9 @@ def target(args: argparse.Namespace) -> Path | None:
         if args.resume:
             raise InputError("--resume goes on with a file; it needs --output FILE")
         return None
+    read = Path(args.input or "-")
+    if path.exists() and read.exists() and path.samefile(read):
+        raise InputError(f"--output {path}: is the --input, which it would take the place of")
     if path.suffix in TABLES:
         raise InputError(f"--output {path}: answers are written as JSON lines, not as a table")
     if path.suffix == ".npy" and args.task != "sentence-embedding":
