@@ -14,7 +14,7 @@ import numpy as np
 
 from npbert.errors import CheckpointError, InputError, listed, shown
 from npbert.files import FLOATS, read_checkpoint, read_json, read_json_object
-from npbert.parts import ENCODER_SETTINGS, MODULES
+from npbert.hub.parts import ENCODER_SETTINGS, MODULES
 from npbert.textbook import Affine, Array, Tap, activation, layer_norm, linear, untapped
 
 Step = Callable[[Array], Array]  # (features,) -> (features,)

@@ -9,8 +9,8 @@ import npbert
 
 HOUSE = Path(npbert.__file__).parent
 FLOORS = {
-    0: ["cache", "errors", "parts", "textbook", "threads"],
-    1: ["blas", "config", "fetching", "files", "lines", "options"],
+    0: ["errors", "hub.cache", "hub.parts", "textbook", "threads"],
+    1: ["blas", "config", "files", "hub.fetching", "lines", "options"],
     2: ["attending", "hub", "inputs", "outputs", "taps", "vocabulary", "weights"],
     3: ["checkpoint", "encoder", "kernels", "sentences", "tokenizer"],
     4: ["heads"],

@@ -14,8 +14,8 @@ from hub_server import HALF, Hub, files_of
 
 import npbert
 from npbert import HubError, InputError, NpbertWarning
-from npbert.cache import cache_folder, endpoint, is_offline
 from npbert.hub import locate
+from npbert.hub.cache import cache_folder, endpoint, is_offline
 from npbert.tasks import demo
 
 ROOT = Path(__file__).parent.parent

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, SupportsIndex
 
-from npbert.cache import cache_folder, cached, is_offline
 from npbert.errors import HubError, InputError, listed, shown, warn
-from npbert.fetching import Token, Wanted, fetch
-from npbert.parts import inside, lacking, unknown
+from npbert.hub.cache import cache_folder, cached, is_offline
+from npbert.hub.fetching import Token, Wanted, fetch
+from npbert.hub.parts import inside, lacking, unknown
 
 Source = str | os.PathLike[str]
 
