@@ -200,5 +200,5 @@ def test_a_task_without_a_built_in_model_says_so(name):
         npbert.pipeline(name)
     assert (
         str(error.value)
-        == f"{name} has no built-in model; pass the folder of one (-m FOLDER), or a Model"
+        == f"{name} has no built-in model; pass a folder, a name on the hub (-m), or a Model"
     )

@@ -326,7 +326,7 @@ def test_a_task_of_two_texts_needs_both(cli, name):
 def test_a_task_without_a_built_in_model_asks_for_one(cli):
     err = cli("text-ranking", "--query", "x", "y", status=2)
     assert err == (
-        "npbert: text-ranking has no built-in model; pass the folder of one (-m FOLDER), or a "
+        "npbert: text-ranking has no built-in model; pass a folder, a name on the hub (-m), or a "
         "Model\n"
     )
 

@@ -125,7 +125,7 @@ def pipeline(
     if source is None:
         if kind.demo is None:
             raise InputError(
-                f"{task} has no built-in model; pass the folder of one (-m FOLDER), or a Model"
+                f"{task} has no built-in model; pass a folder, a name on the hub (-m), or a Model"
             )
         source = demo(kind.demo)
     if not isinstance(source, str | os.PathLike):
