@@ -54,7 +54,8 @@ class Output:
         self.saved: dict[str, Any] = {}  # what is safe
         self.passed: dict[str, Any] = {}  # what could be
         self.last = 0.0
-        self.file = os.fdopen(os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)  # which Windows has
+        self.file = os.fdopen(os.open(self.part, flags, 0o666), "r+b")
         try:
             self.lock()
             self.saved = self.found(resume)
@@ -141,6 +142,7 @@ class Output:
         """Give the file its name."""
         self.commit({**state, "whole": True})
         self.make_safe()
+        self.file.close()
         name(self.part, self.path, self.journal)
 
     def __enter__(self) -> Self:

@@ -75,7 +75,7 @@ def made(tmp_path_factory):
     assert done.stderr.splitlines() == [
         f"npbert: {folder / 'o.jsonl'}: not finished; 512 answers are safe, and --resume goes on "
         "behind them",
-        "npbert: line 601: has no text",
+        "npbert: line 601: has no text, but id, txt; --field says where it stands",
     ]
     return folder
 
@@ -145,7 +145,7 @@ BAD = {
     3: (b"", "is blank, expected a JSON object"),
     5: (b"[1]", "is [1], expected a JSON object"),
     6: (b'{"id": 6, "text": 5}', "a text is a str, not int: 5"),
-    7: (b'{"id": 7}', "has no text"),
+    7: (b'{"id": 7}', "has no text, but id; --field says where it stands"),
     260: (b'{"id": 8, "text": "' + b"x" * LIMIT + b'"}',
           f"has over {LIMIT} bytes, the most that is read of a line"),
     261: (b'{"id": 9, "error": 1, "text": "a"}',
@@ -182,7 +182,7 @@ def test_without_that_a_job_stops_there_and_goes_on_when_it_is_mended(stopped, j
 def test_a_job_that_fails_before_anything_is_safe_leaves_nothing(tmp_path, job):
     given = write(tmp_path / "in.jsonl", [{"text": "a"}, {}])
     err = job(CLASSIFY, "-i", given, "-o", tmp_path / "o", status=2)
-    assert err == "npbert: line 2: has no text\n"
+    assert err == "npbert: line 2: has no text, but nothing; --field says where it stands\n"
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 

@@ -104,7 +104,7 @@ def about(task: Task[Any, Any], args: argparse.Namespace, source: Source) -> dic
 
 def summary(counts: Counts, before: int, seconds: float) -> str:
     """Say what was done, all in all, and how fast it went this time."""
-    parts = [f"{counts.inputs:,} inputs", f"{counts.tokens:,} tokens"]
+    parts = [f"{counts.inputs:,} input{'s' * (counts.inputs != 1)}", f"{counts.tokens:,} tokens"]
     parts += [f"{counts.cut:,} cut"] if counts.cut else []
     parts += [f"{counts.failed:,} failed"] if counts.failed else []
     rate = (counts.tokens - before) / max(seconds, 1e-9)

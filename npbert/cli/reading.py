@@ -100,6 +100,11 @@ class Source:
                     raise InputError(f"has a field {clash[0]!r}, where the answer would go")
                 if absent := [key for key in named if key not in row]:
                     raise InputError(f"has no field {listed(map(repr, absent))}")
+                if not given and not any(key in row for key in keys.values()):
+                    raise InputError(
+                        f"has no {command.fields[0]}, but {listed(row) or 'nothing'}; --field says "
+                        "where it stands"
+                    )
             except InputError as error:
                 kept = {name: value for name, value in rest.items() if name not in taken}
                 yield Item(number, error, kept, self.unit)
