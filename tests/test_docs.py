@@ -20,7 +20,16 @@ from npbert.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-MORE = ("info", "bench", "trace", "compare", "diagnose", "verify", "kit")  # commands but tasks
+MORE = (
+    "info",
+    "bench",
+    "convert",
+    "trace",
+    "compare",
+    "diagnose",
+    "verify",
+    "kit",
+)  # commands but tasks
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
 

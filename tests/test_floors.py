@@ -10,14 +10,21 @@ import npbert
 HOUSE = Path(npbert.__file__).parent
 FLOORS = {
     0: ["errors", "textbook", "threads"],
-    1: ["blas", "config", "files", "options"],
-    2: ["attending", "inputs", "taps", "vocabulary", "weights"],
-    3: ["checkpoint", "encoder", "kernels", "sentences", "tokenizer"],
-    4: ["heads"],
+    1: ["archives", "blas", "config", "files", "opcodes", "options"],
+    2: ["attending", "inputs", "pickles", "taps", "vocabulary", "weights"],
+    3: ["checkpoint", "encoder", "folders", "kernels", "tokenizer"],
+    4: ["heads", "sentences"],
     5: ["engines", "packing", "saving"],
     6: ["model"],
     7: ["loading"],
-    8: ["contestants", "oracle.names", "oracle.layout", "oracle.shared", "tasks.shared"],
+    8: [
+        "contestants",
+        "converting",
+        "oracle.names",
+        "oracle.layout",
+        "oracle.shared",
+        "tasks.shared",
+    ],
     9: [
         "tasks.feature_extraction",
         "tasks.fill_mask",
@@ -42,6 +49,7 @@ FLOORS = {
     13: [
         "cli.bench",
         "cli.commands",
+        "cli.convert",
         "cli.info",
         "cli.results",
         "oracle.mistakes_ends",
