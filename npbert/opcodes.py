@@ -7,7 +7,7 @@ can be built in 100 bytes that would take years to hash.
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from npbert.errors import CheckpointError, shown
@@ -28,12 +28,11 @@ EMPTY: Final[Mapping[str, Callable[[], Any]]] = {
 TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 KEEPING: Final = {"BINPUT", "LONG_BINPUT", "MEMOIZE"}
 FETCHING: Final = {"BINGET", "LONG_BINGET"}
-PLACES: Final = {"GLOBAL", "STACK_GLOBAL"}
 OTHERS: Final = {
     "PROTO", "FRAME", "MARK", "TUPLE", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINPERSID",
-    "REDUCE", "BUILD", "STOP",
+    "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "STOP",
 }  # fmt: skip
-OPCODES: Final = {*VALUES, *WRITTEN, *EMPTY, *TUPLES, *KEEPING, *FETCHING, *PLACES, *OTHERS}
+OPCODES: Final = {*VALUES, *WRITTEN, *EMPTY, *TUPLES, *KEEPING, *FETCHING, *OTHERS}
 MOST: Final = 1 << 63  # a number that is a key; hashing longer ones takes time, over and over
 
 
@@ -56,19 +55,31 @@ class Reader:
 
     def read(self, stream: io.BytesIO) -> Any:
         """Read one pickle and stop behind it.  Raises CheckpointError."""
-        place, name = stream.tell(), "start"
-        try:
-            for place, name, argument in opcodes(stream):  # noqa: B007  (named in the message)
+        import pickletools  # thousands of lines that only a .bin needs
+
+        table = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+        while code := stream.read(1):
+            place, opcode = stream.tell() - 1, table.get(code)
+            name = opcode.name if opcode else repr(code)
+            try:
+                if opcode is None or name not in OPCODES:
+                    raise ValueError("torch.save writes this for no tensor")
                 if name == "STOP":
                     return self.end()
-                self.obey(name, argument)
-        except CheckpointError:
-            raise
-        except (ValueError, IndexError) as error:
-            said = "finds no value to work on" if isinstance(error, IndexError) else str(error)
+                if name == "GLOBAL":
+                    self.stack.append(self.name(" ".join((line(stream), line(stream)))))
+                else:
+                    self.obey(name, opcode.arg.reader(stream) if opcode.arg else None)
+                continue
+            except IndexError:
+                said = "finds no value to work on"
+            except CheckpointError:
+                raise
+            except ValueError as error:
+                said = str(error)
             raise CheckpointError(
                 f"{self.where}: its pickle is damaged or hostile: at byte {place}, {name}: {said}"
-            ) from None
+            )
         raise CheckpointError(
             f"{self.where}: its pickle has no end within {stream.tell()} bytes; it is cut short, "
             "or far longer than one of tensors"
@@ -102,8 +113,8 @@ class Reader:
             stack.append(tuple(self.taken(TUPLES[name])))
         elif name == "TUPLE":
             stack.append(tuple(self.since()))
-        elif name in PLACES:
-            stack.append(self.name(argument or " ".join(map(text, self.taken(2)))))
+        elif name == "STACK_GLOBAL":
+            stack.append(self.name(" ".join(map(text, self.taken(2)))))
         elif name in ("APPEND", "APPENDS"):
             values = self.since() if name == "APPENDS" else self.taken(1)
             the(list, stack[-1]).extend(values)
@@ -155,20 +166,9 @@ class Reader:
         )
 
 
-def opcodes(stream: io.BytesIO) -> Iterator[tuple[int, str, Any]]:
-    """Yield the opcodes of a pickle: at which byte, its name, its argument.  Raises ValueError."""
-    import pickletools  # thousands of lines that only a .bin needs
-
-    table = {opcode.code: opcode for opcode in pickletools.opcodes}
-    while code := stream.read(1):
-        place, opcode = stream.tell() - 1, table.get(code.decode("latin-1"))
-        if opcode is None:
-            raise ValueError(f"byte {place} is {code!r}, which is no opcode")
-        if opcode.name not in OPCODES:
-            raise ValueError(
-                f"byte {place} is the opcode {opcode.name}, which torch.save writes for no tensor"
-            )
-        yield place, opcode.name, opcode.arg.reader(stream) if opcode.arg else None
+def line(stream: io.BytesIO) -> str:
+    """Read a line, which a name has two of; pickletools takes them for ASCII before Python 3.12."""
+    return stream.readline().decode().removesuffix("\n")
 
 
 def put(values: list[Any], into: dict[str | int, Any]) -> None:
@@ -200,6 +200,8 @@ def the(wanted: type[Any], value: Any) -> Any:
 def kind(value: Any) -> str:
     """Say what a value is, and not what is in it."""
     name = type(value).__name__
+    if type(value) is Name:
+        return f"the name {value.replace(' ', '.')}"
     if type(value) in (dict, list, tuple):
         return f"a {name} of {len(value)}"
     return "nothing" if value is None else f"{'an' if name == 'int' else 'a'} {name}"

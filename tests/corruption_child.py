@@ -31,12 +31,11 @@ def attempt(folder: str) -> dict[str, object]:
     """Load, look at the tokenizer, run three tokens: "loaded", "refused" or "escaped"."""
     import npbert
 
-    load = npbert.load  # its first use imports NumPy, which no corruption is to be charged with
     outcome, error, message = "loaded", "", ""
     signal.alarm(PATIENCE)
     start = time.process_time()
     try:
-        model = load(folder)
+        model = npbert.load(folder)
         _ = model.tokenizer
     except (npbert.ConfigError, npbert.CheckpointError) as refusal:
         outcome, error, message = "refused", type(refusal).__name__, str(refusal)
@@ -61,6 +60,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     results = os.fdopen(os.dup(1), "w", encoding="ascii")  # nothing a load prints gets between
     os.dup2(2, 1)
+    import npbert
+
+    _ = npbert.load  # its first use imports NumPy, which no corruption is to be charged with
+    gc.freeze()  # so that collecting looks at what a load left behind, and takes no time
     for name, folder in json.load(sys.stdin):
         os.chdir(folder)  # where a pickle that runs would leave its trace
         result = attempt(folder)
