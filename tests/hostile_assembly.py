@@ -77,12 +77,23 @@ def zipped(
 def legacy(
     pickled: bytes, *, keys: Sequence[Any] = ("0",), little: bool = True, protocol: int = 1001,
     numel: int = 6, system: bytes | None = None, listing: bytes | None = None,
+    storages: Mapping[str, bytes] | None = None,
 ) -> bytes:  # fmt: skip
-    """A file of the older format, with the six numbers of storage 0."""
+    """A file of the older format, with the six numbers of storage 0, or with other storages."""
     head = wrapped(value(MAGIC)) + wrapped(value(protocol))
     head += system or wrapped(value({"little_endian": little}))
-    tail = listing or wrapped(value(list(keys)))
-    return head + pickled + tail + numel.to_bytes(8, "little", signed=True) + NUMBERS
+    tail = listing or wrapped(value(list(keys if storages is None else storages)))
+    numbers = (
+        [(numel, NUMBERS)]
+        if storages is None
+        else [(len(content) // 4, content) for content in storages.values()]
+    )
+    return (
+        head
+        + pickled
+        + tail
+        + b"".join(count.to_bytes(8, "little", signed=True) + content for count, content in numbers)
+    )
 
 
 def bare(pickled: bytes) -> bytes:
