@@ -57,6 +57,7 @@ class Reader:
         """Read one pickle and stop behind it.  Raises CheckpointError."""
         import pickletools  # thousands of lines that only a .bin needs
 
+        self.stack, self.marks, self.memo = [], [], {}
         table = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
         while code := stream.read(1):
             place, opcode = stream.tell() - 1, table.get(code)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from corruption_checkpoint import CONFIG, INDEX, TOKENIZER, TOKENIZER_CONFIG
 from corruption_files import DEEP, DIGITS
-from hostile_assembly import dictionary, legacy, tensor, zipped
+from hostile_assembly import FLOAT, dictionary, legacy, tensor, zipped
 from safetensors.numpy import load
 
 Change = Callable[[bytes, np.random.Generator], bytes]
@@ -50,6 +50,9 @@ def added(data: bytes, rng: np.random.Generator) -> bytes:
 # ---- pytorch_model.bin --------------------------------------------------------------------------
 
 
+STORAGES = {"float32": FLOAT, "float16": b"ctorch\nHalfStorage\n"}
+
+
 def bin_of(weights: bytes, container: str) -> bytes:
     """What torch.save would make of a safetensors file, in one of its formats."""
     tensors = load(weights)
@@ -57,7 +60,10 @@ def bin_of(weights: bytes, container: str) -> bytes:
     for i, (name, array) in enumerate(tensors.items()):
         numbers[str(i)] = array.tobytes()
         steps = tuple(stride // array.itemsize for stride in array.strides)
-        items[name] = tensor(shape=array.shape, strides=steps, key=str(i), numel=array.size)
+        items[name] = tensor(
+            kind=STORAGES[array.dtype.name], key=str(i), numel=array.size, shape=array.shape,
+            strides=steps,
+        )  # fmt: skip
     return (zipped if container == "zip" else legacy)(dictionary(**items), storages=numbers)
 
 

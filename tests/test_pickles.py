@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from checkpoints import same
 from corruption_checkpoint import CONFIG, PICKLE, WEIGHTS
-from hostile_assembly import FLOAT, dictionary, legacy, tensor, wrapped, zipped
+from corruption_random import bin_of
+from hostile_assembly import FLOAT, dictionary, legacy, tensor, value, wrapped, zipped
 
 import npbert
 from npbert import CheckpointError, InputError
@@ -19,6 +20,7 @@ from npbert.folders import read_checkpoint
 from npbert.pickles import read_pickle
 
 BINS = Path(__file__).parent.parent / "golden" / "bins"
+TASKS = BINS.parent / "tasks"
 TWINS = {
     "zip.bin": "float32.safetensors",
     "legacy.bin": "float32.safetensors",
@@ -182,6 +184,13 @@ def test_files_made_by_hand_are_sound_before_they_are_spoilt(make, tmp_path: Pat
     assert tensors["a"].array(np.float32).tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_each_pickle_of_an_older_file_has_a_memo_of_its_own(tmp_path: Path) -> None:
+    system = wrapped(b"}\x94(", value("little_endian"), b"\x88u")
+    pickled = dictionary(a=tensor(key=value("0") + b"\x94"), b=tensor(key=b"h\x00"))
+    (tmp_path / PICKLE).write_bytes(legacy(pickled, system=system))
+    assert set(read_pickle(tmp_path / PICKLE)) == {"a", "b"}
+
+
 # ---- convert ------------------------------------------------------------------------------------
 
 
@@ -236,6 +245,23 @@ def test_nothing_is_replaced_and_a_broken_model_leaves_nothing_behind(tmp_path: 
     with pytest.raises(CheckpointError, match="cut short"):
         convert(source, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_the_modules_of_a_sentence_transformer_are_converted_too(tmp_path: Path) -> None:
+    source, target = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(TASKS / "st_dense", source)
+    dense = source / "2_Dense"
+    expected = npbert.pipeline("sentence-embedding", source)(["a b", "c"])
+    for folder in (source, dense):
+        content = bin_of((folder / WEIGHTS).read_bytes(), "zip")
+        (folder / PICKLE).write_bytes(content)
+        (folder / WEIGHTS).unlink()
+    assert np.array_equal(npbert.pipeline("sentence-embedding", source)(["a b", "c"]), expected)
+    convert(source, target)
+    there = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()}
+    made = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
+    assert made == {name.replace(PICKLE, WEIGHTS) for name in there}
+    assert np.array_equal(npbert.pipeline("sentence-embedding", target)(["a b", "c"]), expected)
 
 
 def test_the_command_says_what_it_wrote(tmp_path: Path, capsys) -> None:
