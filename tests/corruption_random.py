@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def place_in(content: Any, rng: np.random.Generator) -> tuple[Any, Any]:
 
 
 def other_value(content: Any, key: Any, rng: np.random.Generator) -> None:
-    content[key] = STRANGE[rng.integers(len(STRANGE))]
+    content[key] = deepcopy(STRANGE[rng.integers(len(STRANGE))])
 
 
 def no_value(content: Any, key: Any, rng: np.random.Generator) -> None:
@@ -146,15 +147,15 @@ def no_value(content: Any, key: Any, rng: np.random.Generator) -> None:
 
 def value_twice(content: Any, key: Any, rng: np.random.Generator) -> None:
     if isinstance(content, dict):
-        content[key + AGAIN] = content[key]
+        content[key + AGAIN] = deepcopy(content[key])
     else:
-        content.append(content[key])
+        content.append(deepcopy(content[key]))
 
 
 def value_elsewhere(content: Any, key: Any, rng: np.random.Generator) -> None:
     """A value takes the place of a neighbour."""
     keys = list(content) if isinstance(content, dict) else list(range(len(content)))
-    content[keys[rng.integers(len(keys))]] = content[key]
+    content[keys[rng.integers(len(keys))]] = deepcopy(content[key])
 
 
 def structural(change: Callable[[Any, Any, np.random.Generator], None]) -> Change:
