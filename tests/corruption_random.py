@@ -58,7 +58,7 @@ def bin_of(weights: bytes, container: str) -> bytes:
     """What torch.save would make of a safetensors file, in one of its formats."""
     tensors = load(weights)
     items, numbers = {}, {}
-    for i, (name, array) in enumerate(tensors.items()):
+    for i, (name, array) in enumerate(sorted(tensors.items())):
         numbers[str(i)] = array.tobytes()
         steps = tuple(stride // array.itemsize for stride in array.strides)
         items[name] = tensor(

@@ -91,11 +91,6 @@ TOKENIZERS = [
         pre_tokenizer={"type": "FixedLength", "length": 0},
         structural=False,
     ),
-    part(  # and this with one that waits for the first text
-        "normalizer that panics at a text",
-        normalizer={"type": "Replace", "pattern": {"Regex": ""}, "content": ""},
-        structural=False,
-    ),
     edited(
         "tokenizer: template of unknown tokens",
         TOKENIZER,
