@@ -9,13 +9,14 @@ import pytest
 from checkpoints import same
 from corruption_checkpoint import CONFIG, PICKLE, WEIGHTS
 from corruption_random import bin_of
+from hostile_archives import overlapping, sparse_directory
 from hostile_assembly import FLOAT, dictionary, legacy, tensor, value, wrapped, zipped
 
 import npbert
 from npbert import CheckpointError, InputError
 from npbert.cli import main
 from npbert.converting import convert
-from npbert.files import FLOATS, Tensor, read_safetensors
+from npbert.files import BYTES, FLOATS, Tensor, read_safetensors, write_safetensors
 from npbert.folders import read_checkpoint
 from npbert.pickles import read_pickle
 
@@ -161,6 +162,11 @@ MESSAGES = [
     (zipped(SOUND, {"../../x": b""}), "has entries outside of 'archive/': 'archive/../../x'"),
     (zipped(SOUND)[:-1], "begins as a zip archive, but is none: File is not a zip file; it is cut "
      "short, or damaged"),
+    (overlapping(), "'archive/data/0' overlaps the entry before it"),
+    (sparse_directory(), "begins as a zip archive, but is none: its directory has 8000000 bytes, "
+     "expected at most 1048576; it is cut short, or damaged"),
+    (zipped(dictionary(a=tensor(hooks=value({"a": 1})))), f"{HURT}123, REDUCE: makes a tensor "
+     "with hooks or flags, which npbert does not know"),
     (legacy(SOUND)[:-1], "storage '0' should have 6 numbers, but says 6, and 31 bytes are left; "
      "the file is cut or damaged"),
     (legacy(SOUND) + b"x", "1 bytes follow the last storage"),
@@ -220,6 +226,16 @@ def test_the_safetensors_package_reads_what_was_converted(tmp_path: Path) -> Non
     with safe_open(tmp_path / "new" / WEIGHTS, "np") as file:
         assert file.metadata() == {"format": "pt"}
         assert file.get_tensor(WORDS).shape == (29, 8)
+
+
+def test_every_dtype_is_written_where_a_processor_likes_it(tmp_path: Path) -> None:
+    before = read("every.bin")
+    write_safetensors(tmp_path / WEIGHTS, before)
+    after = read_safetensors(tmp_path / WEIGHTS)
+    assert bits(after) == bits(before)
+    for one in after.values():
+        if one.content:
+            assert np.frombuffer(one.content, f"u{BYTES[one.dtype]}").flags.aligned
 
 
 def test_without_a_target_the_file_comes_beside_the_old_one_and_only_once(tmp_path: Path) -> None:
