@@ -190,6 +190,11 @@ def test_files_made_by_hand_are_sound_before_they_are_spoilt(make, tmp_path: Pat
     assert tensors["a"].array(np.float32).tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_what_has_no_numbers_may_begin_anywhere(tmp_path: Path) -> None:
+    (tmp_path / PICKLE).write_bytes(zipped(dictionary(a=tensor(shape=(0,), offset=9))))
+    assert read_pickle(tmp_path / PICKLE)["a"].array(np.float32).shape == (0,)
+
+
 def test_each_pickle_of_an_older_file_has_a_memo_of_its_own(tmp_path: Path) -> None:
     system = wrapped(b"}\x94(", value("little_endian"), b"\x88u")
     pickled = dictionary(a=tensor(key=value("0") + b"\x94"), b=tensor(key=b"h\x00"))
