@@ -11,9 +11,10 @@ activation, rows outside: (batch, length, features), attention (batch, heads, qu
 metadata has one key, "case": JSON with what the case is ("description") and the fields of
 config.json that it changes ("config"). Activations of multiple choice have batch * choices rows.
 
-Three folders are of another kind. demo holds what the built-in models answer; tasks holds small
+Four folders are of another kind. demo holds what the built-in models answer; tasks holds small
 models of every kind, and in a JSON file for each task what is answered on them (see its note).
-ports holds what two ports of the classes' model compute, a right one and a wrong one.
+ports holds what two ports of the classes' model compute, a right one and a wrong one. bins holds
+what torch.save writes, in both formats, and the same tensors as safetensors.
 
 MANIFEST.json says with which versions the files were recorded. The last digits may differ on
 another processor; --check then says by how much.
@@ -38,6 +39,7 @@ import sentence_transformers
 import tokenizers
 import torch
 import transformers
+from bins import record_bins
 from cases import ACTIVATIONS, BLOCKS, FILL_MASK, SEED, SENTIMENT, Case, cases_of
 from hook import record_pytorch
 from ports import record_port
@@ -213,6 +215,7 @@ def main() -> int:
             record_folder(out / name)
         record_pytorch(out)
         record_port(out)
+        record_bins(out)
         record_demo(DEMO, out / "demo")
         record_tasks(DEMO, out / "tasks")
         made = manifest(out)

@@ -1,4 +1,4 @@
-"""Bytes on disk to arrays: safetensors, one file or shards, mapped into memory and not copied.
+"""Bytes on disk to arrays: safetensors, mapped into memory and not copied.
 
 The header is read here, not by the safetensors package, whose NumPy reader refuses bfloat16.
 No byte of a file is believed before it is checked: a broken or hostile file ends in a
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ BYTES: Final = {
 }  # fmt: skip
 FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
+Mapped = TypeVar("Mapped", bound=mmap.mmap)
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -40,71 +42,34 @@ class Tensor:
     shape: tuple[int, ...]
     path: Path
     content: memoryview
+    strides: tuple[int, ...] | None = None  # bytes from one to the next; None: in order of rows
 
     def array(self, dtype: type[np.floating]) -> Array:
         """Return it as an array: a view of the mapped file if it is stored so, else a widened copy.
 
         bfloat16 is the upper half of float32, so that widening it is exact, as it is for float16.
         """
-        stored: NDArray[Any] = np.frombuffer(self.content, FLOATS[self.dtype]).reshape(self.shape)
+        stored = self.stored(FLOATS[self.dtype])
+        # Rows out of order, or a header of odd length: BLAS would copy at every call.
+        if self.strides is not None or not stored.flags.aligned:
+            stored = stored.copy()
         if self.dtype == "BF16":
             stored = (stored.astype("<u4") << 16).view("<f4")
-        if not stored.flags.aligned:  # a header of odd length; BLAS would copy at every call
-            stored = stored.copy()
         with np.errstate(over="ignore", invalid="ignore"):  # inf and nan are told of by the call
             return stored.astype(dtype, copy=False)
 
+    def packed(self) -> bytes:
+        """Return its bytes in the order of its rows, as they would be stored on their own."""
+        return self.stored(f"<u{BYTES[self.dtype]}").tobytes()
 
-def read_checkpoint(folder: Path) -> dict[str, Tensor]:
-    """Return the tensors of model.safetensors, or of the shards that its index names."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
-        return read_safetensors(single)
-    if index.exists():
-        return read_shards(index)
-    there = sorted(p.name for p in folder.iterdir())
-    old = "pytorch_model.bin" in there or "pytorch_model.bin.index.json" in there
-    hint = (
-        "; pytorch_model.bin is a pickle, which can run code: save it as safetensors" if old else ""
-    )
-    raise CheckpointError(
-        f"{folder}: has no model.safetensors nor model.safetensors.index.json; "
-        f"it holds {listed(there) or 'nothing'}{hint}"
-    )
-
-
-def read_shards(index: Path) -> dict[str, Tensor]:
-    """Read the files that an index names; they must lie beside it and hold what it says."""
-    weight_map = read_json_object(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(
-            f"{index}: weight_map is missing or empty, expected tensor names to files"
-        )
-    for name in weight_map.values():
-        plain = isinstance(name, str) and name.isprintable() and len(name) < 256
-        if not plain or name in ("", "..") or Path(name).name != name or "\\" in name:
-            raise CheckpointError(
-                f"{index}: weight_map names {shown(name)}, expected a file beside the index"
-            )
-    shards = {name: read_safetensors(index.parent / name) for name in set(weight_map.values())}
-    absent = [f"{t} in {name}" for t, name in weight_map.items() if t not in shards[name]]
-    if absent:
-        raise CheckpointError(f"{index}: names tensors that are not there: {listed(absent)}")
-    unnamed = [t for name, shard in shards.items() for t in shard if weight_map.get(t) != name]
-    if unnamed:
-        raise CheckpointError(
-            f"{index}: its files hold tensors that it does not name: {listed(unnamed)}"
-        )
-    return {t: shards[name][t] for t, name in weight_map.items()}
+    def stored(self, dtype: str) -> NDArray[Any]:
+        """Return what the file holds as numbers of a dtype of the same width."""
+        return np.ndarray(self.shape, dtype, self.content, strides=self.strides)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Map a safetensors file and check its header.  Raises CheckpointError with all faults."""
-    with opened(path) as file:
-        try:
-            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except ValueError:
-            raise CheckpointError(f"{path}: is empty") from None
+    content = memoryview(mapped(path, mmap.mmap))
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > len(content) - 8:
         raise CheckpointError(
@@ -133,6 +98,25 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         )
         for name, entry in header.items()
     }
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors with the dtypes that they have, the widest first, so that all are aligned.
+
+    The safetensors package wants NumPy's dtypes, which lack bfloat16, or differs by version.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
+    end, names = 0, sorted(tensors, key=lambda name: (-BYTES[tensors[name].dtype], name))
+    for name in names:
+        dtype, shape = tensors[name].dtype, tensors[name].shape
+        start, end = end, end + math.prod(shape) * BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(tensors[name].packed())
 
 
 def misfit(entry: Any, size: int) -> str | None:
@@ -171,6 +155,15 @@ def gaps(header: Mapping[str, Any], size: int) -> list[str]:
             f"{size - end} bytes follow the last tensor; the file is no safetensors file or damaged"
         ]
     return faults
+
+
+def mapped(path: Path, kind: type[Mapped]) -> Mapped:
+    """Map a file into memory, to be read only.  Raises CheckpointError."""
+    with opened(path) as file:
+        try:
+            return kind(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise CheckpointError(f"{path}: is empty") from None
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike
 from npbert.checkpoint import load_parameters
 from npbert.config import ARCHITECTURES, Config
 from npbert.errors import CheckpointError, ConfigError, InputError, nearest, shown, warn
-from npbert.files import read_checkpoint, read_json_object
+from npbert.files import read_json_object
+from npbert.folders import read_checkpoint
 from npbert.hub import locate, pinned
 from npbert.model import Model
 from npbert.tokenizer import Tokenizer

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from npbert.errors import CheckpointError, InputError, listed, shown
-from npbert.files import FLOATS, read_checkpoint, read_json, read_json_object
+from npbert.files import FLOATS, read_json, read_json_object
+from npbert.folders import read_checkpoint
 from npbert.hub.parts import ENCODER_SETTINGS, MODULES
 from npbert.textbook import Affine, Array, Tap, activation, layer_norm, linear, untapped
 

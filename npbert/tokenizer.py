@@ -18,7 +18,15 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Pieces
 
 from npbert.errors import CheckpointError, InputError, shown
-from npbert.vocabulary import SPECIALS, blaming, choices, content, read_settings, read_vocabulary
+from npbert.vocabulary import (
+    SPECIALS,
+    blamed,
+    blaming,
+    choices,
+    content,
+    read_settings,
+    read_vocabulary,
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,11 @@ class Encoding:
 class Tokenizer:
     """A WordPiece tokenizer and the special tokens that a DistilBERT was trained with."""
 
-    def __init__(self, pieces: Pieces, settings: Mapping[str, Any], max_length: int) -> None:
+    def __init__(
+        self, pieces: Pieces, settings: Mapping[str, Any], max_length: int, path: Path
+    ) -> None:
         self.pieces = pieces
+        self.path = path  # of the file to blame; a panic may wait in it for a certain text
         self.settings = settings
         self.max_length = max_length  # tokens, [CLS] and [SEP] included
         pieces.no_truncation()
@@ -79,7 +90,7 @@ class Tokenizer:
         path, pieces = found
         limit = settings.get("model_max_length")  # 1e30 means that nobody said
         with blaming(path):
-            return cls(pieces, settings, min(int(limit or max_positions), max_positions))
+            return cls(pieces, settings, min(int(limit or max_positions), max_positions), path)
 
     def id_of(self, role: str) -> int | None:
         """Return the id of a special token by its role, e.g. "mask_token", or None."""
@@ -114,7 +125,10 @@ class Tokenizer:
     def tokens_of(self, text: str) -> Encoding:
         """Return all tokens of a text, without [CLS] and [SEP].  Raises InputError."""
         valid(text)
-        made = plain(self.pieces.encode(text, add_special_tokens=False))
+        try:  # which costs nothing; a context manager would
+            made = plain(self.pieces.encode(text, add_special_tokens=False))
+        except BaseException as error:
+            raise blamed(error, self.path) from None
         keep_accents(text, made.offsets)
         return replace(made, word_ids=joined(made.word_ids, made.offsets))
 
@@ -122,7 +136,8 @@ class Tokenizer:
         """Return all tokens of words; offsets count in the words joined by spaces."""
         for word in words:
             valid(word)
-        made = plain(self.pieces.encode(words, is_pretokenized=True, add_special_tokens=False))
+        with blaming(self.path):
+            made = plain(self.pieces.encode(words, is_pretokenized=True, add_special_tokens=False))
         starts = list(accumulate((len(word) + 1 for word in words), initial=0))
         for i, (number, (start, end)) in enumerate(zip(made.word_ids, made.offsets, strict=True)):
             shift = starts[number or 0]
@@ -194,7 +209,8 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Return the text that ids spell, pieces joined to words."""
-        return self.pieces.decode(list(ids), skip_special_tokens=skip_special)
+        with blaming(self.path):
+            return self.pieces.decode(list(ids), skip_special_tokens=skip_special)
 
     def save(self, path: Path) -> None:
         """Write what tokenizer.json holds; the settings beside it are JSON as they are."""

@@ -100,10 +100,15 @@ def blaming(path: Path) -> Iterator[None]:
     except CheckpointError as error:
         text = str(error)
         raise CheckpointError(text if text.startswith(str(path)) else f"{path}: {text}") from None
-    except (KeyboardInterrupt, SystemExit, MemoryError, NpbertError):
-        raise
-    except BaseException as error:  # a Rust panic is no Exception
-        raise CheckpointError(f"{path}: is no tokenizer: {str(error)[:200]}") from None
+    except BaseException as error:
+        raise blamed(error, path) from None
+
+
+def blamed(error: BaseException, path: Path) -> BaseException:
+    """Return what to raise for something that the tokenizers package threw, or that passes by."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError | NpbertError):
+        return error
+    return CheckpointError(f"{path}: is no tokenizer: {str(error)[:200]}")
 
 
 def choices(pieces: Tokenizer) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Malformed checkpoints: a table of known faults, and as many seeded random ones as wanted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from corruption_checkpoint import (
     CONFIG,
     INDEX,
+    PICKLE,
     SHARDS,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -16,11 +17,12 @@ from corruption_checkpoint import (
 )
 from corruption_files import NO_FILES
 from corruption_header import CONTAINER, HEADER, join, split
+from corruption_random import BINS, JSON, Change, cut, digit, flip
 from corruption_settings import CONFIGS
 from corruption_tokenizer import SETTINGS, TOKENIZERS, VOCABULARIES
 from corruption_weights import INDEXES, PICKLES, TENSORS
 
-__all__ = ["CORRUPTIONS", "Corruption", "corruptions", "write_checkpoint"]
+__all__ = ["CORRUPTIONS", "Corruption", "corruptions", "drawn", "write_checkpoint"]
 
 CORRUPTIONS = [
     *NO_FILES,
@@ -36,60 +38,44 @@ CORRUPTIONS = [
 ]
 
 
-def corruptions(seed: int, draws: int = 60) -> Iterator[Corruption]:
+def corruptions(seed: int, draws: int = 104) -> Iterator[Corruption]:
     """The whole table, then random faults: equal seeds give equal bytes."""
     yield from CORRUPTIONS
-    for i in range(draws):
-        label, file, change, structural = RANDOM[i % len(RANDOM)]
-        yield _drawn(f"random: {label} ({i})", file, change, structural, (seed, i))
+    yield from drawn(seed, range(draws))
 
 
-Change = Callable[[bytes, np.random.Generator], bytes]
+def drawn(seed: int, numbers: Iterable[int]) -> Iterator[Corruption]:
+    """Random faults, each by its number."""
+    for i in numbers:
+        label, file, change, into, structural = RANDOM[i % len(RANDOM)]
+        yield _drawn(f"random: {label} ({i})", file, change, into, structural, (seed, i))
 
 
 def _drawn(
-    name: str, file: str, change: Change, structural: bool, seed: tuple[int, int]
+    name: str, file: str, change: Change, into: str, structural: bool, seed: tuple[int, int]
 ) -> Corruption:
     def apply(folder: Path) -> None:
-        path = folder / file
-        path.write_bytes(change(path.read_bytes(), np.random.default_rng(seed)))
+        data = (folder / file).read_bytes()
+        if into != file:
+            (folder / file).unlink()
+        (folder / into).write_bytes(change(data, np.random.default_rng(seed)))
 
-    return Corruption(name, apply, (file,), structural, sharded=file in (INDEX, *SHARDS))
-
-
-def _cut(data: bytes, rng: np.random.Generator) -> bytes:
-    return data[: rng.integers(len(data.rstrip()))]
-
-
-def _flip(data: bytes, rng: np.random.Generator) -> bytes:
-    """One to four bytes become others."""
-    changed = np.frombuffer(data, np.uint8).copy()
-    places = rng.integers(len(data), size=rng.integers(1, 5))
-    changed[places] ^= rng.integers(1, 256, size=len(places), dtype=np.uint8)
-    return changed.tobytes()
-
-
-def _digit(data: bytes, rng: np.random.Generator) -> bytes:
-    """One digit becomes another: the text stays well formed, or nearly."""
-    places = [i for i, byte in enumerate(data) if byte in b"0123456789"]
-    place = places[rng.integers(len(places))]
-    digit = (data[place] - ord("0") + rng.integers(1, 10)) % 10
-    return data[:place] + b"%d" % digit + data[place + 1 :]
+    return Corruption(name, apply, (into,), structural, sharded=file in (INDEX, *SHARDS))
 
 
 def _digit_of_header(data: bytes, rng: np.random.Generator) -> bytes:
     header, tensors = split(data)
-    return join(_digit(header, rng), tensors)
+    return join(digit(header, rng), tensors)
 
 
 def _flip_header(data: bytes, rng: np.random.Generator) -> bytes:
     header, tensors = split(data)
-    return join(_flip(header, rng), tensors)
+    return join(flip(header, rng), tensors)
 
 
 def _flip_tensors(data: bytes, rng: np.random.Generator) -> bytes:
     header, tensors = split(data)
-    return join(header, _flip(tensors, rng))
+    return join(header, flip(tensors, rng))
 
 
 def _wild_length(data: bytes, rng: np.random.Generator) -> bytes:
@@ -116,22 +102,27 @@ def _more_bytes(data: bytes, rng: np.random.Generator) -> bytes:
     return data[:start] + rng.bytes(int(rng.integers(1, 40))) + data[start:]
 
 
-RANDOM: list[tuple[str, str, Change, bool]] = [
-    ("weights cut", WEIGHTS, _cut, True),
-    ("bytes of the header flipped", WEIGHTS, _flip_header, False),
-    ("a digit of the header changed", WEIGHTS, _digit_of_header, True),
-    ("header length beyond the file", WEIGHTS, _wild_length, True),
-    ("bytes of the tensors flipped", WEIGHTS, _flip_tensors, False),
-    ("zeros in the header", WEIGHTS, _zeros_in_header, True),
-    ("bytes lost in the header", WEIGHTS, _lost_bytes, True),
-    ("bytes added to the tensors", WEIGHTS, _more_bytes, True),
-    ("config cut", CONFIG, _cut, True),
-    ("bytes of the config flipped", CONFIG, _flip, False),
-    ("a digit of the config changed", CONFIG, _digit, False),
-    ("tokenizer cut", TOKENIZER, _cut, True),
-    ("bytes of the tokenizer flipped", TOKENIZER, _flip, False),
-    ("tokenizer config cut", TOKENIZER_CONFIG, _cut, True),
-    ("index cut", INDEX, _cut, True),
-    ("bytes of the index flipped", INDEX, _flip, False),
-    ("a shard cut", SHARDS[1], _cut, True),
-]
+# label, file that is read, how it changes, file that is written, whether that must be refused
+RANDOM: list[tuple[str, str, Change, str, bool]] = [
+    (label, file, change, file, structural)
+    for label, file, change, structural in (
+        ("weights cut", WEIGHTS, cut, True),
+        ("bytes of the header flipped", WEIGHTS, _flip_header, False),
+        ("a digit of the header changed", WEIGHTS, _digit_of_header, True),
+        ("header length beyond the file", WEIGHTS, _wild_length, True),
+        ("bytes of the tensors flipped", WEIGHTS, _flip_tensors, False),
+        ("zeros in the header", WEIGHTS, _zeros_in_header, True),
+        ("bytes lost in the header", WEIGHTS, _lost_bytes, True),
+        ("bytes added to the tensors", WEIGHTS, _more_bytes, True),
+        ("config cut", CONFIG, cut, True),
+        ("bytes of the config flipped", CONFIG, flip, False),
+        ("a digit of the config changed", CONFIG, digit, False),
+        ("tokenizer cut", TOKENIZER, cut, True),
+        ("bytes of the tokenizer flipped", TOKENIZER, flip, False),
+        ("tokenizer config cut", TOKENIZER_CONFIG, cut, True),
+        ("index cut", INDEX, cut, True),
+        ("bytes of the index flipped", INDEX, flip, False),
+        ("a shard cut", SHARDS[1], cut, True),
+        *JSON,
+    )
+] + [(label, WEIGHTS, change, PICKLE, structural) for label, change, structural in BINS]

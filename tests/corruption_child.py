@@ -13,6 +13,7 @@ from pathlib import Path
 ADDRESS_SPACE = 8 * 2**30
 # Seconds on the clock after which a load counts as hanging; the signal then ends the process.
 PATIENCE = 10
+TEXT = "The bad, good Ada [MASK] é"
 
 
 def peak_mb() -> float:
@@ -28,28 +29,28 @@ def peak_mb() -> float:
 
 
 def attempt(folder: str) -> dict[str, object]:
-    """Load, look at the tokenizer, run three tokens: "loaded", "refused" or "escaped"."""
+    """Load, run three tokens, read a text: "loaded", "refused" or "escaped"."""
     import npbert
 
-    load = npbert.load  # its first use imports NumPy, which no corruption is to be charged with
     outcome, error, message = "loaded", "", ""
     signal.alarm(PATIENCE)
     start = time.process_time()
     try:
-        model = load(folder)
-        _ = model.tokenizer
+        model = npbert.load(folder)
     except (npbert.ConfigError, npbert.CheckpointError) as refusal:
         outcome, error, message = "refused", type(refusal).__name__, str(refusal)
     except BaseException as escaped:  # a panic in Rust is no Exception
         outcome, error, message = "escaped", type(escaped).__name__, str(escaped)[:500]
-    seconds = time.process_time() - start
     if outcome == "loaded":
         try:
             model([[2, 7, 3]])
+            if model.tokenizer:
+                model.tokenizer.decode(model.tokenizer.encode(TEXT).ids)
         except npbert.NpbertError as refusal:  # not finite, say: loading could not know
             error, message = type(refusal).__name__, str(refusal)
         except BaseException as escaped:
             outcome, error, message = "escaped", type(escaped).__name__, str(escaped)[:500]
+    seconds = time.process_time() - start
     signal.alarm(0)
     return {"outcome": outcome, "error": error, "message": message, "seconds": seconds}
 
@@ -61,6 +62,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     results = os.fdopen(os.dup(1), "w", encoding="ascii")  # nothing a load prints gets between
     os.dup2(2, 1)
+    import npbert
+
+    _ = npbert.load  # its first use imports NumPy, which no corruption is to be charged with
+    gc.freeze()  # so that collecting looks at what a load left behind, and takes no time
     for name, folder in json.load(sys.stdin):
         os.chdir(folder)  # where a pickle that runs would leave its trace
         result = attempt(folder)

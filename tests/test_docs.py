@@ -23,6 +23,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 MORE = (
     "info",
     "bench",
+    "convert",
     "trace",
     "compare",
     "diagnose",

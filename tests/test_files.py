@@ -18,11 +18,11 @@ import npbert
 from npbert import CheckpointError
 from npbert.files import (
     JSON_LIMIT,
-    read_checkpoint,
     read_json_object,
     read_safetensors,
     replacing,
 )
+from npbert.folders import read_checkpoint
 
 DTYPES = (np.float32, np.float64)
 
@@ -178,16 +178,14 @@ def test_an_index_without_weight_map_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_is_told_what_it_holds(tmp_path: Path) -> None:
-    expected = f"{tmp_path}: has no model.safetensors nor model.safetensors.index.json; it holds "
+    expected = (
+        f"{tmp_path}: has no model.safetensors nor model.safetensors.index.json nor "
+        "pytorch_model.bin nor pytorch_model.bin.index.json; it holds "
+    )
     assert message(read_checkpoint, tmp_path) == expected + "nothing"
     for name in ("vocab.txt", CONFIG, "tf_model.h5"):
         (tmp_path / name).touch()
     assert message(read_checkpoint, tmp_path) == expected + "config.json, tf_model.h5, vocab.txt"
-    (tmp_path / "pytorch_model.bin").touch()
-    assert message(read_checkpoint, tmp_path) == (
-        expected + "config.json, pytorch_model.bin, tf_model.h5, vocab.txt; pytorch_model.bin is "
-        "a pickle, which can run code: save it as safetensors"
-    )
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

@@ -1,5 +1,6 @@
 """The files of a tokenizer: where they contradict each other, and where they are broken."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import words
 from words import CASED, UNCASED, folder, loaded
 
 import npbert
+from npbert.tokenizer import Tokenizer
 
 CLS, SEP = "[CLS]", "[SEP]"
 SAYS = {
@@ -168,3 +170,14 @@ def test_a_line_ends_at_a_line_feed_and_nowhere_else(tmp_path: Path, odd: str) -
     vocabulary = [*words.SPECIALS, odd, f"a{odd}b", "the"]
     tokenizer = loaded(folder(tmp_path, whole=False, vocabulary=vocabulary))
     assert tokenizer.encode("the").ids[1] == vocabulary.index("the")
+
+
+def test_a_panic_that_waits_for_a_text_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    said = json.loads((path / "tokenizer.json").read_text("utf-8"))
+    said["pre_tokenizer"] = {"type": "FixedLength", "length": 0}
+    (path / "tokenizer.json").write_text(json.dumps(said), "utf-8")
+    for read in (Tokenizer.encode, Tokenizer.tokens_of, lambda t, x: t.tokens_of_words([x])):
+        with pytest.raises(npbert.CheckpointError) as caught:
+            read(loaded(path), "the cat")
+        assert str(caught.value).startswith(f"{path / 'tokenizer.json'}: is no tokenizer: ")

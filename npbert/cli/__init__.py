@@ -1,4 +1,4 @@
-"""The command line: npbert TASK, info, bench, and the oracle: trace, compare, diagnose ...
+"""The command line: npbert TASK, info, convert, bench, and the oracle: trace, compare, diagnose ...
 
 Results go to stdout, all else to stderr.  Exit status: 0 fine, 1 different, 2 usage or unreadable
 input, 3 the model cannot be loaded, 4 some inputs failed and were recorded, 130 interrupted.
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from npbert import __version__
-from npbert.cli import bench, download, info, oracle, tasks
+from npbert.cli import bench, convert, download, info, oracle, tasks
 from npbert.cli.shared import FINE, INTERRUPTED, NO_MODEL, UNUSABLE, tell
 from npbert.errors import InputError, NpbertError
 
@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     tasks.add_parsers(commands)
     info.add_parsers(commands)
+    convert.add_parsers(commands)
     bench.add_parsers(commands)
     oracle.add_parsers(commands)
     download.add_parsers(commands)
