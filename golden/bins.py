@@ -1,7 +1,8 @@
 """Records small files of torch.save, in every form that a DistilBERT comes in, and their twins.
 
 Called by golden/make.py, for bins.  A .bin and its twin hold the same tensors: the twin was written
-by safetensors.  All but every.bin are the same masked language model, of which config.json tells.
+by safetensors.  All but every.bin are the same masked language model, of which shards/config.json
+tells.
 """
 
 import shutil
@@ -72,14 +73,13 @@ def every() -> Tensors:
 def record_bins(out: Path) -> None:
     """Write bins."""
     folder, model = out / "bins", small()
-    folder.mkdir()
+    (folder / "twins").mkdir(parents=True)
     with tempfile.TemporaryDirectory() as temporary:
         model.save_pretrained(temporary, safe_serialization=False)
-        shutil.copy(Path(temporary) / "config.json", folder)
         shutil.copy(Path(temporary) / "pytorch_model.bin", folder / "zip.bin")
     model.save_pretrained(folder / "shards", safe_serialization=False, max_shard_size="2KB")
     state = model.state_dict()
-    save_twin(state, folder / "float32.safetensors")
+    save_twin(state, folder / "twins" / "float32.safetensors")
     save_legacy(state, folder / "legacy.bin")
     turned = {n: x.t().contiguous().t() if x.ndim == 2 else x for n, x in state.items()}
     torch.save(turned, folder / "transposed.bin")
@@ -87,7 +87,7 @@ def record_bins(out: Path) -> None:
     for dtype in (torch.float16, torch.bfloat16):
         name, halves = str(dtype).removeprefix("torch."), model.to(dtype).state_dict()
         torch.save(halves, folder / f"{name}.bin")
-        save_twin(halves, folder / f"{name}.safetensors")
+        save_twin(halves, folder / "twins" / f"{name}.safetensors")
     torch.save(every(), folder / "every.bin")
     save_legacy(every(), folder / "every-legacy.bin")
-    save_twin(every(), folder / "every.safetensors")
+    save_twin(every(), folder / "twins" / "every.safetensors")

@@ -23,15 +23,15 @@ from npbert.pickles import read_pickle
 BINS = Path(__file__).parent.parent / "golden" / "bins"
 TASKS = BINS.parent / "tasks"
 TWINS = {
-    "zip.bin": "float32.safetensors",
-    "legacy.bin": "float32.safetensors",
-    "transposed.bin": "float32.safetensors",
-    "parameters.bin": "float32.safetensors",
-    "shards": "float32.safetensors",
-    "float16.bin": "float16.safetensors",
-    "bfloat16.bin": "bfloat16.safetensors",
-    "every.bin": "every.safetensors",
-    "every-legacy.bin": "every.safetensors",
+    "zip.bin": "twins/float32.safetensors",
+    "legacy.bin": "twins/float32.safetensors",
+    "transposed.bin": "twins/float32.safetensors",
+    "parameters.bin": "twins/float32.safetensors",
+    "shards": "twins/float32.safetensors",
+    "float16.bin": "twins/float16.safetensors",
+    "bfloat16.bin": "twins/bfloat16.safetensors",
+    "every.bin": "twins/every.safetensors",
+    "every-legacy.bin": "twins/every.safetensors",
 }
 MODELS = [name for name in TWINS if not name.startswith("every")]
 WORDS, PROJECTOR = "distilbert.embeddings.word_embeddings.weight", "vocab_projector.weight"
@@ -48,7 +48,7 @@ def folder_of(name: str, tmp_path: Path) -> Path:
         shutil.copytree(BINS / name, folder)
     else:
         folder.mkdir(parents=True)
-        shutil.copy(BINS / CONFIG, folder)
+        shutil.copy(BINS / "shards" / CONFIG, folder)
         shutil.copy(BINS / name, folder / (PICKLE if name.endswith(".bin") else WEIGHTS))
     return folder
 
@@ -58,7 +58,7 @@ def bits(tensors: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], by
 
 
 def test_every_recorded_file_has_a_twin_here() -> None:
-    there = {p.name for p in BINS.iterdir() if p.suffix == ".bin" or p.is_dir()}
+    there = {p.name for p in BINS.iterdir() if p.name != "twins"}
     assert there == set(TWINS)
 
 
