@@ -40,9 +40,9 @@ def load(
     Parameters
     ----------
     source : path or name
-        A folder with config.json, model.safetensors or its shards, and the tokenizer's files; or
-        the name of a repository on the hub, such as "distilbert/distilbert-base-uncased", which is
-        downloaded once and then read from the cache.
+        A folder with config.json, model.safetensors or pytorch_model.bin, whole or in shards, and
+        the tokenizer's files; or the name of a repository on the hub, such as
+        "distilbert/distilbert-base-uncased", which is downloaded once and then read from the cache.
     architecture : str, optional
         One of ARCHITECTURES or its transformers class; default: what config.json says.
     dtype : "float32" or "float64"

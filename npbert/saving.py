@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from npbert.config import ARCHITECTURES, Config
@@ -41,7 +42,10 @@ def save(
     if architecture == "for_question_answering" and config.num_labels != 2:
         fields = {n: v for n, v in fields.items() if n not in ("id2label", "label2id")}
     with replacing(target / "model.safetensors") as path:
-        save_file(tensors, path, metadata={"format": "pt"})
+        try:
+            save_file(tensors, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk, for one
+            raise CheckpointError(f"{target}: cannot be written: {error}") from None
     write_json(target / "config.json", fields)
     if tokenizer is not None:
         with replacing(target / "tokenizer.json") as path:

@@ -97,6 +97,7 @@ def test_an_odd_text_gets_an_answer_or_a_sentence(tasks, name, place, text):
             assert whole[start:end] == stands
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "place"), pairs())
 def test_a_megabyte_of_text_gets_an_answer_or_a_sentence(tasks, name, place):
     text = "the ship sailed, a film " * 42_000

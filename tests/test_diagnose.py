@@ -282,7 +282,9 @@ def test_the_port_without_a_fault_computes_what_npbert_computes(
     assert {n: d for n in ours if (d := distance(n, ours[n], theirs[n], keep)) > 1e-12} == {}
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.long] * bool(k.noise)) for k in KINDS], ids=str
+)
 def test_planted_faults_are_named_and_nothing_else_is(kind: Kind) -> None:
     verdicts = {planted: judge(planted, kind) for planted in chosen(kind)}
     table = confusion(verdicts, kind)

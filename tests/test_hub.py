@@ -251,6 +251,7 @@ def test_after_a_dropped_connection_the_model_is_whole_at_the_next_try(
     assert len([path for method, path in hub.asked if method == "GET" and "/cdn/" in path]) == 2
 
 
+@pytest.mark.long  # six seconds, in which huggingface_hub tries again
 def test_a_hub_that_breaks_off_leaves_nothing_that_looks_whole(hub: Hub, tmp_path: Path) -> None:
     commit = hub.push("org/single", files_of(SINGLE))
     hub.moods[HALF] = 99
