@@ -11,8 +11,9 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, Self
@@ -44,16 +45,21 @@ def form_of(path: Path) -> str:
 class Lines:
     """The lines of a file, or of stdin where there is no path; what was read of them is hashed.
 
-    Raises InputError for a file that cannot be read, or not to its end.
+    `opened` opens a file that is not on this system; the path is then only told.  Raises InputError
+    for a file that cannot be read, or not to its end.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(
+        self, path: Path | str | None, opened: Callable[[], BinaryIO] | None = None
+    ) -> None:
         self.where = str(path or "stdin")
         self.number = 0  # of the line that was read last
         self.digest = hashlib.sha256()  # of all that was read, gzip undone
         self.own: BinaryIO | None = None  # what must be closed
         with self.guarded():
-            self.own = None if path is None else path.open("rb")
+            if path is not None:
+                here: Callable[[], Any] = partial(Path(path).open, "rb")
+                self.own = (opened or here)()
             raw = self.own or sys.stdin.buffer
             packed = isinstance(raw, io.BufferedReader) and raw.peek(2)[:2] == GZIP
             self.stream = GzipFile(fileobj=raw) if packed else raw

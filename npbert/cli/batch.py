@@ -32,7 +32,7 @@ def answer_all(task: Task[Any, Any], args: argparse.Namespace) -> int:
     if not args.texts and args.input in (None, "-") and sys.stdin is None:
         raise InputError("there is no TEXT, and stdin is closed")
     with closing(Source(args)) as source:
-        job = about(task, args, source) if path else {}
+        job = about(task, args, source.form) if path else {}
         output = destination(path, job, resume=args.resume)
         try:
             with output:
@@ -87,7 +87,7 @@ def target(args: argparse.Namespace) -> Path | None:
     return path
 
 
-def about(task: Task[Any, Any], args: argparse.Namespace, source: Source) -> dict[str, Any]:
+def about(task: Task[Any, Any], args: argparse.Namespace, form: str | None) -> dict[str, Any]:
     """Return all that a job's bytes depend on but its inputs, as JSON has it."""
     said = {
         "npbert": __version__,
@@ -95,7 +95,7 @@ def about(task: Task[Any, Any], args: argparse.Namespace, source: Source) -> dic
         "model": fingerprint(task.folder) if task.folder else None,
         "options": {each.name: getattr(args, each.name) for each in fields(OPTIONS[args.task])},
         "flags": fixed(args),
-        "form": source.form,
+        "form": form,
         "field": args.field,
         "on_error": args.on_error,
     }

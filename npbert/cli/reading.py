@@ -1,7 +1,7 @@
 """What a task's command reads: texts of the command line, or of a file, plain, JSON or CSV."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from npbert.lines import Lines, Record, form_of, parsed, records
 
 
 class Source:
-    """Where the inputs of a command come from."""
+    """Where the inputs of a command come from; `lines` are those of --input, if it is open."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, lines: Lines | None = None) -> None:
         named = None if args.input in (None, "-") else Path(args.input)
         if args.texts and args.input is not None:
             raise InputError("there are TEXTs and --input, expected one of them")
@@ -26,7 +26,7 @@ class Source:
         given, command = fixed(args), COMMANDS[args.task]
         self.alone = command.needs and not args.texts and args.input is None and not self.table
         self.alone = self.alone and len(given) == len(command.fields)  # flags say all there is
-        self.lines = None if args.texts or self.alone else Lines(named)
+        self.lines = lines or (None if args.texts or self.alone else Lines(named))
         if args.field and not self.table:
             raise InputError(
                 "--field says where a field stands in JSON or CSV; it needs --jsonl or --csv"
@@ -48,7 +48,7 @@ class Source:
             pass
         if digest is not None and self.digest() != digest:
             raise InputError(f"--resume: the first {done} inputs are not what they were")
-        return self.rows(found) if self.table else self.plain(found)
+        return rows(found, self.args, self.unit) if self.table else self.plain(found)
 
     def records(self) -> Iterator[Record]:
         """Yield the TEXTs, or what stands in the lines of the input."""
@@ -75,37 +75,43 @@ class Source:
                 number, {names[0]: text, **given} if given and usable else text, unit=self.unit
             )
 
-    def rows(self, found: Iterator[Record]) -> Iterator[Item]:
-        """Yield an input for each row, and what else stands in it."""
-        command, given = COMMANDS[self.args.task], fixed(self.args)
-        keys, named = {name: name for name in command.fields}, []
-        for each in self.args.field:
-            name, separate, key = each.rpartition("=")
-            name = name if separate else command.fields[0]
-            if name not in keys:
-                raise InputError(f"--field {each}: there are the fields {', '.join(keys)}")
-            keys[name] = key
-            named.append(key)
-        if any(each.startswith("words=") for each in self.args.field):
-            del keys["text"]  # in place of the text, not with it
-        taken = [RESULTS, ERROR] if self.args.on_error == "record" else [RESULTS]
-        for number, value in found:
-            rest: dict[str, Any] = {}
-            try:
-                row = parsed(value) if isinstance(value, str) else value
-                if isinstance(row, InputError):
-                    raise row
-                rest = {name: value for name, value in row.items() if name not in keys.values()}
-                if clash := [name for name in taken if name in rest]:
-                    raise InputError(f"has a field {clash[0]!r}, where the answer would go")
-                if absent := [key for key in named if key not in row]:
-                    raise InputError(f"has no field {listed(map(repr, absent))}")
-            except InputError as error:
-                kept = {name: value for name, value in rest.items() if name not in taken}
-                yield Item(number, error, kept, self.unit)
-            else:
-                read = {name: row[key] for name, key in keys.items() if key in row}
-                yield Item(number, given | read, rest, self.unit)
+
+def keyed(args: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
+    """Return where each field stands in a row, and which places were named by --field."""
+    keys, named = {name: name for name in COMMANDS[args.task].fields}, []
+    for each in args.field:
+        name, separate, key = each.rpartition("=")
+        name = name if separate else COMMANDS[args.task].fields[0]
+        if name not in keys:
+            raise InputError(f"--field {each}: there are the fields {', '.join(keys)}")
+        keys[name] = key
+        named.append(key)
+    if any(each.startswith("words=") for each in args.field):
+        del keys["text"]  # in place of the text, not with it
+    return keys, named
+
+
+def rows(found: Iterable[Record], args: argparse.Namespace, unit: str) -> Iterator[Item]:
+    """Yield an input for each row, and what else stands in it."""
+    given, (keys, named) = fixed(args), keyed(args)
+    taken = [RESULTS, ERROR] if args.on_error == "record" else [RESULTS]
+    for number, value in found:
+        rest: dict[str, Any] = {}
+        try:
+            row = parsed(value) if isinstance(value, str) else value
+            if isinstance(row, InputError):
+                raise row
+            rest = {name: value for name, value in row.items() if name not in keys.values()}
+            if clash := [name for name in taken if name in rest]:
+                raise InputError(f"has a field {clash[0]!r}, where the answer would go")
+            if absent := [key for key in named if key not in row]:
+                raise InputError(f"has no field {listed(map(repr, absent))}")
+        except InputError as error:
+            kept = {name: value for name, value in rest.items() if name not in taken}
+            yield Item(number, error, kept, unit)
+        else:
+            read = {name: row[key] for name, key in keys.items() if key in row}
+            yield Item(number, given | read, rest, unit)
 
 
 def gathered(found: Iterator[Record], name: str, given: dict[str, Any], unit: str) -> Item:

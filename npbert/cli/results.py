@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, Self, TextIO, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from npbert.jobs import Item
 from npbert.lines import written
 from npbert.outputs import ArrayOutput, GzipOutput, Output
 from npbert.tasks.shared import Refusal
+
+T = TypeVar("T")
 
 OUTPUTS: Final = {".npy": ArrayOutput, ".gz": GzipOutput}  # and JSON lines under any other name
 TABLES: Final = (".csv", ".tsv", ".parquet", ".arrow", ".xlsx")  # that are not written
@@ -82,7 +84,9 @@ def plain(result: Any) -> Any:
     return {"embedding": result.tolist()}
 
 
-def told(results: Iterator[Any], before: int) -> Iterator[Any]:
+def told(
+    results: Iterator[T], before: int, unit: str = "texts", total: int | None = None
+) -> Iterator[T]:
     """Yield results, and show how many there were so far, where a person looks at stderr."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield from results
@@ -92,7 +96,9 @@ def told(results: Iterator[Any], before: int) -> Iterator[Any]:
     except ImportError:
         yield from results
         return
-    with tqdm(unit=" texts", file=sys.stderr, dynamic_ncols=True, initial=before) as bar:
+    with tqdm(
+        unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, initial=before, total=total
+    ) as bar:
         for result in results:
             if sys.stdout.isatty():
                 bar.clear()  # so that the result gets a line of its own
