@@ -18,7 +18,7 @@ from npbert.cli.places import PART, File, appearing, below, files, opened, prese
 from npbert.cli.results import told
 from npbert.cli.shared import FINE, SOME_FAILED, print_json, tell
 from npbert.distributed.shared import recipe
-from npbert.distributed.warming import cool_down, warm_up
+from npbert.distributed.warming import Deaf, cool_down, warm_up
 from npbert.errors import InputError, shown, warn
 from npbert.jobs import Counts
 from npbert.tasks import Task
@@ -119,6 +119,7 @@ def connected(address: str, most: int) -> Iterator[Client]:
             ) as cluster,
             Client(cluster) as client,
         ):  # fmt: skip
+            client.register_plugin(Deaf())
             yield client
         return
     where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
@@ -152,19 +153,25 @@ def carried_out(
         del futures
         for future, result in told(done, 0, "files", len(left)):
             report = reported(known.pop(future.key), result)
+            counted = report.counts
             if report.error and args.on_error == "fail":
                 raise InputError(f"{report.error}; --resume goes on with what is not answered yet")
             print_json(line(report))
             if report.first or report.error:
-                tell(report.error or f"{report.file}: {report.first}")
+                tell(report.error or f"{report.file}: {report.first}{more(counted.failed - 1)}")
                 status = SOME_FAILED
             for each in fields(Counts):
-                total = getattr(counts, each.name) + getattr(report.counts, each.name)
+                total = getattr(counts, each.name) + getattr(counted, each.name)
                 setattr(counts, each.name, total)
     finally:
         if known:
             client.cancel(list(known), force=True)
     return status, counts
+
+
+def more(failed: int) -> str:
+    """Say how many more inputs of a file failed than the one that is told."""
+    return f"; and {failed:,} more of that file" if failed > 0 else ""
 
 
 def reported(source: str, result: Any) -> Report:

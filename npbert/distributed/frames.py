@@ -60,8 +60,8 @@ def keyed(
     for name in keys:
         if name not in (*task.fields, *instead):
             raise InputError(
-                f"column has {shown(name)}{nearest(str(name), task.fields)}, and {task.name} reads "
-                f"{' and '.join(task.fields)}"
+                f"column has {shown(name)}, and {task.name} reads {' and '.join(task.fields)}"
+                f"{nearest(str(name), task.fields)}"
             )
     lacking = [name for name in task.fields[: task.required] if name not in keys]
     if lacking and not set(instead) & set(keys):
@@ -72,8 +72,8 @@ def keyed(
     for key in keys.values():
         if key not in there:
             raise InputError(
-                f"ddf has no column {shown(key)}{nearest(str(key), map(str, there))}; it has "
-                f"{listed(map(repr, there))}"
+                f"ddf has no column {shown(key)}, it has {listed(map(repr, there))}"
+                f"{nearest(str(key), map(str, there))}"
             )
     return keys
 

@@ -1,6 +1,8 @@
 """Every worker loads the model before it is given work: a missing file is missed at once."""
 
 import asyncio
+import signal
+from contextlib import suppress
 from typing import Any
 
 from distributed import Client, WorkerPlugin, get_client
@@ -30,6 +32,16 @@ class Warming(WorkerPlugin):
         forget(self.recipe.raw)
 
 
+class Deaf(WorkerPlugin):
+    """Leaves Ctrl-C to the client, for workers of the same terminal, which sends it to all."""
+
+    name = "npbert-deaf"
+
+    def setup(self, worker: Any) -> None:
+        """Hear no more of it."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def current() -> Client | None:
     """Return the cluster's client that this program has, if any."""
     try:
@@ -51,4 +63,5 @@ def warm_up(client: Client, recipe: Recipe) -> None:
 
 def cool_down(client: Client, recipe: Recipe) -> None:
     """Let go of a task on every worker."""
-    client.unregister_worker_plugin(recipe.name)
+    with suppress(OSError):  # a worker has gone in this moment, and its memory with it
+        client.unregister_worker_plugin(recipe.name)
