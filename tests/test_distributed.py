@@ -1,5 +1,6 @@
 """Tasks on a Dask cluster: the same answers, whatever becomes of the workers."""
 
+import argparse
 import gzip
 import json
 import os
@@ -26,7 +27,10 @@ pa = pytest.importorskip("pyarrow", reason=WHY)
 pd = pytest.importorskip("pandas", reason=WHY)
 dd = pytest.importorskip("dask.dataframe", reason=WHY)
 pq = pytest.importorskip("pyarrow.parquet", reason=WHY)
+fsspec = pytest.importorskip("fsspec", reason=WHY)
 
+from npbert.cli.partition import answer_file  # noqa: E402
+from npbert.cli.places import appearing, files, present  # noqa: E402
 from npbert.distributed import map_dataframe, shared  # noqa: E402
 
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"
@@ -94,6 +98,7 @@ def test_5000_texts_in_40_partitions_get_the_answers_of_one_process(client, batc
     assert made.divisions == ddf.divisions
     found = made.compute()
     assert list(found) == ["text", "id", "label", "score"]
+    assert found.dtypes.tolist()[2:] == [pd.StringDtype("pyarrow"), np.float64]
     assert found["id"].tolist() == list(range(5000))
     task = npbert.pipeline(CLASSIFY, SINGLE, batch_invariant=batch_invariant)
     expected = task(given)
@@ -399,12 +404,12 @@ def spoilt(data):
         path.unlink()
     good = (data / "a.jsonl").read_bytes().splitlines(keepends=True)
     (data / "bad.jsonl").write_bytes(b"".join([*good[:17], BAD, *good[18:]]))
-    raw = pa.array([text.encode() for text in texts(20)])
-    offsets = pa.py_buffer(np.frombuffer(raw.buffers()[1], np.int32).copy())
-    broken = bytearray(raw.buffers()[2].to_pybytes())
-    broken[0] = 0xFF
-    text = pa.StringArray.from_buffers(20, offsets, pa.py_buffer(bytes(broken)))
-    pq.write_table(pa.table({"text": text, "n": pa.array(range(20))}), data / "bad.parquet")
+    given = pa.array([text.encode() for text in texts(5000)])
+    _, offsets, raw = given.buffers()
+    broken = bytearray(raw.to_pybytes())
+    broken[np.frombuffer(offsets, np.int32)[4500]] = 0xFF
+    text = pa.StringArray.from_buffers(5000, offsets, pa.py_buffer(bytes(broken)))
+    pq.write_table(pa.table({"text": text, "n": pa.array(range(5000))}), data / "bad.parquet")
     return data
 
 
@@ -413,7 +418,7 @@ def test_a_corrupt_row_is_recorded_by_file_and_row_and_the_rest_is_answered(spoi
     command = (CLASSIFY, "-m", SINGLE, "-i", f"{spoilt}/*", "-o", out, "--on-error", "record")
     told, err = job(*command, status=4)
     assert f"npbert: {spoilt / 'bad.jsonl'}: line 18: has no text\n" in err
-    assert f"npbert: {spoilt / 'bad.parquet'}: row 0: is not UTF-8: invalid start byte" in err
+    assert f"npbert: {spoilt / 'bad.parquet'}: row 4500: is not UTF-8: invalid start byte" in err
     assert {Path(each["file"]).name: each["failed"] for each in told} == {
         "a.jsonl": 0, "e.parquet": 0, "bad.jsonl": 1, "bad.parquet": 1,
     }  # fmt: skip
@@ -421,10 +426,11 @@ def test_a_corrupt_row_is_recorded_by_file_and_row_and_the_rest_is_answered(spoi
     assert answers[17] == {"id": 17, "txt": 1, "error": {"line": 18, "message": "has no text"}}
     assert sum("results" in each for each in answers) == 299
     table = pq.read_table(out / "bad.parquet").to_pydict()
-    assert table["n"] == list(range(20))
-    assert table["label"][0] is table["score"][0] is None
-    assert table["error"] == ["is not UTF-8: invalid start byte at byte 0", *[None] * 19]
-    assert None not in table["label"][1:]
+    assert table["n"] == list(range(5000))
+    for name, missing in (("label", True), ("score", True), ("error", False)):
+        assert [(each is None) == missing for each in table[name]].index(True) == 4500
+        assert sum((each is None) == missing for each in table[name]) == 1
+    assert table["error"][4500] == "is not UTF-8: invalid start byte at byte 0"
 
 
 def test_otherwise_it_stops_with_file_and_row_and_goes_on_when_it_is_mended(spoilt, tmp_path, job):
@@ -528,13 +534,6 @@ def test_no_scheduler_is_an_error_that_says_what_is_expected(data, tmp_path, cap
 
 
 def test_objects_appear_when_they_are_whole(data):
-    import argparse
-
-    import fsspec
-
-    from npbert.cli.partition import answer_file
-    from npbert.cli.places import files, present
-
     store = fsspec.filesystem("memory")
     store.put(f"{data}/", "/given/", recursive=True)
     (file,) = files("memory://given/a*", "memory://answers", None)
@@ -547,6 +546,21 @@ def test_objects_appear_when_they_are_whole(data):
     assert store.cat("/answers/a.jsonl").count(b"\n") == 300
     store.rm("/given", recursive=True)
     store.rm("/answers", recursive=True)
+
+
+def test_a_file_gets_its_name_at_once_and_keeps_its_old_bytes_until_then(tmp_path):
+    target = tmp_path / "below" / "a.jsonl"
+    for text in ("first", "second"):
+        with appearing(str(target)) as path:
+            path.write_text(text)
+            assert not target.exists() or target.read_text() == "first"
+            number = path.stat().st_ino
+        assert (target.read_text(), target.stat().st_ino) == (text, number)
+    with pytest.raises(OSError, match="disk"), appearing(str(target)) as path:
+        path.write_text("third")
+        raise OSError("the disk fails")
+    assert target.read_text() == "second"
+    assert list(target.parent.iterdir()) == [target]
 
 
 # ---- workers that die, people who stop ----------------------------------------------------------
