@@ -112,9 +112,8 @@ def columns(x: Array) -> Iterator[slice]:
 
 def product(a: Array, b: Array, out: Array) -> Array:
     """Set out = a @ b, in pieces if the BLAS at hand is best at these; return it."""
-    rows = 0
-    if multiplies_small():
-        inside, width = b.shape[-2:]
+    rows, (inside, width) = 0, b.shape[-2:]
+    if width and multiplies_small():
         sizes = ROWS[width % COLUMNS > 0]
         rows = next((n for n in sizes if n * inside * width <= SMALL), 0)
     return stacked(a, b, out, rows or a.shape[-2])

@@ -68,6 +68,8 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # an int of more than 4,300 digits
         return "a huge number"
+    except RecursionError:
+        return "a deep nest"
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 

@@ -16,10 +16,10 @@ from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 from npbert.errors import InputError
+from npbert.hub.parts import present
 from npbert.tasks.shared import Reading, Refusal, Tally, Task
 
 BLOCK: Final = 256  # inputs; a multiple of those that are read ahead, so that packs are full
-READ: Final = (".json", ".txt", ".safetensors", ".bin")  # what a model's answers depend on
 
 
 class Item(NamedTuple):
@@ -162,11 +162,9 @@ class Job:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return the sha256 of the files of a model that its answers may depend on."""
+    """Return the sha256 of the files of a model that its answers depend on."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in READ and path.is_file():
-            digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for name in present(folder):
+        with (folder / name).open("rb") as file:
+            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -9,10 +9,12 @@ import hashlib
 import io
 import json
 import math
+import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, Self
@@ -25,6 +27,7 @@ BOM: Final = "\ufeff"  # of Windows' UTF-8
 SUFFIXES: Final = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
 }  # fmt: skip
+LETTERS: Final = re.compile(r'[^",\r\n]+')  # that mean nothing to the csv module
 DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 
 
@@ -41,20 +44,32 @@ def form_of(path: Path) -> str:
     return SUFFIXES.get(name.suffix.lower(), "lines")
 
 
+class Line(NamedTuple):
+    """A line with its end, and what is wrong with it; then the text is only what can be shown."""
+
+    text: str
+    fault: InputError | None = None
+
+
 class Lines:
     """The lines of a file, or of stdin where there is no path; what was read of them is hashed.
 
-    Raises InputError for a file that cannot be read, or not to its end.
+    `opened` opens a file that is not on this system; the path is then only told.  Raises InputError
+    for a file that cannot be read, or not to its end.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(
+        self, path: Path | str | None, opened: Callable[[], BinaryIO] | None = None
+    ) -> None:
         self.where = str(path or "stdin")
         self.number = 0  # of the line that was read last
         self.digest = hashlib.sha256()  # of all that was read, gzip undone
         self.own: BinaryIO | None = None  # what must be closed
         with self.guarded():
-            self.own = None if path is None else path.open("rb")
-            raw = self.own or sys.stdin.buffer
+            if path is not None:
+                here: Callable[[], Any] = partial(Path(path).open, "rb")
+                self.own = (opened or here)()
+            self.raw = raw = self.own or sys.stdin.buffer
             packed = isinstance(raw, io.BufferedReader) and raw.peek(2)[:2] == GZIP
             self.stream = GzipFile(fileobj=raw) if packed else raw
 
@@ -66,8 +81,8 @@ class Lines:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> str | InputError:
-        """Return the next line with its end, or what is wrong with it."""
+    def __next__(self) -> Line:
+        """Return the next line."""
         with self.guarded():
             raw = self.stream.readline(LIMIT + 1)
             self.digest.update(raw)
@@ -79,12 +94,18 @@ class Lines:
             raise StopIteration
         self.number += 1
         if len(raw) > LIMIT:
-            return InputError(f"has over {LIMIT} bytes, the most that is read of a line")
+            return Line("", too_long("a line"))
+        first = self.number == 1
         try:
             text = raw.decode()
         except UnicodeDecodeError as error:
-            return InputError(f"is not UTF-8: {error.reason} at byte {error.start}")
-        return text.removeprefix(BOM) if self.number == 1 else text
+            why = f"is not UTF-8: {error.reason} at byte {error.start}"
+            utf_16 = first and raw.startswith((BOM.encode("utf-16-le"), BOM.encode("utf-16-be")))
+            return Line(
+                raw.decode(errors="replace"),
+                InputError("is UTF-16, expected UTF-8" if utf_16 else why),
+            )
+        return Line(text.removeprefix(BOM) if first else text)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -106,8 +127,13 @@ def records(lines: Lines, form: str) -> Iterator[Record]:
     if form in DELIMITERS:
         yield from rows(lines, DELIMITERS[form])
         return
-    for line in lines:
-        yield Record(lines.number, line if isinstance(line, InputError) else line.rstrip("\r\n"))
+    for text, fault in lines:
+        yield Record(lines.number, fault or text.rstrip("\r\n"))
+
+
+def too_long(what: str) -> InputError:
+    """Return what is wrong with what would fill the memory."""
+    return InputError(f"has over {LIMIT} bytes, the most that is read of {what}")
 
 
 class Feed:
@@ -115,35 +141,46 @@ class Feed:
 
     def __init__(self, lines: Lines) -> None:
         self.lines = lines
-        self.fault: InputError | None = None
+        self.fault: InputError | None = None  # of the row that is read
+        self.size = 0  # of it, in characters
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
-        line = next(self.lines)
-        if isinstance(line, InputError):
-            self.fault = line
+        text, fault = next(self.lines)
+        self.size += len(text)
+        if self.size > LIMIT:
+            fault = too_long("a row")
+            text = LETTERS.sub("", text)  # and it still ends where it should
+        self.fault = self.fault or fault
+        if fault and not text:
             raise csv.Error
-        return line
+        return text
 
 
 def rows(lines: Lines, delimiter: str) -> Iterator[Record]:
-    """Yield the rows of a table by the names in its first.  Raises InputError for no table."""
-    csv.field_size_limit(LIMIT)  # so that a quote that is never closed does not fill the memory
+    """Yield the rows of a table by the names in its first.  Raises InputError for no table.
+
+    Commas stand between quotes where they are none of the table's; tabs, in texts, do not stand.
+    """
+    csv.field_size_limit(LIMIT)  # which is less than the module allows at first, or more
     feed = Feed(lines)
-    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    reader = csv.reader(
+        feed, delimiter=delimiter, strict=True,
+        quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE,
+    )  # fmt: skip
     names: list[str] | None = None
-    fault: InputError | None
     while True:
-        first, row, fault = lines.number + 1, [], None
+        first, row, feed.fault, feed.size = lines.number + 1, [], None, 0
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            fault, feed.fault = feed.fault or InputError(f"is no CSV: {error}"), None
-        fault = fault or misfit(row, names)
+            why = str(error).partition(" - do you need")[0]  # what a programmer would do
+            feed.fault = feed.fault or InputError(f"is no CSV: {why}")
+        fault = feed.fault or misfit(row, names)
         if names is None:
             if fault:
                 raise InputError(f"{lines.where}: its first row, of column names, {fault}")

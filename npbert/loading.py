@@ -113,6 +113,8 @@ def load(
         settings, name, parameters, engine=engine, tokenizer=tokenizer, load_report=report,
         folder=folder,
     )  # fmt: skip
+    for array in parameters.values():
+        array.flags.writeable = False  # as those that are mapped: a pickle tells of no change
     place, pins = pinned(source, folder, where)
     how: dict[str, Any] = {
         "dtype": kind.__name__,

@@ -1,5 +1,6 @@
 """A model: its configuration, weights and tokenizer, and the two ways in, dense and packed."""
 
+import copy
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -279,8 +280,8 @@ class Model(Remade):
 
         The hidden state it computes is hidden state number `blocks` of the whole.
         """
-        model = object.__new__(Model)
-        model.__dict__ |= self.__dict__ | {"architecture": "base", "head": {}, "remake": None}
+        model = copy.copy(self)
+        model.architecture, model.head, model.remake = "base", {}, None
         model.encoder = self.encoder._replace(blocks=self.encoder.blocks[:blocks])
         return model
 

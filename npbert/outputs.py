@@ -1,13 +1,9 @@
-"""Files that appear under their name when they are whole, and lose nothing on the way there.
+"""Where answers grow to files: JSON lines, packed or not, and arrays; nothing is lost on the way.
 
-While a job runs, OUT.part grows, and OUT.part.json says how much of it is safe: which inputs are
-answered, how many bytes that is, and of what job.  It is written after those bytes are on the disk
-and takes the place of its predecessor at once, so that there is no moment, of a kill or of a power
-cut, at which the two say something wrong.  What follows the safe bytes is cut off and done again.
+What follows the bytes that a journal calls safe (npbert.growing) is cut off and done again.
 """
 
 import gzip
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -17,14 +13,9 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from npbert.errors import CheckpointError, InputError, shown
-from npbert.files import read_json_object
+from npbert.errors import InputError, shown
+from npbert.growing import Places, is_open, opened, read_journal, rename, settle, write_journal
 from npbert.lines import written
-
-try:
-    import fcntl
-except ImportError:  # Windows, where nobody keeps two jobs from one file
-    fcntl = None  # type: ignore[assignment]
 
 SECONDS: Final = 0.5  # between two moments from which a job can go on; each waits for the disk
 
@@ -47,60 +38,50 @@ class Output:
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any], *, resume: bool) -> None:
-        self.path = path
-        self.part = path.with_name(path.name + ".part")
-        self.journal = path.with_name(path.name + ".part.json")
+        self.places = Places.of(path)
         self.job = dict(job)
-        self.saved: dict[str, Any] = {}  # what is safe
-        self.passed: dict[str, Any] = {}  # what could be
+        self.passed: Mapping[str, Any] = {}  # from where a job could go on
+        self.saved: Mapping[str, Any] = {}  # from where it can, whatever happens
         self.last = 0.0
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)  # which Windows has
-        self.file = os.fdopen(os.open(self.part, flags, 0o666), "r+b")
+        self.whole = False
+        settle(self.places)
+        self.file = opened(self.places.part, create=True)
         try:
-            self.lock()
-            self.saved = self.found(resume)
-            self.file.truncate(self.saved.get("bytes", 0))
+            self.saved = self.left(resume)
+            self.file.truncate(self.saved["bytes"])
             self.begin()
             self.file.seek(0, os.SEEK_END)
         except BaseException:
-            self.file.close()
+            self.leave()
             raise
 
-    def lock(self) -> None:
-        """Keep other processes from this file, until this one ends."""
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{self.part}: another process is writing it") from None
-        if not self.part.exists() or not os.path.samestat(
-            os.fstat(self.file.fileno()), self.part.stat()
-        ):
-            raise InputError(f"{self.path}: another process has just finished it")
-
-    def found(self, resume: bool) -> dict[str, Any]:
-        """Return what an unfinished job has left, or nothing.  Raises InputError."""
-        if not self.journal.exists():
-            return {}
-        left = read_journal(self.journal)
-        job, size = left["job"], left["bytes"]
+    def left(self, resume: bool) -> Mapping[str, Any]:
+        """Return what an unfinished job has left, or begin one.  Raises InputError."""
+        part, journal = self.places.part, self.places.journal
+        size, anew = os.fstat(self.file.fileno()).st_size, f"delete {part} and its .json to start"
+        if not journal.exists():
+            if size:
+                raise InputError(
+                    f"{part}: is there, but no journal of a job; move it out of the way"
+                )
+            return self.journalled({"inputs": 0, "bytes": 0, "sha256": "", "job": self.job})
+        left = read_journal(self.places)
+        if not left["inputs"]:
+            return self.journalled({**left, "bytes": 0, "job": self.job})
         if not resume:
             raise InputError(
-                f"{self.part}: {left['inputs']:,} inputs of an unfinished job are answered there; "
-                "--resume goes on with it; delete it and its .json to start anew"
+                f"{part}: {left['inputs']:,} inputs of an unfinished job are answered there; "
+                f"--resume goes on with it; {anew} anew"
             )
-        for name in {**job, **self.job}:
-            if job.get(name) != self.job.get(name):
+        for name in {**left["job"], **self.job}:
+            if left["job"].get(name) != self.job.get(name):
                 raise InputError(
-                    f"--resume: {name} was {shown(job.get(name))} when the job began, and is "
-                    f"{shown(self.job.get(name))} now; delete {self.part} and its .json to start "
-                    "anew"
+                    f"--resume: {name} was {shown(left['job'].get(name))} when the job began, and "
+                    f"is {shown(self.job.get(name))} now; {anew} anew"
                 )
-        if os.fstat(self.file.fileno()).st_size < size:
+        if size < left["bytes"]:
             raise InputError(
-                f"{self.part}: has lost some of the {size} bytes that were safe; delete it and its "
-                ".json to start anew"
+                f"{part}: has lost some of the {left['bytes']} bytes that were safe; {anew} anew"
             )
         return left
 
@@ -126,24 +107,42 @@ class Output:
             self.make_safe()
 
     def make_safe(self) -> None:
-        """Wait until the disk has what is written, and then how to go on behind it."""
+        """Wait until the disk has what is written, and then how to go on behind it.
+
+        It is tried once: after an error a disk may call safe what it has dropped.
+        """
+        passed, self.passed = self.passed, {}
         self.file.flush()
         os.fsync(self.file.fileno())
-        beside = self.journal.with_name(self.journal.name + ".tmp")
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(self.passed, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.journal)
-        sync_folder(self.path.parent)
-        self.saved, self.last = self.passed, time.monotonic()
+        self.saved, self.last = self.journalled(passed), time.monotonic()
+
+    def journalled(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write down from where the job can go on, and return it."""
+        write_journal(self.places, state)
+        return state
 
     def finish(self, state: Mapping[str, Any]) -> None:
-        """Give the file its name."""
+        """Give the file its name.  Raises InputError if somebody has taken it away."""
         self.commit({**state, "whole": True})
-        self.make_safe()
-        self.file.close()
-        name(self.part, self.path, self.journal)
+        if self.passed:
+            self.make_safe()
+        if not is_open(self.places.part, self.file):
+            raise InputError(f"{self.places.part}: was taken away while it was written")
+        if os.name == "nt":  # gives no name to what is open; elsewhere that keeps others away
+            self.file.close()
+        rename(self.places)
+        self.whole = True
+
+    def leave(self) -> None:
+        """Close the file; where no answer is safe, leave nothing behind."""
+        try:
+            if not self.whole and self.saved and not self.saved["inputs"]:
+                for place in (self.places.draft, self.places.journal):
+                    place.unlink(missing_ok=True)
+                if is_open(self.places.part, self.file):
+                    self.places.part.unlink()
+        finally:
+            self.file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -152,14 +151,11 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        """Close the file; where a job is not finished, make safe what can be, or leave nothing."""
         try:
-            if self.passed and self.passed is not self.saved and self.passed["bytes"]:
+            if self.passed and not self.whole:
                 self.make_safe()
-            self.file.close()
         finally:
-            if not self.saved:
-                self.part.unlink(missing_ok=True)
+            self.leave()
 
 
 class GzipOutput(Output):
@@ -174,7 +170,9 @@ class GzipOutput(Output):
         self.member.write(raw)
 
     def end_block(self) -> None:
-        """End the member."""
+        """End the member; a file without any would be no gzip file."""
+        if self.member is None and not self.file.tell():
+            self.put(b"")
         if self.member is not None:
             self.member.close()
             self.member = None
@@ -190,7 +188,7 @@ class ArrayOutput(Output):
 
     def begin(self) -> None:
         """Read from the file what its rows are."""
-        if self.saved:
+        if self.saved["inputs"]:
             self.file.seek(0)
             np.lib.format.read_magic(self.file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(self.file)
@@ -224,43 +222,3 @@ class ArrayOutput(Output):
         self.header(state["inputs"])
         self.file.seek(0, os.SEEK_END)
         super().finish(state)
-
-
-def is_whole(path: Path) -> bool:
-    """Tell whether a file is there, and no job under way; end one that ended but for its name."""
-    part, journal = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
-    if journal.exists() and read_journal(journal).get("whole"):
-        name(part, path, journal)
-    return path.exists() and not journal.exists()
-
-
-def read_journal(path: Path) -> dict[str, Any]:
-    """Return what an unfinished job has left.  Raises InputError for what is no journal."""
-    try:
-        left = read_json_object(path)
-    except CheckpointError:
-        left = {}
-    kinds = {"job": dict, "bytes": int, "inputs": int, "sha256": str}
-    if any(not isinstance(left.get(key), kind) for key, kind in kinds.items()):
-        raise InputError(f"{path}: is no journal of a job; delete it and the .part to start anew")
-    return left
-
-
-def name(part: Path, path: Path, journal: Path) -> None:
-    """Give a whole file its name, and forget how it came about."""
-    if part.exists():
-        part.replace(path)
-        sync_folder(path.parent)
-    journal.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder too."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folder, and needs none
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

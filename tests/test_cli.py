@@ -101,7 +101,7 @@ def test_input_that_cannot_be_used_is_status_2_and_no_traceback(args, message, c
 
 
 def test_stdin_that_is_not_utf_8_is_status_2():
-    _, err = npbert_says("text-classification", stdin=b"\xff\xfe\n", status=2)
+    _, err = npbert_says("text-classification", stdin=b"\xff\n", status=2)
     assert err == "npbert: line 1: is not UTF-8: invalid start byte at byte 0\n"
 
 

@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 import npbert
+import npbert.distributed
 from npbert import textbook
 from npbert.cli import parser
 from npbert.config import ARCHITECTURES
@@ -146,9 +148,11 @@ def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme()
 
 
 def test_every_public_function_is_described_with_its_real_parameters():
-    for name in ("load", "init", "pipeline", "trace", "compare", "diagnose"):
+    for name in (
+        "load", "init", "pipeline", "trace", "compare", "diagnose", "distributed.map_dataframe",
+    ):  # fmt: skip
         (row,) = re.findall(rf"^\| `npbert\.{name}\((.*?)\)` \|", README, re.MULTILINE)
-        real = inspect.signature(getattr(npbert, name)).parameters
+        real = inspect.signature(attrgetter(name)(npbert)).parameters
         shown = [part.split("=")[0].strip(" *") for part in row.split(",")]
         assert [part for part in shown if part] == list(real)
 

@@ -233,7 +233,7 @@ def test_an_unfinished_job_is_not_begun_anew_by_chance(stopped, job):
     err = job(CLASSIFY, "-i", given, "-o", out, status=2)
     assert err == (
         f"npbert: {out}.part: 512 inputs of an unfinished job are answered there; --resume goes on "
-        "with it; delete it and its .json to start anew\n"
+        f"with it; delete {out}.part and its .json to start anew\n"
     )
 
 
@@ -243,9 +243,9 @@ def test_another_job_does_not_go_on_with_it(stopped, job):
     anew = f"delete {out}.part and its .json to start anew\n"
     err = job(*command, "--top-k", 2, status=2)
     assert err == (
-        "npbert: --resume: options was {'long': None, 'top_k': None, 'function_to_apply': None} "
-        "when the job began, and is {'long': None, 'top_k': 2, 'function_to_apply': None} now; "
-        + anew
+        "npbert: --resume: options was {'long': 'truncate', 'top_k': 'best', 'function_to_apply': "
+        "None} when the job began, and is {'long': 'truncate', 'top_k': 2, 'function_to_apply': "
+        "None} now; " + anew
     )
     err = job(*command, "--on-error", "record", status=2)
     assert err == (
@@ -264,6 +264,36 @@ def test_an_input_that_has_changed_is_noticed(stopped, job):
     given.write_bytes(raw + b'{"id": 700, "text": "More."}\n')  # a file may grow
     job(CLASSIFY, "-i", given, "-o", out, "--resume")
     assert len(read(out)) == 701
+
+
+def test_other_texts_and_other_files_that_options_name_are_noticed(tmp_path, job):
+    given = [*texts(290), "\ud83d", *texts(9)]
+    out = tmp_path / "o"
+    job(CLASSIFY, "-o", out, *given, status=2)
+    given[290] = "mended"
+    err = job(CLASSIFY, "-o", out, "--resume", "another", *given[1:], status=2)
+    assert "--resume: the first 256 inputs are not what they were" in err
+
+    ranges, out = tmp_path / "ranges.npy", tmp_path / "o.npy"
+    np.save(ranges, np.stack([np.full(192, -5.0), np.full(192, 5.0)]))
+    lines = tmp_path / "in.txt"
+    lines.write_bytes("\n".join(texts(300)).encode() + b"\n\xff")
+    command = ("sentence-embedding", "-i", lines, "-o", out, "--precision", "int8")
+    job(*command, "--ranges", ranges, status=2)
+    np.save(ranges, np.stack([np.full(192, -9.0), np.full(192, 5.0)]))
+    err = job(*command, "--ranges", ranges, "--resume", status=2)
+    assert "--resume: options was " in err
+
+
+def test_a_job_may_write_beside_the_model(tmp_path, stopped, job):
+    given, _, _ = stopped
+    folder = shutil.copytree(Path(__file__).parent.parent / "golden/tasks/single", tmp_path / "m")
+    out = folder / "o.json"
+    given.write_bytes(spoilt(given.read_bytes()))
+    job(CLASSIFY, "-m", folder, "-i", given, "-o", out, status=2)
+    given.write_bytes(given.read_bytes().replace(b'"txt"', b'"text"'))
+    job(CLASSIFY, "-m", folder, "-i", given, "-o", out, "--resume")
+    assert len(read(out)) == 700
 
 
 @pytest.mark.parametrize(
@@ -448,6 +478,10 @@ def test_jobs_that_are_killed_and_go_on_give_the_same_bytes(tmp_path):
         (["-o", "x.csv", "a"], "--output x.csv: answers are written as JSON lines, not as a table"),
         (["-o", "x.npy", "a"], "--output x.npy: only sentence-embedding makes an array"),
         (["-i", "x", "a"], "there are TEXTs and --input, expected one of them"),
+        (
+            ["--field", "text=a", "--field", "b", "--jsonl", "{}"],
+            "--field b: text stands under a already",
+        ),
         (["-i", "none.txt"], "none.txt: cannot be read: No such file or directory"),
     ],
 )
@@ -460,7 +494,18 @@ def test_an_output_does_not_take_the_place_of_the_input(job, whole, tmp_path):
     (tmp_path / "link").symlink_to(given)
     for name in (given, tmp_path / "link"):
         err = job(CLASSIFY, "-i", given, "-o", name, status=2)
-        assert err == f"npbert: --output {name}: is the --input, which it would take the place of\n"
+        assert err == f"npbert: --output {name}: writes {given}, which is the --input\n"
+    for end in (".part", ".part.json", ".part.json.tmp"):
+        grown = tmp_path / f"x{end}"
+        shutil.copy(given, grown)
+        err = job(CLASSIFY, "--jsonl", "-i", grown, "-o", tmp_path / "x", status=2)
+        assert err == f"npbert: --output {tmp_path / 'x'}: writes {grown}, which is the --input\n"
+        assert grown.read_bytes() == given.read_bytes()
+        grown.unlink()
+    done = subprocess.run(
+        f"{' '.join(NPBERT)} {CLASSIFY} -o {given} < {given}", shell=True, capture_output=True
+    )
+    assert done.returncode == 2
 
 
 def test_an_array_has_no_place_for_an_error(job):

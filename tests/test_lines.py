@@ -1,7 +1,7 @@
 """Whatever stands in a file, it is one record a line, and what is wrong with it is said there."""
 
 import gzip
-import resource
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -55,11 +55,25 @@ def test_a_line_may_have_so_many_bytes_and_no_more(file, more, end):
 def test_a_line_of_100_mb_never_stands_in_memory(file):
     with file.open("wb") as f:
         f.truncate(100_000_000)  # zeros, which are letters too
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with closing(Lines(file)) as lines:
-        (record,) = records(lines, "lines")
+    tracemalloc.start()
+    try:
+        with closing(Lines(file)) as lines:
+            (record,) = records(lines, "lines")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert isinstance(record.value, InputError)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # kB
+    assert peak < 6 * LIMIT
+
+
+def test_a_row_of_many_lines_never_stands_in_memory_either(file):
+    field = b'"' + b"x" * (LIMIT // 2) + b'"'
+    told = f"?has over {LIMIT} bytes, the most that is read of a row"
+    raw = b"a,b\n" + b",\n".join([field] * 9) + b'\n1,"\n'
+    raw += (b"x" * 1000 + b"\n") * (2 * LIMIT // 1000) + b'z""z"\n3,4\n'
+    found = read(file, raw, "csv")
+    assert found[-1][1] == {"a": "3", "b": "4"}
+    assert (11, told) in found
 
 
 def test_gzip_is_noticed_whatever_its_name(file):
@@ -109,7 +123,22 @@ def test_rows_are_named_by_the_first_and_may_run_over_lines(file):
         (2, {"id": "1", "text": 'a "b",\r\nc'}),
         (4, {"id": "2", "text": "d"}),
     ]
-    assert read(file, b"id\ttext\n1\ta,b\n", "tsv") == [(2, {"id": "1", "text": "a,b"})]
+    raw = b'id\ttext\n1\t"a,b\n2\tb"\n'  # tabs need no quotes, and texts hold some
+    assert read(file, raw, "tsv") == [
+        (2, {"id": "1", "text": '"a,b'}), (3, {"id": "2", "text": 'b"'}),
+    ]  # fmt: skip
+
+
+def test_a_bad_line_within_quotes_spoils_its_row_and_no_other(file):
+    raw = b'text\n"good\n\xff bad\nhello\nworld"\nfine\n'
+    assert read(file, raw, "csv") == [
+        (2, "?is not UTF-8: invalid start byte at byte 0"),
+        (6, {"text": "fine"}),
+    ]
+
+
+def test_a_file_that_is_utf_16_is_told(file):
+    assert read(file, "hé".encode("utf-16"))[0] == (1, "?is UTF-16, expected UTF-8")
 
 
 def test_what_is_wrong_with_a_row_is_told_and_the_next_is_read(file):

@@ -217,6 +217,7 @@ def test_tokens_of_the_same_characters_are_of_one_word():
 
 
 def test_a_text_without_tokens_has_no_entities(ner):
+    assert npbert.pipeline("token-classification")("") == []  # large enough to go in pieces
     assert ner(["", " \n", "Ada", ""]) == [[], [], ner("Ada"), []]
     assert list(ner(text for text in ("", ""))) == [[], []]
     read = []

@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 def discard_output() -> None:
     """Send what Python still holds of stdout nowhere, so that it does not fail once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:

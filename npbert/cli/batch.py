@@ -1,10 +1,12 @@
 """A task's command from its first input to its last: read, answer, write, and say how it went."""
 
 import argparse
+import hashlib
 import json
+import os
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +17,9 @@ from npbert.cli.reading import Source
 from npbert.cli.results import Stream, answered, destination, told
 from npbert.cli.shared import FINE, INTERRUPTED, SOME_FAILED, tell
 from npbert.errors import InputError, warn
+from npbert.growing import Places, is_whole
 from npbert.jobs import BLOCK, Counts, Job, fingerprint
-from npbert.options import OPTIONS
-from npbert.outputs import ArrayOutput, Output, is_whole
+from npbert.outputs import ArrayOutput, Output
 from npbert.tasks import Task
 
 TABLES: Final = (".csv", ".tsv", ".parquet")  # that can be read, or not even that
@@ -26,23 +28,25 @@ TABLES: Final = (".csv", ".tsv", ".parquet")  # that can be read, or not even th
 def answer_all(task: Task[Any, Any], args: argparse.Namespace) -> int:
     """Answer for every input, in order; return the exit status."""
     path = target(args)
-    if path and args.resume and is_whole(path.resolve()):
+    if path and args.resume and is_whole(path):
         tell(f"{path} is there and whole, so that nothing is left to do")
         return FINE
     if not args.texts and args.input in (None, "-") and sys.stdin is None:
         raise InputError("there is no TEXT, and stdin is closed")
     with closing(Source(args)) as source:
-        job = about(task, args, source) if path else {}
+        if path:
+            apart(path, source)
+        job = about(task, args, source.form) if path else {}
         output = destination(path, job, resume=args.resume)
+        status = FINE
         try:
             with output:
-                return carry_out(task, args, source, output)
+                status = carry_out(task, args, source, output)
         finally:
-            if output.saved and not output.saved.get("whole"):
-                tell(
-                    f"{path}: not finished; {output.saved['inputs']:,} answers are safe, and "
-                    "--resume goes on behind them"
-                )
+            safe = output.saved.get("inputs", 0)
+            if isinstance(output, Output) and not output.whole and (safe or status == INTERRUPTED):
+                tell(f"{path}: not finished; {left(safe)}")
+        return status
 
 
 def carry_out(
@@ -54,7 +58,7 @@ def carry_out(
     counts = Counts(**{each.name: output.saved.get(each.name, 0) for each in fields(Counts)})
     before, began = counts.tokens, time.monotonic()
     job = Job(task, counts, record=args.on_error == "record", block=1 if typed else BLOCK)
-    items = source.items(counts.inputs, output.saved.get("sha256"))
+    items = source.items(counts.inputs, output.saved["sha256"] if counts.inputs else None)
     answers = job.answers(items, output, source.digest)
     with job.stop:
         for item, result in answers if args.texts or typed else told(answers, counts.inputs):
@@ -75,31 +79,58 @@ def target(args: argparse.Namespace) -> Path | None:
         if args.resume:
             raise InputError("--resume goes on with a file; it needs --output FILE")
         return None
-    read = Path(args.input or "-")
-    if path.exists() and read.exists() and path.samefile(read):
-        raise InputError(f"--output {path}: is the --input, which it would take the place of")
-    if path.suffix in TABLES:
+    ends = [end.lower() for end in path.suffixes]
+    if args.resume and path.exists() and not path.is_file():
+        raise InputError(f"--output {path}: is no file, and --resume goes on with one")
+    if ends and next((end for end in reversed(ends) if end != ".gz"), "") in TABLES:
         raise InputError(f"--output {path}: answers are written as JSON lines, not as a table")
-    if path.suffix == ".npy" and args.task != "sentence-embedding":
+    if ".npy" in ends[-2:-1]:
+        raise InputError(f"--output {path}: an array is not packed; expected a name in .npy")
+    if ends[-1:] == [".npy"] and args.task != "sentence-embedding":
         raise InputError(f"--output {path}: only sentence-embedding makes an array")
-    if path.suffix == ".npy" and args.on_error == "record":
+    if ends[-1:] == [".npy"] and args.on_error == "record":
         raise InputError(f"--output {path}: an array has no place to record an error")
     return path
 
 
-def about(task: Task[Any, Any], args: argparse.Namespace, source: Source) -> dict[str, Any]:
+def apart(path: Path, source: Source) -> None:
+    """Refuse to write where the input is read from.  Raises InputError."""
+    raw = None if source.lines is None else source.lines.raw
+    with suppress(OSError):  # what has no descriptor is no file
+        read = os.fstat(raw.fileno()) if raw else None
+        for place in Places.of(path):
+            if read and place.is_file() and os.path.samestat(read, place.stat()):
+                raise InputError(f"--output {path}: writes {place}, which is the --input")
+
+
+def left(inputs: int) -> str:
+    """Say what an unfinished job has left."""
+    if not inputs:
+        return f"nothing is safe before {BLOCK} inputs are answered"
+    return f"{inputs:,} answers are safe, and --resume goes on behind them"
+
+
+def about(task: Task[Any, Any], args: argparse.Namespace, form: str | None) -> dict[str, Any]:
     """Return all that a job's bytes depend on but its inputs, as JSON has it."""
     said = {
         "npbert": __version__,
         "task": args.task,
         "model": fingerprint(task.folder) if task.folder else None,
-        "options": {each.name: getattr(args, each.name) for each in fields(OPTIONS[args.task])},
+        "options": {
+            each.name: hashed(getattr(task.options, each.name)) for each in fields(task.options)
+        },
         "flags": fixed(args),
-        "form": source.form,
+        "form": form,
         "field": args.field,
         "on_error": args.on_error,
+        "block": BLOCK,
     }
     return json.loads(json.dumps(said))
+
+
+def hashed(value: Any) -> Any:
+    """Return an option as JSON has it; of an array, which came from a file, its sha256."""
+    return hashlib.sha256(value.tobytes()).hexdigest() if hasattr(value, "tobytes") else value
 
 
 def summary(counts: Counts, before: int, seconds: float) -> str:

@@ -8,6 +8,11 @@ from npbert.options import split
 
 RESULTS: Final = "results"  # where an answer stands beside what is passed through
 ERROR: Final = "error"  # where the reason stands that there is none
+# Any BLAS reads one of these when NumPy loads.
+BLAS_THREADS: Final = (
+    "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
 
 
 class Command(NamedTuple):

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, Self, TextIO, TypeVar
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from npbert.lines import written
 from npbert.outputs import ArrayOutput, GzipOutput, Output
 from npbert.tasks.shared import Refusal
 
+T = TypeVar("T")
+
 OUTPUTS: Final = {".npy": ArrayOutput, ".gz": GzipOutput}  # and JSON lines under any other name
-TABLES: Final = (".csv", ".tsv", ".parquet", ".arrow", ".xlsx")  # that are not written
 
 
 class Stream:
@@ -25,6 +26,8 @@ class Stream:
     saved: Mapping[str, Any] = {}
 
     def __init__(self, path: Path | None) -> None:
+        if path is None and sys.stdout is None:
+            raise InputError("stdout is closed, so that there is nowhere to write to")
         self.file: TextIO | None = None if path is None else path.open("w", encoding="utf-8")
 
     def write(self, answer: Any) -> None:
@@ -57,7 +60,7 @@ def destination(path: Path | None, job: Mapping[str, Any], *, resume: bool) -> O
             return Stream(path)
         if not path.name or path.is_dir():
             raise InputError(f"--output {path}: expected the name of a file")
-        return OUTPUTS.get(path.suffix, Output)(path.resolve(), job, resume=resume)
+        return OUTPUTS.get(path.suffix.lower(), Output)(path, job, resume=resume)
     except OSError as error:
         raise InputError(f"--output {path}: cannot be written: {error.strerror}") from None
 
@@ -82,7 +85,9 @@ def plain(result: Any) -> Any:
     return {"embedding": result.tolist()}
 
 
-def told(results: Iterator[Any], before: int) -> Iterator[Any]:
+def told(
+    results: Iterator[T], before: int, unit: str = "texts", total: int | None = None
+) -> Iterator[T]:
     """Yield results, and show how many there were so far, where a person looks at stderr."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield from results
@@ -92,7 +97,9 @@ def told(results: Iterator[Any], before: int) -> Iterator[Any]:
     except ImportError:
         yield from results
         return
-    with tqdm(unit=" texts", file=sys.stderr, dynamic_ncols=True, initial=before) as bar:
+    with tqdm(
+        unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, initial=before, total=total
+    ) as bar:
         for result in results:
             if sys.stdout.isatty():
                 bar.clear()  # so that the result gets a line of its own

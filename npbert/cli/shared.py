@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 FINE: Final = 0
@@ -29,4 +30,5 @@ def print_table(rows: Iterable[tuple[str, object]]) -> None:
 def tell(message: str) -> None:
     """Print for the person at the terminal, beside the results."""
     if sys.stderr is not None:  # closed; print would take stdout instead
-        print(f"npbert: {message}", file=sys.stderr)
+        with suppress(OSError):  # nobody hears it, and that changes no status
+            print(f"npbert: {message}", file=sys.stderr)

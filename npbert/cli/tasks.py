@@ -4,17 +4,12 @@ import argparse
 import os
 from dataclasses import fields
 from types import NoneType
-from typing import Any, Final, get_type_hints
+from typing import Any, get_type_hints
 
-from npbert.cli.commands import COMMANDS, ERROR, RESULTS, Command, flag, listing
+from npbert.cli.commands import BLAS_THREADS, COMMANDS, ERROR, RESULTS, Command, flag, listing
 from npbert.cli.shared import SOME_FAILED
 from npbert.cli.source import SOURCE, add_flags, given
 from npbert.options import OPTIONS, Names, Options, alternatives
-
-BLAS_THREADS: Final = (
-    "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)  # fmt: skip
 
 
 def add_parsers(commands: Any) -> None:
@@ -51,6 +46,14 @@ def add_files(parser: argparse._ArgumentGroup, command: Command) -> None:
         metavar="FILE",
         help="write a file, which appears when it is whole: JSON lines, packed if it ends in .gz; "
         "of embeddings also one array, if it ends in .npy",
+    )
+    parser.add_argument(
+        "--dask",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="on a Dask cluster: --input is a pattern of files, here or where fsspec reads, "
+        "--output a folder, which gets a file for each; default: a cluster of this machine's cores",
     )
     parser.add_argument(
         "--resume",
@@ -135,5 +138,14 @@ def run(args: argparse.Namespace) -> int:
         for name, value in asked.items()
         if value is not None
     }
-    task = pipeline(args.task, args.model, threads=args.threads, **given(args), **options)
-    return answer_all(task, args)
+    if args.dask is None:
+        task = pipeline(args.task, args.model, threads=args.threads, **given(args), **options)
+        return answer_all(task, args)
+    from npbert.distributed import require
+
+    require()
+    from npbert.cli.cluster import answer_files
+
+    threads = args.threads or 1  # a worker has a core; the cluster is as wide as its workers
+    task = pipeline(args.task, args.model, threads=threads, **given(args), **options)
+    return answer_files(task, args)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, SupportsIndex
+from typing import Any, Final, Self, SupportsIndex
 
 from npbert.errors import HubError, InputError, listed, shown, warn
 from npbert.hub.cache import cache_folder, cached, is_offline
@@ -92,6 +92,11 @@ class Remade:
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         return (self.remake, ()) if self.remake else super().__reduce_ex__(protocol)
 
+    def __copy__(self) -> Self:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
 
 def pinned(source: Source, folder: Path, where: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return what to ask for once more to get the same files, whatever becomes of a branch.
@@ -100,10 +105,11 @@ def pinned(source: Source, folder: Path, where: Mapping[str, Any]) -> tuple[str,
     written down wherever this is, and HF_TOKEN says it there.
     """
     if not isinstance(source, str) or not is_name(source):
-        return str(folder.absolute()), {}
+        return os.path.realpath(folder), {}
     depth = len(Path(where["subfolder"] or "").parts)
     commit = [folder, *folder.parents][depth].name
-    return source, {**where, "token": None, "revision": commit}
+    cache = where["cache_dir"] and str(cache_folder(where["cache_dir"]).absolute())
+    return source, {**where, "cache_dir": cache, "token": None, "revision": commit}
 
 
 def is_name(source: str) -> bool:

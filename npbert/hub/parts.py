@@ -60,6 +60,18 @@ def unknown_of(group: Sequence[str], folder: Path, under: str, knows: Knows) -> 
             return
 
 
+def present(folder: Path) -> list[str]:
+    """Return the files of a model's folder that npbert reads."""
+    there: dict[str, bool] = {}
+
+    def knows(name: str) -> bool:
+        there[name] = (folder / name).is_file()
+        return there[name]
+
+    unknown(folder, knows)
+    return sorted(name for name, is_file in there.items() if is_file)
+
+
 def lacking(folder: Path) -> list[str]:
     """Return which of the files that no model can do without are not in a folder."""
     under = (modules(folder / MODULES) or [""])[0]

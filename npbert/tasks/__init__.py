@@ -1,6 +1,7 @@
 """The text tasks: npbert.pipeline makes one from its name and a model."""
 
 import os
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -111,7 +112,8 @@ def pipeline(
         "revision": revision, "subfolder": subfolder, "cache_dir": cache_dir, "token": token,
         "offline": offline,
     }  # fmt: skip
-    again = partial(pipeline, task, **how, **options)
+    asked = {each.name: getattr(chosen, each.name) for each in fields(chosen)}
+    again = partial(pipeline, task, **asked)
     if isinstance(source_or_model, Model):
         if needless := [name for name, value in where.items() if value is not None]:
             raise InputError(

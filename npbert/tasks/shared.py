@@ -5,9 +5,10 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,11 @@ class Task(Remade, ABC, Generic[Asked, Given]):
         self.options = self.settled(options)
         self.threads = threads
         self.batch_invariant = batch_invariant
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        made, arguments, *more = super().__reduce_ex__(protocol)
+        how = {"threads": self.threads, "batch_invariant": self.batch_invariant}
+        return (partial(made, **how), arguments) if self.remake else (made, arguments, *more)
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str], options: Asked, **how: Any) -> Self:
