@@ -34,6 +34,7 @@ from npbert.cli.places import appearing, files, present  # noqa: E402
 from npbert.distributed import map_dataframe, shared  # noqa: E402
 
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"
+LACKS = "has no text, but id, txt; --field says where it stands"
 SINGLE = MODELS / "single"
 CLASSIFY = "text-classification"
 NPBERT = [sys.executable, "-m", "npbert"]
@@ -417,13 +418,13 @@ def test_a_corrupt_row_is_recorded_by_file_and_row_and_the_rest_is_answered(spoi
     out = tmp_path / "out"
     command = (CLASSIFY, "-m", SINGLE, "-i", f"{spoilt}/*", "-o", out, "--on-error", "record")
     told, err = job(*command, status=4)
-    assert f"npbert: {spoilt / 'bad.jsonl'}: line 18: has no text\n" in err
+    assert f"npbert: {spoilt / 'bad.jsonl'}: line 18: {LACKS}\n" in err
     assert f"npbert: {spoilt / 'bad.parquet'}: row 4500: is not UTF-8: invalid start byte" in err
     assert {Path(each["file"]).name: each["failed"] for each in told} == {
         "a.jsonl": 0, "e.parquet": 0, "bad.jsonl": 1, "bad.parquet": 1,
     }  # fmt: skip
     answers = [json.loads(line) for line in (out / "bad.jsonl").read_bytes().splitlines()]
-    assert answers[17] == {"id": 17, "txt": 1, "error": {"line": 18, "message": "has no text"}}
+    assert answers[17] == {"id": 17, "txt": 1, "error": {"line": 18, "message": LACKS}}
     assert sum("results" in each for each in answers) == 299
     table = pq.read_table(out / "bad.parquet").to_pydict()
     assert table["n"] == list(range(5000))
@@ -439,7 +440,7 @@ def test_otherwise_it_stops_with_file_and_row_and_goes_on_when_it_is_mended(spoi
     command = (CLASSIFY, "-m", SINGLE, "-i", f"{spoilt}/*.jsonl", "-o", out)
     _, err = job(*command, status=2)
     assert err.splitlines()[-1] == (
-        f"npbert: {spoilt / 'bad.jsonl'}: line 18: has no text; --resume goes on with what is not "
+        f"npbert: {spoilt / 'bad.jsonl'}: line 18: {LACKS}; --resume goes on with what is not "
         "answered yet"
     )
     assert not (out / "bad.jsonl").exists()
@@ -495,7 +496,7 @@ def test_a_rerun_skips_what_is_there_and_refuses_another_job(data, tmp_path, job
         f"npbert: --output {out}: is not empty; --resume goes on with the job that it is of\n"
     )
     _, err = job(*command, "--resume", "--top-k", 2, status=2)
-    assert err.startswith("npbert: --resume: options was {'long': None, 'top_k': None, ")
+    assert err.startswith("npbert: --resume: options was {'long': 'truncate', 'top_k': 'best', ")
     assert err.endswith(f"now; take another folder, or delete {out}\n")
     _, err = job(CLASSIFY, "-i", f"{data}/*", "-o", out, "--resume", status=2)
     assert err.startswith("npbert: --resume: model was ")
