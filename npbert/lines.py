@@ -55,7 +55,7 @@ class Lines:
     """The lines of a file, or of stdin where there is no path; what was read of them is hashed.
 
     `opened` opens a file that is not on this system; the path is then only told.  Raises InputError
-    for a file that cannot be read, or not to its end.
+    for a file that cannot be read, or not to its end; its cause is what the system said, if it did.
     """
 
     def __init__(
@@ -110,16 +110,17 @@ class Lines:
     @contextmanager
     def guarded(self) -> Iterator[None]:
         """Say of which file, and after which line, nothing more can be read."""
+        cause: OSError | None = None
         try:
             yield
         except (EOFError, zlib.error, BadGzipFile) as error:
             why = f"the gzip file is cut off or damaged: {error}"
         except OSError as error:  # there is none, it is a folder, the disk fails
-            why = str(error.strerror or error)
+            why, cause = str(error.strerror or error), error
         else:
             return
         beyond = f" beyond line {self.number}" if self.number else ""
-        raise InputError(f"{self.where}: cannot be read{beyond}: {why}")
+        raise InputError(f"{self.where}: cannot be read{beyond}: {why}") from cause
 
 
 def records(lines: Lines, form: str) -> Iterator[Record]:

@@ -23,6 +23,7 @@ from npbert.lines import Lines, Record, written
 from npbert.tasks import Task
 from npbert.tasks.shared import Refusal
 
+LASTING: Final = (FileNotFoundError, IsADirectoryError, PermissionError)  # and no moment's trouble
 ROWS: Final = 16 * BLOCK  # of a table that are held at a time
 
 
@@ -59,7 +60,7 @@ def answer_file(file: File, raw: bytes, args: argparse.Namespace) -> Report:
     """Answer for every input of a file.
 
     An InputError is reported, not raised: it would be the same on any worker, and Dask tries again
-    what is raised, as it should where a network or a disk has failed.
+    what is raised, as it should where a network or a disk has failed.  Raises OSError.
     """
     began, report = time.monotonic(), Report(file.source)
     task = made(raw)
@@ -67,6 +68,8 @@ def answer_file(file: File, raw: bytes, args: argparse.Namespace) -> Report:
     try:
         (answer_table if file.form == "parquet" else answer_lines)(task, file, args, report)
     except InputError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, LASTING):
+            raise error.__cause__ from None
         why = str(error)
         report.error = why if why.startswith(file.source) else f"{file.source}: {why}"
     report.seconds = round(time.monotonic() - began, 3)

@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dask is None:
         task = pipeline(args.task, args.model, threads=args.threads, **given(args), **options)
         return answer_all(task, args)
-    from npbert.distributed import require
+    from npbert.distributed.shared import require
 
     require()
     from npbert.cli.cluster import answer_files

@@ -12,7 +12,7 @@ from npbert.errors import InputError, shown
 from npbert.model import Model
 from npbert.tasks import pipeline
 
-__all__ = ["map_dataframe", "require"]
+__all__ = ["map_dataframe"]
 
 
 def map_dataframe(
