@@ -203,6 +203,7 @@ class InferenceSession:
 """
 
 
+@pytest.mark.long
 def test_a_peer_is_timed_on_the_same_weights_or_refused(tmp_path):
     (tmp_path / "onnxruntime.py").write_text(EXPORT)
     (tmp_path / "texts").write_text("A film to treasure.\nBad.\nIt is what it is, and no more.\n")

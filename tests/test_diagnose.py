@@ -283,7 +283,7 @@ def test_the_port_without_a_fault_computes_what_npbert_computes(
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[pytest.mark.long] * bool(k.noise)) for k in KINDS], ids=str
+    "kind", [pytest.param(k, marks=[pytest.mark.long] * (k != FULL)) for k in KINDS], ids=str
 )
 def test_planted_faults_are_named_and_nothing_else_is(kind: Kind) -> None:
     verdicts = {planted: judge(planted, kind) for planted in chosen(kind)}

@@ -374,10 +374,10 @@ def started(*args, **how):
     return subprocess.Popen([*NPBERT, *map(str, args)], stderr=subprocess.PIPE, **how)
 
 
-def long_enough(tmp_path):
-    """A job of seconds, and what comes of it undisturbed."""
+def long_enough(tmp_path, count=2500):
+    """A job of a second or more, and what comes of it undisturbed."""
     given = tmp_path / "in.txt"
-    given.write_text("\n".join(texts(4000, seed=1)))
+    given.write_text("\n".join(texts(count, seed=1)))
     quietly(CLASSIFY, "-i", given, "-o", tmp_path / "whole")
     return given, (tmp_path / "whole").read_bytes()
 
@@ -463,7 +463,7 @@ def killed(tmp_path, given, expected, runs, rng):
 @pytest.mark.long
 def test_jobs_that_are_killed_and_go_on_give_the_same_bytes(tmp_path):
     runs = int(os.environ.get("NPBERT_KILLS", 4))
-    given, expected = long_enough(tmp_path)
+    given, expected = long_enough(tmp_path, 4000)
     kills = killed(tmp_path, given, expected, runs, np.random.default_rng(0))
     assert kills >= runs / 2
 

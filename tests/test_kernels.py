@@ -208,6 +208,7 @@ def test_hidden_states_of_a_base_size_model_are_within_2e_6_of_the_textbook_in_f
         assert distance(expected, actual) <= 2e-6
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names a processor")
 @pytest.mark.skipif(not blas.multiplies_small(), reason="it is what ran above")
 def test_kernels_are_as_exact_and_repeatable_where_the_blas_is_best_at_large_products():
