@@ -1,0 +1,71 @@
+"""Several texts beside each other: how alike are their embeddings?"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from npbert.errors import InputError
+from npbert.explaining.figures import Limits, Map, Sheet, heat_map
+from npbert.explaining.markup import escape, token, visible
+from npbert.explaining.numbers import shown
+from npbert.explaining.page import document, palettes
+from npbert.explaining.steps import Functions, step
+from npbert.sentences import Recipe, pool
+from npbert.tasks.sentence_embedding import SentenceEmbedding
+
+MOST = 64  # texts: a map of more has rows too low to read
+
+
+def comparison(task: SentenceEmbedding, texts: Sequence[str]) -> str:
+    """Return the page of several texts.  Raises InputError for fewer than two."""
+    if not 2 <= len(texts) <= MOST:
+        raise InputError(f"there are {len(texts)} texts to compare, expected 2 to {MOST}")
+    vectors = task(list(texts))
+    alike = task.similarity(vectors, vectors)
+    function = task.recipe.similarity
+    names = [short(visible(text)) for text in texts]
+    sheet = Sheet(names, Limits(None, 768, None))
+    made = sheet.add("sentence_embedding", vectors)
+    sheet.add("similarity", alike)
+    functions: Functions = [
+        (Recipe.embed, ("pooling", "sentence_embedding")), (pool, ()),
+        (SentenceEmbedding.similarity, ()),
+    ]  # fmt: skip
+    dim = vectors.shape[-1]
+    embedding = heat_map(Map("sentence_embedding", "embeddings", "", made, names, total=dim))
+    matrix = heat_map(
+        Map("similarity", f"{function} similarity", "", alike, names, names, among="texts")
+    )
+    main = step(
+        "embeddings", "Every text becomes one vector",
+        f"The model reads each text by itself; of its tokens’ vectors one of {dim} "  # noqa: RUF001
+        "numbers is made. Texts that mean the same should have vectors that point the same way.",
+        functions, embedding,
+    ) + step("similarity", "How alike are they?", ranked(texts, alike), [], matrix)  # fmt: skip
+    data: dict[str, Any] = {"tokens": names, "palettes": palettes(), "arrays": sheet.arrays}
+    items = "".join(f"<li>{token(text)}</li>" for text in texts)
+    header = (
+        '<header><div><p class="kicker">sentence embeddings, compared</p>'
+        f'<h1>How alike are {len(texts)} texts?</h1><ol class="texts">{items}</ol></div></header>'
+    )
+    links = '<a href="#embeddings">embeddings</a><a href="#similarity">similarity</a>'
+    title = f"How alike are {len(texts)} texts?"
+    return document(title, header, f'<nav aria-label="steps">{links}</nav>', main, data)
+
+
+def ranked(texts: Sequence[str], alike: Any) -> str:
+    """Return in words which texts are the most alike, and which the least."""
+    pairs = sorted(combinations(range(len(texts)), 2), key=lambda pair: -alike[pair])
+    told = [
+        f"{word} alike, at {escape(shown(float(alike[pair])))}: {token(texts[pair[0]])} and "
+        f"{token(texts[pair[1]])}."
+        for word, pair in (("Most", pairs[0]), ("Least", pairs[-1]))
+    ]
+    return " ".join(told[: len(pairs)] if np.ptp([alike[p] for p in pairs]) else told[:1])
+
+
+def short(text: str, most: int = 28) -> str:
+    """Return a text as a name for a row."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
