@@ -31,7 +31,7 @@ def answer(run: Pass, asked: Question) -> str:
     figures = f"<figure class=wide><figcaption><b>{about}</b></figcaption>" + bars(
         asked.names, found.values, answer=True
     )
-    says = f"{about[0].upper()}{about[1:]}. The answer: <strong>{token(found.best)}</strong>"
+    says = f"{about[0].upper()}{about[1:]}. The answer: <strong>{token(found.best)}</strong>."
     return step("answer", "The answer", says, functions, f"{figures}{more_masks(run)}</figure>")
 
 
@@ -46,7 +46,9 @@ def more_masks(run: Pass) -> str:
         known = run.tokenizer.known[run.tokenizer.known < len(chances)]
         order = known[best(chances[known], MOST)]
         names = [run.tokenizer.decode([int(i)], skip_special=False) for i in order]
-        made += f"<p>token {place}, {token(run.tokens[place])}:</p>{bars(names, list(chances[order]))}"
+        made += (
+            f"<p>token {place}, {token(run.tokens[place])}:</p>{bars(names, list(chances[order]))}"
+        )
     return made
 
 
@@ -103,7 +105,9 @@ def question_answering(run: Pass, sheet: Sheet) -> str:
         "A linear layer gives every token two numbers: does the answer start here, does it end "
         "here? The best span of the text multiplies the two chances."
     )
-    functions: Functions = [(heads.question_answering, ("qa_outputs", "start_logits", "end_logits"))]
+    functions: Functions = [
+        (heads.question_answering, ("qa_outputs", "start_logits", "end_logits"))
+    ]
     return step("head", "Vectors become a span", says, functions, figures)
 
 

@@ -65,6 +65,7 @@ class Map(NamedTuple):
     columns: Sequence[str] = ()  # what they are called; empty: features by their numbers
     kind: str = "signed"
     most: float = 0.0  # the value with the last colour; 0: as the values need it
+    least: float = 0.0  # the value with the first colour, of a map without signs
     view: str = "whole"  # "head": of the array's first axis one is drawn; "joined": all, in a row
     block: int | None = None
     total: int = 0  # how many features there are, where not all are drawn
@@ -88,19 +89,19 @@ def heat_map(given: Map) -> str:
         what = f"the first {width} of {given.total} features"
     block = "" if given.block is None else f' data-block="{given.block}"'
     square = " square" if given.columns else ""
-    which = f'<span class="which">{escape(given.which)}</span> ' if given.which else ""
+    which = f'<span class="which">{escape(given.which)}</span> · ' if given.which else ""
     across = "".join(f"<span>{token(each)}</span>" for each in given.columns)
     down = "".join(f"<span>{token(each)}</span>" for each in given.rows)
     return (
         f'<figure class="map{square}" data-array="{escape(given.name)}" data-kind="{given.kind}" '
-        f'data-view="{given.view}" data-most="{most:.9g}"{block} '
+        f'data-view="{given.view}" data-most="{most:.9g}" data-least="{given.least:.9g}"{block} '
         f'style="--rows:{height};--columns:{width}">'
         f'<figcaption><b>{given.title}</b> <span class="formula">{given.formula}</span>'
         f"<small>{which}{len(given.rows) or height} × {what}</small></figcaption>"
         f'<div class="plot">{f"<div class=across aria-hidden=true>{across}</div>" if across else ""}'
         f'<div class="down" aria-hidden="true">{down}</div>'
-        f'<img src="{png(x, given.kind, most)}" alt="{escape(described(given, most))}"></div>'
-        f"{legend(given.kind, most, x)}</figure>"
+        f'<img src="{png(x, given.kind, most, given.least)}" alt="{escape(described(given, most))}"></div>'
+        f"{legend(given.kind, most, given.least, x)}</figure>"
     )  # fmt: skip
 
 
@@ -117,10 +118,10 @@ def described(given: Map, most: float) -> str:
     )
 
 
-def legend(kind: str, most: float, x: Array) -> str:
+def legend(kind: str, most: float, least: float, x: Array) -> str:
     """Return what the colours of a map mean."""
     clipped = bool(np.abs(x[np.isfinite(x)]).max(initial=0) > most * 1.0001)
-    low = f"{'≤ ' * clipped}{shown(-most)}" if kind == "signed" else "0"
+    low = f"{'≤ ' * clipped}{shown(-most)}" if kind == "signed" else shown(least)
     hidden = '<span class="none"></span>hidden' if np.isnan(x).any() else ""
     return (
         f'<div class="legend"><span>{low}</span><img src="{LEGENDS[kind]}" alt="">'
@@ -166,7 +167,7 @@ def activation_curve(name: str, x: Array, title: str) -> str:
     return (
         f'<figure class="curve"><figcaption><b>{title}</b> <span class="formula">h = '
         f"{escape(name)}(h)</span><small>{x.size:,} values from {shown(float(x.min()))} to "
-        f"{shown(float(x.max()))}; {below:.0%} are below 0; {len(points)} quantiles are drawn"
+        f"{shown(float(x.max()))}; {below:.0%} are below 0; the dots are {len(points)} quantiles of them"
         f'</small></figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="the curve '
         f'of {escape(name)}, and quantiles of this run on it"><path class="axis" d="M0 '
         f'{ground:.1f}H{WIDTH}M{zero:.1f} 0V{HEIGHT}"/><polyline points="{path}"/>{dots}'

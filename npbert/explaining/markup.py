@@ -40,7 +40,7 @@ def source(function: Any, steps: Collection[str] = ()) -> str:
     text = inspect.getsource(function)
     where = f"{function.__module__}.{function.__qualname__}"
     lines = [
-        f'<mark>{line}</mark>' if computes(plain, steps) else line
+        f"<mark>{line}</mark>" if computes(plain, steps) else line
         for plain, line in zip(text.splitlines(), coloured(text).split("\n"), strict=False)
     ]
     return (
@@ -50,7 +50,9 @@ def source(function: Any, steps: Collection[str] = ()) -> str:
 
 
 def computes(line: str, steps: Collection[str]) -> bool:
-    """Tell whether a line of the source offers one of these steps to the tap."""
+    """Tell whether a line of the source offers one of these steps to the tap, or returns."""
+    if "return" in steps and line.lstrip().startswith("return "):
+        return True
     return any(name in steps for found in TAPPED.findall(line) for name in found if name)
 
 

@@ -93,13 +93,13 @@
 
   // Colours -----------------------------------------------------------------------------------
 
-  function colour(kind, most, value) {
+  function colour(kind, most, least, value) {
     const table = data.palettes[kind];
     const last = table.length / 6 - 2;
     if (Number.isNaN(value)) return `#${table.slice(-6)}`;
-    const share = Math.min(1, Math.max(-1, value / (most || 1)));
-    const scaled = kind === 'signed' ? (share + 1) / 2 : Math.max(0, share);
-    const at = Math.round(scaled * last) * 6;
+    const low = kind === 'signed' ? -most : least;
+    const share = Math.min(1, Math.max(0, (value - low) / (most - low || 1)));
+    const at = Math.round(share * last) * 6;
     return `#${table.slice(at, at + 6)}`;
   }
 
@@ -107,10 +107,10 @@
     const { rows, columns, at } = matrix(figure);
     const canvas = element('canvas', { width: columns, height: rows });
     const context = canvas.getContext('2d');
-    const { kind, most } = figure.dataset;
+    const { kind, most, least } = figure.dataset;
     for (let i = 0; i < rows; i++) {
       for (let j = 0; j < columns; j++) {
-        context.fillStyle = colour(kind, Number(most), at(i, j));
+        context.fillStyle = colour(kind, Number(most), Number(least), at(i, j));
         context.fillRect(j, i, 1, 1);
       }
     }
@@ -226,7 +226,8 @@
   function svg(figure) {
     const { rows, columns, at } = matrix(figure);
     const { down, across } = names(figure);
-    const { kind, most } = figure.dataset;
+    const { kind, most, least } = figure.dataset;
+    const paint = (value) => colour(kind, Number(most), Number(least), value);
     const safe = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
     const cell = across.length ? 18 : Math.max(2, Math.min(12, 960 / columns));
     const left = 8 + 7 * Math.max(0, ...down.map((name) => name.length));
@@ -234,9 +235,9 @@
     const made = [];
     for (let i = 0; i < rows; i++) {
       for (let j = 0; j < columns;) {
-        const fill = colour(kind, Number(most), at(i, j));
+        const fill = paint(at(i, j));
         let end = j + 1;
-        while (end < columns && colour(kind, Number(most), at(i, end)) === fill) end++;
+        while (end < columns && paint(at(i, end)) === fill) end++;
         made.push(`<rect x="${left + j * cell}" y="${top + i * 18}" width="${(end - j) * cell}" height="18" fill="${fill}"/>`);
         j = end;
       }
@@ -251,7 +252,7 @@
     const below = top + rows * 18 + 14;
     for (let k = 0; k < 64; k++) {
       const value = kind === 'signed' ? (k / 63) * 2 - 1 : k / 63;
-      made.push(`<rect x="${left + k * 2}" y="${below}" width="2.1" height="8" fill="${colour(kind, 1, value)}"/>`);
+      made.push(`<rect x="${left + k * 2}" y="${below}" width="2.1" height="8" fill="${colour(kind, 1, 0, value)}"/>`);
     }
     const ends = all('.legend > span', figure).map((each) => each.textContent);
     made.push(`<text x="${left}" y="${below + 22}">${safe(ends[0])}</text>`);
@@ -421,8 +422,8 @@
       const back = element('button', { type: 'button', textContent: 'put it back' });
       back.addEventListener('click', () => silence(state.without));
       best.replaceChildren(
-        `Without head ${found.head} of block ${found.block} the answer is `,
-        element('strong', {}, isolated(found.best)), '; ', back,
+        `Without head ${found.head} of block ${found.block} the answer is \u201c`,
+        element('strong', {}, isolated(found.best)), '\u201d; ', back,
       );
     }
   }

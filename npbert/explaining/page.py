@@ -52,7 +52,11 @@ def page(run: Pass, blocks: Sequence[int] | None) -> str:
         "arrays": sheet.arrays,
     }
     return document(
-        visible(run.text), header(run, asked, before, said(run, sheet, chosen)), contents(chosen), main, data
+        visible(run.text),
+        header(run, asked, before, said(run, sheet, chosen)),
+        contents(chosen),
+        main,
+        data,
     )
 
 
@@ -94,7 +98,9 @@ def said(run: Pass, sheet: Sheet, blocks: Sequence[int]) -> list[str]:
     if run.encoding.cut:
         told.append(f"{run.encoding.cut} tokens did not fit into the model, and were not read.")
     if n is not None and n < len(run.tokens):
-        told.append(f"To keep this file small, maps show the first {n} of {len(run.tokens)} tokens.")
+        told.append(
+            f"To keep this file small, maps show the first {n} of {len(run.tokens)} tokens."
+        )
     if (d is not None and d < config.intermediate_size) or (k is not None and k < config.head_size):
         told.append(
             f"To keep this file small, maps show the first {d} features and, of every head, {k}; "
@@ -155,9 +161,7 @@ def document(title: str, header: str, nav: str, main: str, data: dict[str, Any])
     """Return a whole HTML document, which may load nothing and run one script."""
     style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    )
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'

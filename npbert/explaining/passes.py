@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from npbert.errors import InputError
 from npbert.model import Model
-from npbert.oracle import Trace, trace
+from npbert.oracle.shared import Trace
+from npbert.oracle.tracing import trace
 from npbert.textbook import Array
 from npbert.tokenizer import Encoding, Tokenizer
 

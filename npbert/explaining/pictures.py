@@ -48,26 +48,29 @@ def palettes() -> dict[str, Bytes]:
     half = SHADES // 2 + 1
     signed = [ramp(half, 255, 0.45)[:0:-1], ramp(half, 50, 0.45)]
     made = {"positive": ramp(SHADES, 270, 0.3), "signed": np.concatenate(signed)}
-    return {name: np.concatenate([table, [HIDDEN]]).astype(np.uint8) for name, table in made.items()}
+    return {
+        name: np.concatenate([table, [HIDDEN]]).astype(np.uint8) for name, table in made.items()
+    }
 
 
 PALETTES: Final = palettes()
 
 
-def shades(x: Array, kind: str, most: float) -> Bytes:
-    """Return the colour number of every value; those beyond `most` get the last colour."""
-    scaled = np.clip(x.astype(np.float64) / (most or 1), -1, 1)
-    if kind == "signed":
-        scaled = (scaled + 1) / 2
-    made = np.clip(scaled, 0, 1) * (SHADES - 1)
+def shades(x: Array, kind: str, most: float, least: float = 0.0) -> Bytes:
+    """Return the colour number of every value; those beyond `most` get the last colour.
+
+    least : the value with the first colour; of numbers with a sign it is -most
+    """
+    low = -most if kind == "signed" else least
+    made = np.clip((x.astype(np.float64) - low) / ((most - low) or 1), 0, 1) * (SHADES - 1)
     return np.where(np.isnan(x), SHADES, np.nan_to_num(made).round()).astype(np.uint8)
 
 
-def png(x: Array, kind: str, most: float) -> str:
+def png(x: Array, kind: str, most: float, least: float = 0.0) -> str:
     """Return a matrix as the data URI of a PNG file, a pixel for every value."""
     height, width = x.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each begins with the filter's number, 0
-    rows[:, 1:] = shades(x, kind, most)
+    rows[:, 1:] = shades(x, kind, most, least)
     return uri(
         chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
         + chunk(b"PLTE", PALETTES[kind].tobytes())

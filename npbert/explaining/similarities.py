@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
-
-import numpy as np
+from typing import Any, Final
 
 from npbert.errors import InputError
 from npbert.explaining.figures import Limits, Map, Sheet, heat_map
-from npbert.explaining.markup import escape, token, visible
+from npbert.explaining.markup import token, visible
 from npbert.explaining.numbers import shown
 from npbert.explaining.page import document, palettes
 from npbert.explaining.steps import Functions, step
 from npbert.sentences import Recipe, pool
 from npbert.tasks.sentence_embedding import SentenceEmbedding
+from npbert.textbook import Array
 
-MOST = 64  # texts: a map of more has rows too low to read
+MOST: Final = 64  # texts: a map of more has rows too low to read
+READABLE: Final = 12  # texts whose similarities also stand in a table
 
 
 def comparison(task: SentenceEmbedding, texts: Sequence[str]) -> str:
@@ -29,21 +29,22 @@ def comparison(task: SentenceEmbedding, texts: Sequence[str]) -> str:
     sheet = Sheet(names, Limits(None, 768, None))
     made = sheet.add("sentence_embedding", vectors)
     sheet.add("similarity", alike)
-    functions: Functions = [
-        (Recipe.embed, ("pooling", "sentence_embedding")), (pool, ()),
-        (SentenceEmbedding.similarity, ()),
-    ]  # fmt: skip
+    functions: Functions = [(Recipe.embed, ("pooling", "sentence_embedding")), (pool, ())]
     dim = vectors.shape[-1]
     embedding = heat_map(Map("sentence_embedding", "embeddings", "", made, names, total=dim))
     matrix = heat_map(
-        Map("similarity", f"{function} similarity", "", alike, names, names, among="texts")
-    )
+        Map("similarity", f"{function} similarity", "", alike, names, names, "positive",
+            float(alike.max()), float(alike.min()), among="texts")
+    )  # fmt: skip
     main = step(
         "embeddings", "Every text becomes one vector",
-        f"The model reads each text by itself; of its tokens’ vectors one of {dim} "  # noqa: RUF001
+        f"The model reads each text by itself, and of the vectors of its tokens one of {dim} "
         "numbers is made. Texts that mean the same should have vectors that point the same way.",
         functions, embedding,
-    ) + step("similarity", "How alike are they?", ranked(texts, alike), [], matrix)  # fmt: skip
+    ) + step(
+        "similarity", "How alike are they?", ranked(texts, alike),
+        [(SentenceEmbedding.similarity, ())], matrix + table(names, alike), unfolded=False,
+    )  # fmt: skip
     data: dict[str, Any] = {"tokens": names, "palettes": palettes(), "arrays": sheet.arrays}
     items = "".join(f"<li>{token(text)}</li>" for text in texts)
     header = (
@@ -55,15 +56,32 @@ def comparison(task: SentenceEmbedding, texts: Sequence[str]) -> str:
     return document(title, header, f'<nav aria-label="steps">{links}</nav>', main, data)
 
 
-def ranked(texts: Sequence[str], alike: Any) -> str:
+def ranked(texts: Sequence[str], alike: Array) -> str:
     """Return in words which texts are the most alike, and which the least."""
     pairs = sorted(combinations(range(len(texts)), 2), key=lambda pair: -alike[pair])
     told = [
-        f"{word} alike, at {escape(shown(float(alike[pair])))}: {token(texts[pair[0]])} and "
-        f"{token(texts[pair[1]])}."
-        for word, pair in (("Most", pairs[0]), ("Least", pairs[-1]))
+        f"The {word} alike are “{token(texts[i])}” and “{token(texts[j])}”, at "
+        f"{shown(float(alike[i, j]))}."
+        for word, (i, j) in (("most", pairs[0]), ("least", pairs[-1]))
     ]
-    return " ".join(told[: len(pairs)] if np.ptp([alike[p] for p in pairs]) else told[:1])
+    return " ".join(told[: len(pairs)])
+
+
+def table(names: Sequence[str], alike: Array) -> str:
+    """Return the numbers of the map, where they can be read."""
+    if len(names) > READABLE:
+        return ""
+    head = "".join(f'<th scope="col">{i + 1}</th>' for i in range(len(names)))
+    rows = "".join(
+        f'<tr><th scope="row">{i + 1} {token(name)}</th>'
+        + "".join(f"<td>{shown(float(value))}</td>" for value in row)
+        + "</tr>"
+        for i, (name, row) in enumerate(zip(names, alike, strict=True))
+    )
+    return (
+        '<div class="numbers" tabindex="0" role="region" aria-label="similarities in numbers">'
+        f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
 
 
 def short(text: str, most: int = 28) -> str:

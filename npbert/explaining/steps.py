@@ -18,7 +18,9 @@ NORMED: Final = "g · (x − mean) ⁄ √variance + b"  # noqa: RUF001
 Functions = Sequence[tuple[Any, Sequence[str]]]  # each with the steps whose lines are marked
 
 
-def step(name: str, title: str, says: str, functions: Functions, figures: str, *, unfolded: bool = True) -> str:
+def step(
+    name: str, title: str, says: str, functions: Functions, figures: str, *, unfolded: bool = True
+) -> str:
     """Return a step: what happens in words and in code, and beside it the numbers."""
     code = "".join(source(function, marked) for function, marked in functions)
     opened = " open" * unfolded
@@ -48,7 +50,7 @@ def tokens(run: Pass) -> str:
         "characters."
     )
     figures = f'<ol class="tokens">{"".join(rows)}</ol>'
-    return step("tokens", "Text becomes tokens", says, [(Tokenizer.encode, ()), (Tokenizer.around, ())], figures)  # fmt: skip
+    return step("tokens", "Text becomes tokens", says, [(Tokenizer.encode, ())], figures)
 
 
 def embeddings(run: Pass, sheet: Sheet) -> str:
@@ -127,7 +129,9 @@ def listening(run: Pass, sheet: Sheet, i: int, head: int, most: float) -> Parts:
     width = run.heads(f"{prefix}q_lin", i).shape[-1]
     which = named(run, i, head)
     scores = sheet.add(f"{prefix}scores", run.rows(f"{prefix}scores"))
-    figures = [square(sheet, i, "scores", "scores", f"k<sup>T</sup> q ⁄ √{width}", scores, head, which)]
+    figures = [
+        square(sheet, i, "scores", "scores", f"k<sup>T</sup> q ⁄ √{width}", scores, head, which)
+    ]
     if run.keep.all():
         told = "Nothing is hidden here: one text by itself has no padding, and the mask changes no score."
     else:
@@ -137,10 +141,23 @@ def listening(run: Pass, sheet: Sheet, i: int, head: int, most: float) -> Parts:
         figures.append(
             square(sheet, i, "masked_scores", "masked", "hidden keys: −∞", shown, head, which)  # noqa: RUF001
         )
-        told = "Padding is hidden: its scores become the smallest number there is, and get no weight."
+        told = (
+            "Padding is hidden: its scores become the smallest number there is, and get no weight."
+        )
     weights = run.rows(f"{prefix}weights")[:, :n, :n]
     figures.append(
-        square(sheet, i, "weights", "weights", "softmax(scores)", weights, head, which, "positive", most)
+        square(
+            sheet,
+            i,
+            "weights",
+            "weights",
+            "softmax(scores)",
+            weights,
+            head,
+            which,
+            "positive",
+            most,
+        )
     )
     says = (
         "Every token, a row, scores every token, a column: the product of its query with their "
@@ -164,12 +181,17 @@ def hearing(run: Pass, sheet: Sheet, i: int, head: int) -> Parts:
     figures += heat_map(
         Map(name, "joined heads", "side by side", joined, sheet.tokens, view="joined", total=of)
     )
-    figures += whole(run, sheet, name.replace("context", "out_lin"), "projected", "W<sub>o</sub> x + b")
+    figures += whole(
+        run, sheet, name.replace("context", "out_lin"), "projected", "W<sub>o</sub> x + b"
+    )
     says = (
         "Each token takes the mean of all values, weighted by its attention. The heads' results "
         "stand side by side, and a linear layer mixes them into one vector per token."
     )
-    functions: Functions = [(textbook.self_attention, ("context", "out_lin"))]
+    functions: Functions = [
+        (textbook.attention, ("return",)),
+        (textbook.self_attention, ("context", "out_lin")),
+    ]
     return "What is heard", says, functions, figures
 
 
@@ -225,9 +247,7 @@ def whole(run: Pass, sheet: Sheet, name: str, title: str, formula: str) -> str:
     return heat_map(Map(name, title, formula, shown, rows, total=x.shape[-1]))
 
 
-def headed(
-    run: Pass, sheet: Sheet, i: int, name: str, title: str, formula: str, head: int
-) -> str:
+def headed(run: Pass, sheet: Sheet, i: int, name: str, title: str, formula: str, head: int) -> str:
     """Return the map of one head's part of an activation."""
     full = f"transformer.layer.{i}.attention.{name}"
     x = run.heads(full, i)
@@ -246,5 +266,5 @@ def square(
     full = f"transformer.layer.{i}.attention.{name}"
     return heat_map(
         Map(full, title, formula, x[head], sheet.tokens, sheet.tokens, kind, most or extent(x),
-            "head", i, which=which)
+            view="head", block=i, which=which)
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from npbert.explaining.answers import Answer, Effect, Question
-from npbert.explaining.figures import Map, Sheet, heat_map
+from npbert.explaining.figures import Map, Sheet, bars, heat_map
 from npbert.explaining.markup import escape, token
 from npbert.explaining.numbers import shown
 from npbert.explaining.passes import Pass
@@ -32,7 +32,7 @@ def attention(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> 
         '<section class="view" id="attention"><h2>What every head listens to</h2>'
         f"<p>The model has {config.num_blocks} blocks, and in each of them heads that listen to "
         "different things. Below is a map of attention weights for each: a row is a token that "
-        "listens, a column one that it listens to; the darker, the more. Choose one: the steps "
+        "listens, a column one that it listens to; the stronger the colour, the more. Choose one: the steps "
         'further down show its numbers.</p><div class="glance"><div class="grid" role="group" '
         f'aria-label="attention of every head" style="--heads:{counts}">{"".join(rows)}</div>'
         '<div class="chosen"><div class="lines" id="lines"><noscript>With JavaScript, the attention '
@@ -48,7 +48,7 @@ def large(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> str:
     head, n = run.model.config.heads(i).index(number), len(sheet.tokens)
     return heat_map(
         Map(name, "attention weights", "", run.rows(name)[head, :n, :n], sheet.tokens,
-            sheet.tokens, "positive", most, "head", i, which=f"block {i}, head {number}")
+            sheet.tokens, "positive", most, view="head", block=i, which=f"block {i}, head {number}")
     )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
     for i in order:
         each = found[i]
         share, sign = abs(each.change) / scale, "less" if each.change < 0 else "more"
-        other = "" if each.answer.best == before.best else f" → {token(each.answer.best)}"
+        other = "" if each.answer.best == before.best else f"→ “{token(each.answer.best)}”"
         rows.append(
             f'<li><button type="button" class="effect" data-effect="{i}" aria-pressed="false">'
             f"<span class=name>block {each.block}, head {each.head}</span>"
@@ -99,8 +99,10 @@ def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
         f"{len(found)} times more, each time with one head silenced. The bars show what that does "
         f"to {what} ({escape(asked.about)}); where the answer becomes another, it is named. Press a "
         "head to see all numbers without it; nothing else on this page changes.</p>"
-        f'<div class="without"><ol class="effects">{"".join(rows[:STRONGEST])}</ol>{rest}</div>'
-        "</section>"
+        f'<div class="without"><div><ol class="effects">{"".join(rows[:STRONGEST])}</ol>{rest}</div>'
+        f'<div class="result"><p class="about">{escape(asked.about)}</p>'
+        f'{bars(asked.names, before.values, answer=True)}<p class="best" data-best></p></div>'
+        "</div></section>"
     )
 
 
@@ -113,9 +115,7 @@ def signed(x: float) -> str:
 
 def greatest(run: Pass) -> float:
     """Return the greatest attention weight of all heads, which gets the last colour."""
-    names = [
-        f"transformer.layer.{i}.attention.weights" for i in range(run.model.config.num_blocks)
-    ]
+    names = [f"transformer.layer.{i}.attention.weights" for i in range(run.model.config.num_blocks)]
     return max(float(run.rows(name).max()) for name in names) or 1.0
 
 
