@@ -34,7 +34,7 @@ class Explanation:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
     def _repr_html_(self) -> str:
-        """Return the page in a frame of its own, so that it and the notebook leave each other be."""
+        """Return the page in a frame, so that it and the notebook leave each other be."""
         return (
             f'<iframe title="npbert explain" sandbox="allow-scripts allow-downloads" width="100%" '
             f'height="{HEIGHT}" style="border:0" srcdoc="{escape(self.html)}"></iframe>'
@@ -85,6 +85,8 @@ def explain(
     if source is None:
         source = demo("fill-mask" if "[MASK]" in text else "sentiment")
     if not isinstance(source, str | os.PathLike | Model):
-        raise InputError(f"source_or_model is {shown(source)}, expected a folder, a name, a Model")
+        raise InputError(
+            f"source_or_model is {shown(source)}, expected a folder, a name on the hub, or a Model"
+        )
     model = source if isinstance(source, Model) else load(source)
     return Explanation(page(computed(model, text, pair), blocks))

@@ -64,9 +64,12 @@ def masked_lm(run: Pass, sheet: Sheet) -> str:
         f"{config.vocab_size:,} of them: the greater the product, the better the word fits."
     )
     functions: Functions = [
-        (heads.masked_lm, ("vocab_transform", "vocab_activation", "vocab_layer_norm", "vocab_projector")),
+        (
+            heads.masked_lm,
+            ("vocab_transform", "vocab_activation", "vocab_layer_norm", "vocab_projector"),
+        ),
         *activation_source(name),
-    ]  # fmt: skip
+    ]
     return step("head", "Vectors become words", says, functions, figures)
 
 
@@ -121,7 +124,8 @@ def base(run: Pass, sheet: Sheet) -> str:
     says = "A base model answers with the last hidden state: a vector for every token, shown above."
     if "sentence_embedding" in after:
         says += " This one comes with a recipe that makes one vector of them, for the whole text."
-        functions = [*functions, (sentences.Recipe.embed, ("pooling", "sentence_embedding")), (sentences.pool, ())]  # fmt: skip
+        recipe = (sentences.Recipe.embed, ("pooling", "sentence_embedding"))
+        functions = [*functions, recipe, (sentences.pool, ())]
     elif "pooled" in after:
         says += " Its file also has the layer that pools the first token."
         functions = [*functions, (heads.pooled, ("pre_classifier", "pooled"))]

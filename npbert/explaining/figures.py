@@ -90,22 +90,25 @@ def heat_map(given: Map) -> str:
     block = "" if given.block is None else f' data-block="{given.block}"'
     square = " square" if given.columns else ""
     which = f'<span class="which">{escape(given.which)}</span> · ' if given.which else ""
+    image = png(x, given.kind, most, given.least)
     across = "".join(f"<span>{token(each)}</span>" for each in given.columns)
+    if across:
+        across = f'<div class="across" aria-hidden="true">{across}</div>'
     down = "".join(f"<span>{token(each)}</span>" for each in given.rows)
     return (
         f'<figure class="map{square}" data-array="{escape(given.name)}" data-kind="{given.kind}" '
         f'data-view="{given.view}" data-most="{most:.9g}" data-least="{given.least:.9g}"{block} '
         f'style="--rows:{height};--columns:{width}">'
         f'<figcaption><b>{given.title}</b> <span class="formula">{given.formula}</span>'
-        f"<small>{which}{len(given.rows) or height} × {what}</small></figcaption>"
-        f'<div class="plot">{f"<div class=across aria-hidden=true>{across}</div>" if across else ""}'
+        f"<small>{which}{len(given.rows) or height} \u00d7 {what}</small></figcaption>"
+        f'<div class="plot">{across}'
         f'<div class="down" aria-hidden="true">{down}</div>'
-        f'<img src="{png(x, given.kind, most, given.least)}" alt="{escape(described(given, most))}"></div>'
+        f'<img src="{image}" alt="{escape(described(given))}"></div>'
         f"{legend(given.kind, most, given.least, x)}</figure>"
     )  # fmt: skip
 
 
-def described(given: Map, most: float) -> str:
+def described(given: Map) -> str:
     """Return in words what a map shows."""
     x = given.values
     finite = np.where(np.isfinite(x), x, 0)
@@ -167,10 +170,10 @@ def activation_curve(name: str, x: Array, title: str) -> str:
     return (
         f'<figure class="curve"><figcaption><b>{title}</b> <span class="formula">h = '
         f"{escape(name)}(h)</span><small>{x.size:,} values from {shown(float(x.min()))} to "
-        f"{shown(float(x.max()))}; {below:.0%} are below 0; the dots are {len(points)} quantiles of them"
-        f'</small></figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="the curve '
-        f'of {escape(name)}, and quantiles of this run on it"><path class="axis" d="M0 '
-        f'{ground:.1f}H{WIDTH}M{zero:.1f} 0V{HEIGHT}"/><polyline points="{path}"/>{dots}'
+        f"{shown(float(x.max()))}; {below:.0%} are below 0; the dots are {len(points)} quantiles "
+        f'of them</small></figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="the curve of {escape(name)}, and quantiles of this run on it">'
+        f'<path class="axis" d="M0 {ground:.1f}H{WIDTH}M{zero:.1f} 0V{HEIGHT}"/><polyline points="{path}"/>{dots}'
         f'<text x="{WIDTH - 4}" y="{ground - 5:.1f}" text-anchor="end">{shown(float(high[0]))}'
         f'</text><text x="4" y="{ground - 5:.1f}">{shown(float(low[0]))}</text></svg></figure>'
     )  # fmt: skip

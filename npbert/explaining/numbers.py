@@ -45,8 +45,8 @@ def shown(x: float) -> str:
     """Return a number as the page shows it, as page.js does: three digits, a true minus sign."""
     if x != x:
         return "hidden"
-    text = f"{x:.{DIGITS}g}"
-    if "e" in text:
-        digits, _, power = text.partition("e")
-        text = f"{digits}e{int(power)}"
-    return text.replace("-", "−")  # noqa: RUF001
+    if x == 0:
+        return "0"
+    digits, _, power = f"{x:#.{DIGITS}g}".partition("e")
+    text = digits.rstrip(".") + (f"e{int(power)}" if power else "")
+    return text.replace("-", "\u2212")

@@ -53,10 +53,9 @@
     if (value === 0) return '0';
     const three = value.toExponential(2);
     const power = Number(three.slice(three.indexOf('e') + 1));
-    const number = Number(three);
     const text = power < -4 || power > 2
-      ? `${Number(three.slice(0, three.indexOf('e')))}e${power}`
-      : String(Number(number.toFixed(2 - power)));
+      ? `${three.slice(0, three.indexOf('e'))}e${power}`
+      : Number(three).toFixed(2 - power);
     return text.replaceAll('-', '\u2212');
   }
 
@@ -375,7 +374,7 @@
 
     document.getElementById('lines').replaceChildren(
       element('h3', { textContent: `block ${state.block}, ${which(state.number)}` }),
-      element('div', { className: 'web' }, left, drawing, right), heard,
+      element('div', { className: 'web' }, left, drawing, right), heard, ...switchOf(),
     );
     show(state.token);
   }
@@ -397,11 +396,24 @@
 
   // Answers without a head --------------------------------------------------------------------
 
+  // A switch for the chosen head, and a place for what the answer is without it.
+  function switchOf() {
+    const index = data.answer.effects.findIndex((each) => each.block === state.block && each.head === state.number);
+    if (index < 0) return [];
+    const button = element('button', { type: 'button', className: 'switch', textContent: 'the answer without this head' });
+    button.dataset.effect = index;
+    button.setAttribute('aria-pressed', String(state.without === index));
+    button.addEventListener('click', () => silence(index));
+    const best = element('p', { className: 'best' });
+    best.dataset.best = '';
+    return [element('p', {}, button), best];
+  }
+
   function silence(index) {
     const { answer } = data;
     state.without = state.without === index ? null : index;
     const found = state.without === null ? answer : answer.effects[state.without];
-    for (const button of all('.effect')) {
+    for (const button of all('[data-effect]')) {
       button.setAttribute('aria-pressed', String(Number(button.dataset.effect) === state.without));
     }
     for (const list of all('.bars[data-answer]')) {

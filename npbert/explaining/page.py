@@ -40,7 +40,8 @@ def page(run: Pass, blocks: Sequence[int] | None) -> str:
         numbers = config.heads(i)
         head = numbers.index(place[1]) if place[1] in numbers else 0
         main += steps.block(run, sheet, i, head, most, first=i == chosen[0])
-    main += f'<section class="block" id="end"><h2>Behind the blocks</h2>{ends.end(run, sheet, asked)}</section>'
+    end = ends.end(run, sheet, asked)
+    main += f'<section class="block" id="end"><h2>Behind the blocks</h2>{end}</section>'
     main += views.importance(found, asked, before)
     data = {
         "tokens": sheet.tokens,
@@ -161,7 +162,10 @@ def document(title: str, header: str, nav: str, main: str, data: dict[str, Any])
     """Return a whole HTML document, which may load nothing and run one script."""
     style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -169,8 +173,8 @@ def document(title: str, header: str, nav: str, main: str, data: dict[str, Any])
         f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title>'
         f'<style>{style}</style></head><body><a class="skip" href="#main">to the steps</a>'
         f'{header}{nav}<main id="main" tabindex="-1">{main}</main>'
-        f"<footer>Made by npbert {__version__}. Numbers have three digits. Everything on this page is in "
-        'this file.</footer><div id="tip" role="status"></div>'
+        f"<footer>Made by npbert {__version__}. Numbers have three digits. Everything on this page "
+        'is in this file.</footer><div id="tip" role="status"></div>'
         f'<script type="application/json" id="data">{embedded(data)}</script>'
         f"<script>{script}</script></body></html>\n"
     )

@@ -14,7 +14,7 @@ from npbert.oracle.shared import is_masked
 from npbert.textbook import Array
 from npbert.tokenizer import Tokenizer
 
-NORMED: Final = "g · (x − mean) ⁄ √variance + b"  # noqa: RUF001
+NORMED: Final = "g · (x \u2212 mean) / √variance + b"
 Functions = Sequence[tuple[Any, Sequence[str]]]  # each with the steps whose lines are marked
 
 
@@ -38,10 +38,10 @@ def tokens(run: Pass) -> str:
         of = encoding.sequence_ids[i]
         start, end = encoding.offsets[i]
         text = "" if of is None else (run.text, run.pair or "")[of][start:end]
-        place = "added by the tokenizer" if of is None else f"{start}–{end}"  # noqa: RUF001
+        place = "added by the tokenizer" if of is None else f"{start}\u2013{end}"
         rows.append(
             f'<li class="{"added" if of is None else "piece"}"><b>{token(piece)}</b>'
-            f"<span>{encoding.ids[i]}</span><small>{place}{' ' * bool(text)}{token(text)}</small></li>"
+            f"<span>{encoding.ids[i]}</span><small>{place} {token(text)}</small></li>"
         )
     says = (
         f"The tokenizer cuts the text into {len(encoding)} pieces that are in its vocabulary of "
@@ -77,7 +77,7 @@ def embeddings(run: Pass, sheet: Sheet) -> str:
 
 
 def block(run: Pass, sheet: Sheet, i: int, head: int, most: float, *, first: bool) -> str:
-    """Return the steps of a block, with one head's maps; the first block shows its code unfolded."""
+    """Return the steps of a block, with one head's maps; the first one's code is unfolded."""
     prefix = f"transformer.layer.{i}."
     made = [
         asking(run, sheet, i, head),
@@ -130,16 +130,16 @@ def listening(run: Pass, sheet: Sheet, i: int, head: int, most: float) -> Parts:
     which = named(run, i, head)
     scores = sheet.add(f"{prefix}scores", run.rows(f"{prefix}scores"))
     figures = [
-        square(sheet, i, "scores", "scores", f"k<sup>T</sup> q ⁄ √{width}", scores, head, which)
+        square(sheet, i, "scores", "scores", f"k<sup>T</sup> q / √{width}", scores, head, which)
     ]
     if run.keep.all():
-        told = "Nothing is hidden here: one text by itself has no padding, and the mask changes no score."
+        told = "Nothing is hidden: a text by itself has no padding, and the mask changes no score."
     else:
         masked = run.rows(f"{prefix}masked_scores")
         hidden = np.where(is_masked("masked_scores", masked), np.nan, masked)
         shown = sheet.add(f"{prefix}masked_scores", hidden)
         figures.append(
-            square(sheet, i, "masked_scores", "masked", "hidden keys: −∞", shown, head, which)  # noqa: RUF001
+            square(sheet, i, "masked_scores", "masked", "hidden keys: \u2212∞", shown, head, which)
         )
         told = (
             "Padding is hidden: its scores become the smallest number there is, and get no weight."

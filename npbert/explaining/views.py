@@ -32,11 +32,12 @@ def attention(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> 
         '<section class="view" id="attention"><h2>What every head listens to</h2>'
         f"<p>The model has {config.num_blocks} blocks, and in each of them heads that listen to "
         "different things. Below is a map of attention weights for each: a row is a token that "
-        "listens, a column one that it listens to; the stronger the colour, the more. Choose one: the steps "
-        'further down show its numbers.</p><div class="glance"><div class="grid" role="group" '
-        f'aria-label="attention of every head" style="--heads:{counts}">{"".join(rows)}</div>'
-        '<div class="chosen"><div class="lines" id="lines"><noscript>With JavaScript, the attention '
-        "of the chosen head is drawn here as lines between tokens, too.</noscript></div>"
+        "listens, a column one that it listens to; the stronger the colour, the more. Choose one: "
+        'the steps further down show its numbers.</p><div class="glance"><div class="grid" '
+        f'role="group" aria-label="attention of every head" style="--heads:{counts}">'
+        f"{''.join(rows)}</div>"
+        '<div class="chosen"><div class="lines" id="lines"><noscript>With JavaScript, the '
+        "attention of the chosen head is drawn here as lines between tokens, too.</noscript></div>"
         f"{large(run, sheet, chosen, most)}</div></div></section>"
     )
 
@@ -93,13 +94,14 @@ def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
         if len(rows) > STRONGEST
         else ""
     )
-    what = "the mean of these numbers" if asked.mean else f"{token(asked.names[0])}, the answer"
+    what = "the mean of these numbers" if asked.mean else f"“{token(asked.names[0])}”, the answer"
     return (
         '<section class="view" id="importance"><h2>Which heads matter</h2><p>The pass was run '
         f"{len(found)} times more, each time with one head silenced. The bars show what that does "
-        f"to {what} ({escape(asked.about)}); where the answer becomes another, it is named. Press a "
-        "head to see all numbers without it; nothing else on this page changes.</p>"
-        f'<div class="without"><div><ol class="effects">{"".join(rows[:STRONGEST])}</ol>{rest}</div>'
+        f"to {what} ({escape(asked.about)}); where the answer becomes another, it is named. Press "
+        "a head to see all numbers without it; nothing else on this page changes.</p>"
+        f'<div class="without"><div><ol class="effects">{"".join(rows[:STRONGEST])}</ol>'
+        f"{rest}</div>"
         f'<div class="result"><p class="about">{escape(asked.about)}</p>'
         f'{bars(asked.names, before.values, answer=True)}<p class="best" data-best></p></div>'
         "</div></section>"
