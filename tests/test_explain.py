@@ -18,7 +18,7 @@ from pages import CASES, DEMO, HOSTILE, ROOT, SENTENCE, TASKS, Page
 import npbert
 from npbert.errors import InputError
 from npbert.explaining import answers, markup, passes, pictures
-from npbert.explaining.numbers import packed, shown
+from npbert.explaining.numbers import packed, rounded, shown
 
 PRUNED = ROOT / "golden" / "pruned"
 
@@ -86,8 +86,10 @@ def test_the_numbers_in_the_page_are_those_of_the_trace_to_three_digits(pages, n
         hidden = np.isnan(told)
         assert not hidden.any() or array.endswith("masked_scores")
         tiny = np.abs(real) < np.abs(real[~hidden]).max(initial=0) * 1e-7
-        for ours, theirs in zip(real[~hidden & ~tiny], told[~hidden & ~tiny], strict=True):
-            assert shown(float(ours)) == shown(float(theirs))
+        real, told = real[~hidden & ~tiny], told[~hidden & ~tiny]
+        assert np.allclose(rounded(told), rounded(real), rtol=1e-9, atol=0)  # a digit is 1e-3
+        for i in range(0, len(real), 500):
+            assert shown(float(told[i])) == shown(float(real[i]))
 
 
 def test_the_trace_is_the_public_one():
@@ -376,7 +378,8 @@ def test_a_notebook_gets_the_page_in_a_frame(pages):
     ("x", "text"),
     [
         (0.0, "0"), (0.31825, "0.318"), (-1.0, "\u22121.00"), (12345.0, "1.23e4"), (123.4, "123"),
-        (0.00012345, "0.000123"), (1.2345e-5, "1.23e\u22125"), (float("nan"), "hidden"), (999.6, "1.00e3"), (0.9996, "1.00"),
+        (0.00012345, "0.000123"), (1.2345e-5, "1.23e\u22125"), (float("nan"), "hidden"),
+        (999.6, "1.00e3"), (0.9996, "1.00"),
     ],
 )  # fmt: skip
 def test_numbers_have_three_digits(x, text):

@@ -173,7 +173,8 @@ def activation_curve(name: str, x: Array, title: str) -> str:
         f"{shown(float(x.max()))}; {below:.0%} are below 0; the dots are {len(points)} quantiles "
         f'of them</small></figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="the curve of {escape(name)}, and quantiles of this run on it">'
-        f'<path class="axis" d="M0 {ground:.1f}H{WIDTH}M{zero:.1f} 0V{HEIGHT}"/><polyline points="{path}"/>{dots}'
+        f'<path class="axis" d="M0 {ground:.1f}H{WIDTH}M{zero:.1f} 0V{HEIGHT}"/>'
+        f'<polyline points="{path}"/>{dots}'
         f'<text x="{WIDTH - 4}" y="{ground - 5:.1f}" text-anchor="end">{shown(float(high[0]))}'
         f'</text><text x="4" y="{ground - 5:.1f}">{shown(float(low[0]))}</text></svg></figure>'
     )  # fmt: skip
