@@ -65,6 +65,8 @@ def test_every_architecture_has_a_page_whose_elements_are_closed(pages, name):
     assert len(ids) == len(set(ids))
     blocks = [f"block-{i}" for i in range(model.config.num_blocks)]
     parts = ["tokens", "embeddings", "attention", *blocks, "end", "head", "answer", "importance"]
+    if model.architecture == "base":  # vectors are no answer in words
+        parts.remove("answer")
     assert [each for each in ids if each in parts] == parts
     links = [a["href"] for tag, a in page.elements if tag == "a" and "href" in a]
     assert all(link[0] == "#" and link[1:] in ids for link in links)

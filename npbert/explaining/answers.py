@@ -22,10 +22,10 @@ LONGEST: Final = OPTIONS["question-answering"]().max_answer_length  # type: igno
 
 
 class Answer(NamedTuple):
-    """Numbers for the names of a question, and the answer in words."""
+    """Numbers for the names of a question, and the answer in words, if there are any."""
 
     values: Sequence[float]
-    best: str
+    best: str = ""
 
 
 class Question(NamedTuple):
@@ -36,6 +36,7 @@ class Question(NamedTuple):
     read: Callable[[Array], Answer]  # of the result's rows, (rows read, classes)
     mean: bool = False  # all numbers count alike; otherwise the first is the answer's own
     wanted: Sequence[int] | None = None  # which tokens the head needs to read
+    compares: bool = False  # the numbers are of two runs, and say nothing of the original one
 
     def measure(self, answer: Answer) -> float:
         """Return the number by which runs are compared."""
@@ -110,7 +111,7 @@ def words(run: Pass) -> Question:
 
         def chances(x: Array) -> Answer:
             found = softmax(x)[np.arange(len(own)), own]
-            return Answer([float(each) for each in found], f"{found.mean():.3f} on average")
+            return Answer([float(each) for each in found])
 
         about = "the chance that the model gives to each word which stands there"
         names = [run.tokens[i] for i in some]
@@ -200,10 +201,10 @@ def vectors(run: Pass) -> Question:
 
     def read(x: Array) -> Answer:
         cosines = (normalize(x.astype(np.float64)) * before).sum(-1)[some]
-        return Answer([float(each) for each in cosines], f"{cosines.mean():.3f} on average")
+        return Answer([float(each) for each in cosines])
 
     about = "how alike each token's vector stays: the cosine of the two"
-    return Question(about, [run.tokens[i] for i in some], read, mean=True)
+    return Question(about, [run.tokens[i] for i in some], read, mean=True, compares=True)
 
 
 def texts(run: Pass) -> list[int]:

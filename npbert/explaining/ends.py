@@ -16,14 +16,15 @@ MASKS: Final = 4  # of a text, of which the best words are told
 
 def end(run: Pass, sheet: Sheet, asked: Question) -> str:
     """Return the steps behind the last block, down to the answer."""
-    return ENDS[run.model.architecture](run, sheet) + answer(run, asked)
+    made = ENDS[run.model.architecture](run, sheet)
+    return made if asked.compares else made + answer(run, asked)
 
 
 def answer(run: Pass, asked: Question) -> str:
     """Return the last step: what the numbers of the head mean."""
     found = asked.read(result(run))
     about = escape(asked.about)
-    functions: Functions = [] if run.model.architecture == "base" else [(textbook.softmax, ())]
+    functions: Functions = [(textbook.softmax, ())]
     if "by itself" in asked.about:
         functions = [(textbook.sigmoid, ())]
     elif "value" in asked.about:
@@ -31,7 +32,9 @@ def answer(run: Pass, asked: Question) -> str:
     figures = f"<figure class=wide><figcaption><b>{about}</b></figcaption>" + bars(
         asked.names, found.values, answer=True
     )
-    says = f"{about[0].upper()}{about[1:]}. The answer: <strong>{token(found.best)}</strong>."
+    says = f"{about[0].upper()}{about[1:]}."
+    if found.best:
+        says += f" The answer: <strong>{token(found.best)}</strong>"
     return step("answer", "The answer", says, functions, f"{figures}{more_masks(run)}</figure>")
 
 
@@ -119,7 +122,7 @@ def base(run: Pass, sheet: Sheet) -> str:
     last = f"transformer.layer.{run.model.config.num_blocks - 1}.output_layer_norm"
     names = list(run.trace)
     after = names[names.index(last) + 1 :]
-    figures = "".join(whole(run, sheet, name, escape(name), "") for name in after)
+    figures = "".join(whole(run, sheet, name, escape(name), "", after=True) for name in after)
     functions: Functions = [(heads.base, ())]
     says = "A base model answers with the last hidden state: a vector for every token, shown above."
     if "sentence_embedding" in after:

@@ -88,7 +88,7 @@ def heat_map(given: Map) -> str:
     if given.total > width:
         what = f"the first {width} of {given.total} features"
     block = "" if given.block is None else f' data-block="{given.block}"'
-    square = " square" if given.columns else ""
+    square = " square" if given.columns and height == width else " named" * bool(given.columns)
     which = f'<span class="which">{escape(given.which)}</span> · ' if given.which else ""
     image = png(x, given.kind, most, given.least)
     across = "".join(f"<span>{token(each)}</span>" for each in given.columns)

@@ -433,10 +433,13 @@
       }
       const back = element('button', { type: 'button', textContent: 'put it back' });
       back.addEventListener('click', () => silence(state.without));
-      best.replaceChildren(
-        `Without head ${found.head} of block ${found.block} the answer is \u201c`,
-        element('strong', {}, isolated(found.best)), '\u201d; ', back,
-      );
+      const head = `head ${found.head} of block ${found.block}`;
+      if (found.best === '') best.replaceChildren(`These are the numbers without ${head}; `, back);
+      else {
+        best.replaceChildren(
+          `Without ${head} the answer is \u201c`, element('strong', {}, isolated(found.best)), '\u201d; ', back,
+        );
+      }
     }
   }
 

@@ -55,7 +55,7 @@ def page(run: Pass, blocks: Sequence[int] | None) -> str:
     return document(
         visible(run.text),
         header(run, asked, before, said(run, sheet, chosen)),
-        contents(chosen),
+        contents(chosen, asked),
         main,
         data,
     )
@@ -132,23 +132,28 @@ def header(run: Pass, asked: answers.Question, before: answers.Answer, told: Seq
         f"{config.hidden_size} features, {model.dtype.name}, {len(run.encoding)} tokens"
     )
     notes = "".join(f"<li>{escape(each)}</li>" for each in told)
-    return (
-        '<header><div><p class="kicker">one forward pass of a transformer, step by step</p>'
+    text = (
+        '<div><p class="kicker">one forward pass of a transformer, step by step</p>'
         f'<h1 dir="auto">{escape(run.text)}</h1>{pair}<p class="facts">{escape(facts)}</p>'
-        f'{f"<ul class=notes>{notes}</ul>" if notes else ""}</div>'
+        f"<ul class=notes>{notes}</ul></div>"
+    )
+    result = (
         f'<div class="result"><p class="about">{escape(asked.about)}</p>'
         f"{bars(asked.names, before.values, answer=True)}"
-        '<p class="best" data-best aria-live="polite"></p></div></header>'
-    )  # fmt: skip
+        '<p class="best" data-best aria-live="polite"></p></div>'
+    )
+    return f"<header>{text}{'' if asked.compares else result}</header>"
 
 
-def contents(blocks: Sequence[int]) -> str:
+def contents(blocks: Sequence[int], asked: answers.Question) -> str:
     """Return links to the parts of the page."""
     parts = [
         ("tokens", "tokens"), ("embeddings", "embeddings"), ("attention", "attention"),
         *((f"block-{i}", f"block {i}") for i in blocks),
         ("end", "head"), ("answer", "answer"), ("importance", "which heads matter"),
     ]  # fmt: skip
+    if asked.compares:
+        parts.remove(("answer", "answer"))
     links = "".join(f'<a href="#{place}">{name}</a>' for place, name in parts)
     return f'<nav aria-label="steps">{links}</nav>'
 

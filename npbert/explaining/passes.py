@@ -43,8 +43,8 @@ class Pass:
     @property
     def tokens(self) -> list[str]:
         """Its tokens, padding too."""
-        width = max(map(len, self.encodings))
-        return [*self.encoding.tokens, *["[PAD]"] * (width - len(self.encoding))]
+        width, pad = max(map(len, self.encodings)), self.tokenizer.text_of("pad_token")
+        return [*self.encoding.tokens, *[pad] * (width - len(self.encoding))]
 
     @property
     def keep(self) -> NDArray[np.bool]:

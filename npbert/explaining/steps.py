@@ -239,11 +239,15 @@ def activation_source(name: str) -> Functions:
     return [(function, ())] if inspect.isfunction(function) else [(textbook.activation, ())]
 
 
-def whole(run: Pass, sheet: Sheet, name: str, title: str, formula: str) -> str:
-    """Return the map of an activation with a row for every token."""
+def whole(
+    run: Pass, sheet: Sheet, name: str, title: str, formula: str, *, after: bool = False
+) -> str:
+    """Return the map of an activation with a row for every token, or for the text after them."""
     x = run.rows(name)
     shown = sheet.add(name, x)
     rows = sheet.tokens if len(shown) == len(sheet.tokens) > 1 else [run.tokens[0]] * len(shown)
+    if after and not name.startswith("p"):
+        rows = []
     return heat_map(Map(name, title, formula, shown, rows, total=x.shape[-1]))
 
 

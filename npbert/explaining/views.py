@@ -80,7 +80,7 @@ def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
     for i in order:
         each = found[i]
         share, sign = abs(each.change) / scale, "less" if each.change < 0 else "more"
-        other = "" if each.answer.best == before.best else f"→ “{token(each.answer.best)}”"
+        other = "" if each.answer.best in ("", before.best) else f"→ “{token(each.answer.best)}”"
         rows.append(
             f'<li><button type="button" class="effect" data-effect="{i}" aria-pressed="false">'
             f"<span class=name>block {each.block}, head {each.head}</span>"
