@@ -30,6 +30,7 @@ MORE = (
     "verify",
     "kit",
     "download",
+    "explain",
 )  # commands but tasks
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
@@ -146,7 +147,7 @@ def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme()
 
 
 def test_every_public_function_is_described_with_its_real_parameters():
-    for name in ("load", "init", "pipeline", "trace", "compare", "diagnose"):
+    for name in ("load", "init", "pipeline", "trace", "compare", "diagnose", "explain"):
         (row,) = re.findall(rf"^\| `npbert\.{name}\((.*?)\)` \|", README, re.MULTILINE)
         real = inspect.signature(getattr(npbert, name)).parameters
         shown = [part.split("=")[0].strip(" *") for part in row.split(",")]
