@@ -1,7 +1,7 @@
 """Take the README's picture of a page: python golden/picture.py
 
 Shown are the head of the page, the attention of all heads and one step; what lies between them is
-left out.  Needs the extra `browser`, chromium and pillow; MANIFEST.json is to be brought up to date.
+left out.  Needs the extra `browser`, chromium and pillow.
 """
 
 import io

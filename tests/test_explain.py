@@ -337,6 +337,7 @@ BAD = [
      "there are 1 texts to compare, expected 2 to 64"),
     ((None, ["a", "b"], "c", None),
      "several texts are compared by themselves: without pair and blocks"),
+    ((None, 7, None, None), "text is 7, expected a str, or a list of them to compare"),
     ((7, "A film.", None, None),
      "source_or_model is 7, expected a folder, a name on the hub, or a Model"),
     ((ROOT / "golden" / "DistilBertModel", "A film.", None, None),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from npbert.errors import InputError, shown
-from npbert.explaining.page import page
+from npbert.explaining.page import walk
 from npbert.explaining.passes import computed
 from npbert.explaining.similarities import comparison
 from npbert.loading import load
@@ -76,11 +76,13 @@ def explain(
     >>> page = npbert.explain(None, "She opened the [MASK] and went out.")
     >>> page.save("page.html")
     """
-    if not isinstance(text, str):
+    if isinstance(text, list | tuple):
         if pair is not None or blocks is not None:
             raise InputError("several texts are compared by themselves: without pair and blocks")
         task: Any = pipeline("sentence-embedding", source_or_model)
         return Explanation(comparison(task, text))
+    if not isinstance(text, str):
+        raise InputError(f"text is {shown(text)}, expected a str, or a list of them to compare")
     source = source_or_model
     if source is None:
         source = demo("fill-mask" if "[MASK]" in text else "sentiment")
@@ -89,4 +91,4 @@ def explain(
             f"source_or_model is {shown(source)}, expected a folder, a name on the hub, or a Model"
         )
     model = source if isinstance(source, Model) else load(source)
-    return Explanation(page(computed(model, text, pair), blocks))
+    return Explanation(walk(computed(model, text, pair), blocks))

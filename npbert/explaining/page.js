@@ -280,7 +280,8 @@
 
   const which = (number) => (number < 0 ? 'mean of all heads' : `head ${number}`);
 
-  function choose(block, number) {
+  // The page opens with the pictures of its first choice.
+  function choose(block, number, opening = false) {
     state.block = block;
     state.number = number;
     for (const button of all('.small')) {
@@ -300,7 +301,7 @@
       const averaged = number < 0 && figure.classList.contains('square');
       const called = averaged ? which(-1) : which(data.heads[own][place(own)]);
       figure.querySelector('.which').textContent = figure === large ? `block ${own}, ${called}` : called;
-      paint(figure);
+      if (!opening) paint(figure);
     }
     lines();
   }
@@ -454,6 +455,6 @@
     choose(block, data.heads[block][Number(button.dataset.head)]);
   }));
   all('.effect').forEach((button) => button.addEventListener('click', () => silence(Number(button.dataset.effect))));
-  if (data.chosen) choose(state.block, state.number);
+  if (data.chosen) choose(state.block, state.number, true);
   document.documentElement.classList.add('ready');
 })();

@@ -21,10 +21,11 @@ SIZES: Final = (
     Limits(32, 128, 32), Limits(32, 96, 16), Limits(24, 64, 16), Limits(16, 48, 8),
     Limits(12, 32, 4),
 )  # fmt: skip
+LONG: Final = 160  # characters of a text that is no headline any more
 HERE: Final = Path(__file__).parent
 
 
-def page(run: Pass, blocks: Sequence[int] | None) -> str:
+def walk(run: Pass, blocks: Sequence[int] | None) -> str:
     """Return the page of a pass, with the steps of these blocks or of all.  Raises InputError."""
     config = run.model.config
     chosen = chosen_blocks(config.num_blocks, blocks)
@@ -134,7 +135,7 @@ def header(run: Pass, asked: answers.Question, before: answers.Answer, told: Seq
     notes = "".join(f"<li>{escape(each)}</li>" for each in told)
     text = (
         '<div><p class="kicker">one forward pass of a transformer, step by step</p>'
-        f'<h1 dir="auto">{escape(run.text)}</h1>{pair}<p class="facts">{escape(facts)}</p>'
+        f'<h1 dir="auto"{" class=long" * (len(run.text) > LONG)}>{escape(run.text)}</h1>{pair}<p class="facts">{escape(facts)}</p>'
         f"<ul class=notes>{notes}</ul></div>"
     )
     result = (
