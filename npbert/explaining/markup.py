@@ -24,6 +24,11 @@ def escape(text: object) -> str:
     return html.escape(visible(str(text)))
 
 
+def cut(text: str, most: int) -> str:
+    """Return a text, or its beginning where it is too long."""
+    return text if len(text) <= most else f"{text[: most - 1]}\u2026"
+
+
 def token(text: str) -> str:
     """Return a token or a word, whose direction of writing ends where it ends."""
     return f"<bdi>{escape(text)}</bdi>"

@@ -10,7 +10,7 @@ from npbert import __version__
 from npbert.errors import InputError, shown
 from npbert.explaining import answers, ends, steps, views
 from npbert.explaining.figures import Limits, Sheet, bars
-from npbert.explaining.markup import embedded, escape, token, visible
+from npbert.explaining.markup import cut, embedded, escape, token, visible
 from npbert.explaining.passes import Pass
 from npbert.explaining.pictures import PALETTES
 
@@ -22,6 +22,7 @@ SIZES: Final = (
     Limits(12, 32, 4),
 )  # fmt: skip
 LONG: Final = 160  # characters of a text that is no headline any more
+MOST: Final = 600  # characters of a text in the head of the page; the tokens show all
 HERE: Final = Path(__file__).parent
 
 
@@ -127,15 +128,17 @@ def listed(blocks: Sequence[int]) -> str:
 def header(run: Pass, asked: answers.Question, before: answers.Answer, told: Sequence[str]) -> str:
     """Return the head of the page: the text, the model, and the answer."""
     model, config = run.model, run.model.config
-    pair = f'<p class="pair">{token(run.pair)}</p>' if run.pair is not None else ""
+    pair = f'<p class="pair">{token(cut(run.pair, MOST))}</p>' if run.pair is not None else ""
     facts = (
         f"{model.architecture}, {config.num_blocks} blocks of {config.num_attention_heads} heads, "
         f"{config.hidden_size} features, {model.dtype.name}, {len(run.encoding)} tokens"
     )
+    long = ' class="long"' * (len(run.text) > LONG)
     notes = "".join(f"<li>{escape(each)}</li>" for each in told)
     text = (
         '<div><p class="kicker">one forward pass of a transformer, step by step</p>'
-        f'<h1 dir="auto"{" class=long" * (len(run.text) > LONG)}>{escape(run.text)}</h1>{pair}<p class="facts">{escape(facts)}</p>'
+        f'<h1 dir="auto"{long}>{escape(cut(run.text, MOST))}</h1>{pair}'
+        f'<p class="facts">{escape(facts)}</p>'
         f"<ul class=notes>{notes}</ul></div>"
     )
     result = (

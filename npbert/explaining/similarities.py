@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from npbert.errors import InputError
 from npbert.explaining.figures import Limits, Map, Sheet, heat_map
-from npbert.explaining.markup import token, visible
+from npbert.explaining.markup import cut, token, visible
 from npbert.explaining.numbers import shown
 from npbert.explaining.page import document, palettes
 from npbert.explaining.steps import Functions, step
@@ -15,6 +15,7 @@ from npbert.tasks.sentence_embedding import SentenceEmbedding
 from npbert.textbook import Array
 
 MOST: Final = 64  # texts: a map of more has rows too low to read
+NAME: Final = 28  # characters of a text that name a row
 READABLE: Final = 12  # texts whose similarities also stand in a table
 
 
@@ -25,7 +26,7 @@ def comparison(task: SentenceEmbedding, texts: Sequence[str]) -> str:
     vectors = task(list(texts))
     alike = task.similarity(vectors, vectors)
     function = task.recipe.similarity
-    names = [short(visible(text)) for text in texts]
+    names = [cut(visible(text), NAME) for text in texts]
     sheet = Sheet(names, Limits(None, 768, None))
     made = sheet.add("sentence_embedding", vectors)
     sheet.add("similarity", alike)
@@ -82,8 +83,3 @@ def table(names: Sequence[str], alike: Array) -> str:
         '<div class="numbers" tabindex="0" role="region" aria-label="similarities in numbers">'
         f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-
-
-def short(text: str, most: int = 28) -> str:
-    """Return a text as a name for a row."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"

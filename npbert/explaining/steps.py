@@ -15,6 +15,7 @@ from npbert.textbook import Array
 from npbert.tokenizer import Tokenizer
 
 NORMED: Final = "g · (x \u2212 mean) / √variance + b"
+TOKENS: Final = 64  # that are shown before the others
 Functions = Sequence[tuple[Any, Sequence[str]]]  # each with the steps whose lines are marked
 
 
@@ -49,7 +50,10 @@ def tokens(run: Pass) -> str:
         "only their numbers. Below each number stands where the piece lies in the text, in "
         "characters."
     )
-    figures = f'<ol class="tokens">{"".join(rows)}</ol>'
+    figures = f'<ol class="tokens">{"".join(rows[:TOKENS])}</ol>'
+    if len(rows) > TOKENS:
+        rest = f'<ol class="tokens" start="{TOKENS + 1}">{"".join(rows[TOKENS:])}</ol>'
+        figures += f"<details><summary>the other {len(rows) - TOKENS}</summary>{rest}</details>"
     return step("tokens", "Text becomes tokens", says, [(Tokenizer.encode, ())], figures)
 
 

@@ -94,12 +94,12 @@ def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
         if len(rows) > STRONGEST
         else ""
     )
+    named = "; where the answer becomes another, it is named" if before.best else ""
     what = "the mean of these numbers" if asked.mean else f"“{token(asked.names[0])}”, the answer"
     return (
         '<section class="view" id="importance"><h2>Which heads matter</h2><p>The pass was run '
         f"{len(found)} times more, each time with one head silenced. The bars show what that does "
-        f"to {what} ({escape(asked.about)}); where the answer becomes another, it is named. Press "
-        "a head to see all numbers without it; nothing else on this page changes.</p>"
+        f"to {what} ({escape(asked.about)}){named}. Press a head to see all numbers without it; nothing else on this page changes.</p>"
         f'<div class="without"><div><ol class="effects">{"".join(rows[:STRONGEST])}</ol>'
         f"{rest}</div>"
         f'<div class="result"><p class="about">{escape(asked.about)}</p>'
