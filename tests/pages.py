@@ -8,6 +8,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+from tokenizers import AddedToken
+
+import npbert
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "npbert" / "demo"
@@ -32,6 +35,23 @@ HOSTILE = (
     "<script>alert(1)</script> </style><img src=x onerror=alert(2)> </script> \" ' & &amp; --> "
     "\u202e\u2066 ltr \u05e9\u05dc\u05d5\u05dd \U0001f642 \u2028 \x00\x07\x1b[31m ]]> {{x}} <!--"
 )
+WICKED = (
+    "<img src=x onerror=alert(3)>", "</script><script>alert(4)</script>", "</style><b id=b>",
+    "\u202e\u2067", "\"'&amp;",
+)  # fmt: skip
+
+
+def wicked_model():
+    """Make a model whose vocabulary and whose labels would like to be more than text."""
+    made = npbert.init(
+        npbert.Config(vocab_size=8000 + len(WICKED), hidden_size=24, num_attention_heads=3,
+                      num_blocks=2, intermediate_size=40, num_labels=len(WICKED),
+                      id_to_label=dict(enumerate(WICKED))),
+        "for_token_classification",
+    )  # fmt: skip
+    made.tokenizer = npbert.load(DEMO / "ner").tokenizer
+    made.tokenizer.pieces.add_tokens([AddedToken(each, normalized=False) for each in WICKED])
+    return made, " a ".join(WICKED)
 
 
 class Page(HTMLParser):

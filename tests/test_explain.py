@@ -13,7 +13,7 @@ import zlib
 
 import numpy as np
 import pytest
-from pages import CASES, DEMO, HOSTILE, ROOT, SENTENCE, TASKS, Page
+from pages import CASES, DEMO, HOSTILE, ROOT, SENTENCE, TASKS, WICKED, Page, wicked_model
 
 import npbert
 from npbert.errors import InputError
@@ -262,6 +262,15 @@ def test_text_in_the_page_stays_text(name):
     inert(Page(npbert.explain(model, f"{HOSTILE} [MASK]", other).html))
 
 
+def test_tokens_and_labels_stay_text():
+    model, text = wicked_model()
+    page = Page(npbert.explain(model, text).html)
+    assert page.faults == []
+    assert page.count("script") == 2
+    assert "b" not in [a.get("id") for _, a in page.elements]
+    assert set(map(markup.visible, WICKED)) < set(page.data["tokens"])
+
+
 def test_texts_that_are_compared_stay_text():
     inert(Page(npbert.explain(None, [HOSTILE, "A dog."]).html))
 
@@ -274,6 +283,12 @@ def inert(page):
     assert not [a for _, a in page.elements if a.get("src") == "x"]
     assert " ".join(markup.visible(HOSTILE).split()) in page.text
     assert not [c for c in "\u202e\u2066\u2028\x00\x07\x1b" if c in page.html]
+
+
+def test_the_script_has_fewer_than_600_lines(pages):
+    _, page = pages("masked")
+    assert page.scripts[1] == (ROOT / "npbert/explaining/page.js").read_text("utf-8")
+    assert len(page.scripts[1].splitlines()) < 600
 
 
 def test_without_a_script_there_are_texts_and_pictures(pages):

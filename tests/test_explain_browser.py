@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import CASES, DEMO, HOSTILE, SENTENCE
+from pages import CASES, DEMO, HOSTILE, SENTENCE, WICKED, wicked_model
 
 import npbert
 from npbert.explaining.numbers import shown
@@ -51,6 +51,10 @@ def files(tmp_path_factory):
                 given = (None, ["A cat sat.", "The dog slept.", "Shares fell in London."], None)
             if name == "hostile":
                 given = (DEMO / "fill-mask", f"{HOSTILE} [MASK]", None)
+            if name == "wicked":
+                given = (*wicked_model(), None)
+            if name == "several, hostile":
+                given = (None, [*WICKED, HOSTILE], None)
             short = name.endswith(SHORT)
             given = CASES[name.removesuffix(SHORT)] if short else given
             npbert.explain(*given, blocks=[0] if short else None).save(file)
@@ -249,16 +253,24 @@ def test_every_map_is_saved_as_svg(visit):
         assert text.count("<rect") > 100
 
 
-def test_hostile_tokens_do_nothing(visit):
-    page = visit("hostile")
-    assert page.evaluate("document.scripts.length") == 2
-    assert page.evaluate("document.images.length === document.querySelectorAll('img').length")
-    assert page.locator('img[src="x"]').count() == 0
-    assert "<script>alert(1)</script>" in page.locator("h1").inner_text()
-    page.locator(".web button").nth(3).focus()
-    for button in page.locator("#embeddings .tools button").all()[:2]:
+@pytest.mark.parametrize("name", ["hostile", "wicked", "several, hostile"])
+def test_hostile_tokens_do_nothing(visit, name):
+    page = visit(name)
+    for button in page.locator(".tools button").all()[:12]:  # tables of numbers, and files
         button.click()
+    for button in page.locator(".web button").all():  # what listens to what
+        button.focus()
+    for button in page.locator(".small").all()[:3]:
+        button.click()
+    for button in page.locator(".effect").all()[:3]:
+        button.click()
+    page.locator(".map .plot").first.focus()
+    for _ in range(5):  # the number pointed at, row by row
+        page.keyboard.press("ArrowDown")
     assert page.evaluate("document.scripts.length") == 2
+    assert page.locator('img[src="x"], #b, bdi *').count() == 0
+    if name != "several, hostile":
+        assert "<script>alert(" in page.locator("h1").inner_text()
 
 
 def test_without_javascript_there_are_texts_and_pictures(visit):

@@ -99,7 +99,8 @@ def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
     return (
         '<section class="view" id="importance"><h2>Which heads matter</h2><p>The pass was run '
         f"{len(found)} times more, each time with one head silenced. The bars show what that does "
-        f"to {what} ({escape(asked.about)}){named}. Press a head to see all numbers without it; nothing else on this page changes.</p>"
+        f"to {what} ({escape(asked.about)}){named}. Press a head to see all numbers "
+        "without it; nothing else on this page changes.</p>"
         f'<div class="without"><div><ol class="effects">{"".join(rows[:STRONGEST])}</ol>'
         f"{rest}</div>"
         f'<div class="result"><p class="about">{escape(asked.about)}</p>'
