@@ -65,7 +65,9 @@ def explain(
     Returns
     -------
     Explanation
-        Its `html` is the page, `save(path)` writes it, and a notebook shows it.
+        Its `html` is the page, `save(path)` writes it, and a notebook shows it.  Its numbers are
+        those of npbert.trace by the textbook engine, in the model's precision; what a head matters
+        is computed by the model's own engine.
 
     Raises
     ------
