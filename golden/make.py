@@ -16,6 +16,8 @@ models of every kind, and in a JSON file for each task what is answered on them 
 ports holds what two ports of the classes' model compute, a right one and a wrong one. bins holds
 what torch.save writes, in both formats, and the same tensors as safetensors.
 
+explain.png is the README's picture, taken by picture.py.
+
 MANIFEST.json says with which versions the files were recorded. The last digits may differ on
 another processor; --check then says by how much.
 """
@@ -49,6 +51,7 @@ from tasks_record import record_tasks
 from transformers import DistilBertTokenizerFast, Pipeline, pipeline
 
 GOLDEN = Path(__file__).parent
+PICTURE = "explain.png"
 DEMO = GOLDEN.parent / "npbert" / "demo"
 
 # ---- are the cases worth their bytes? -----------------------------------------------------------
@@ -218,6 +221,7 @@ def main() -> int:
         record_bins(out)
         record_demo(DEMO, out / "demo")
         record_tasks(DEMO, out / "tasks")
+        shutil.copy(GOLDEN / PICTURE, out)  # it is taken, by picture.py
         made = manifest(out)
         (out / "MANIFEST.json").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
         old = GOLDEN / "MANIFEST.json"

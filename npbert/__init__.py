@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         NpbertError,
         NpbertWarning,
     )
+    from npbert.explaining import Explanation, explain
     from npbert.loading import init, load
     from npbert.model import Model, Output
     from npbert.oracle import Trace, compare, diagnose, trace
@@ -28,6 +29,7 @@ __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
+    "Explanation",
     "HubError",
     "InputError",
     "Model",
@@ -38,6 +40,7 @@ __all__ = [
     "Trace",
     "compare",
     "diagnose",
+    "explain",
     "init",
     "load",
     "pipeline",
@@ -48,6 +51,7 @@ _HOMES: Final = {
     "Config": "config", "Model": "model", "Output": "model", "Tokenizer": "tokenizer",
     "init": "loading", "load": "loading", "pipeline": "tasks",
     "Trace": "oracle", "compare": "oracle", "diagnose": "oracle", "trace": "oracle",
+    "Explanation": "explaining", "explain": "explaining",
 }  # fmt: skip
 
 

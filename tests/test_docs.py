@@ -32,6 +32,7 @@ MORE = (
     "verify",
     "kit",
     "download",
+    "explain",
 )  # commands but tasks
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
@@ -149,7 +150,8 @@ def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme()
 
 def test_every_public_function_is_described_with_its_real_parameters():
     for name in (
-        "load", "init", "pipeline", "trace", "compare", "diagnose", "distributed.map_dataframe",
+        "load", "init", "pipeline", "trace", "compare", "diagnose", "explain",
+        "distributed.map_dataframe",
     ):  # fmt: skip
         (row,) = re.findall(rf"^\| `npbert\.{name}\((.*?)\)` \|", README, re.MULTILINE)
         real = inspect.signature(attrgetter(name)(npbert)).parameters

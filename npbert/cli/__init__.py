@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from npbert import __version__
-from npbert.cli import bench, convert, download, info, oracle, tasks
+from npbert.cli import bench, convert, download, explain, info, oracle, tasks
 from npbert.cli.shared import FINE, INTERRUPTED, NO_MODEL, UNUSABLE, tell
 from npbert.errors import InputError, NpbertError
 
@@ -71,5 +71,6 @@ def parser() -> argparse.ArgumentParser:
     convert.add_parsers(commands)
     bench.add_parsers(commands)
     oracle.add_parsers(commands)
+    explain.add_parsers(commands)
     download.add_parsers(commands)
     return made

@@ -1,0 +1,96 @@
+"""npbert.explain: one page that shows every step of a real forward pass."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from npbert.errors import InputError, shown
+from npbert.explaining.page import walk
+from npbert.explaining.passes import computed
+from npbert.explaining.similarities import comparison
+from npbert.loading import load
+from npbert.model import Model
+from npbert.tasks import demo, pipeline
+
+__all__ = ["Explanation", "explain"]
+
+HEIGHT = 800  # pixels of a notebook that the page gets
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A page; in a notebook it shows itself."""
+
+    html: str  # a whole document, which needs nothing else
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the page to a file.  Raises InputError where that cannot be written."""
+        try:
+            Path(path).write_text(self.html, "utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+    def _repr_html_(self) -> str:
+        """Return the page in a frame, so that it and the notebook leave each other be."""
+        return (
+            f'<iframe title="npbert explain" sandbox="allow-scripts allow-downloads" width="100%" '
+            f'height="{HEIGHT}" style="border:0" srcdoc="{escape(self.html)}"></iframe>'
+        )
+
+
+def explain(
+    source_or_model: str | os.PathLike[str] | Model | None,
+    text: str | Sequence[str],
+    pair: str | Sequence[str] | None = None,
+    *,
+    blocks: Sequence[int] | None = None,
+) -> Explanation:
+    """Make one page that shows every step of a forward pass, or several texts side by side.
+
+    Parameters
+    ----------
+    source_or_model : path, name, Model or None
+        None: a small built-in model, fill-mask for a text with [MASK] and sentiment otherwise.
+    text : str, or list of str
+        A list: how alike are the embeddings of these texts?
+    pair : str, or list of str, optional
+        What goes with the text: a second text, for question answering the one that answers, for
+        multiple choice the list of choices.
+    blocks : list of int, optional
+        The blocks whose steps are shown; default: all.
+
+    Returns
+    -------
+    Explanation
+        Its `html` is the page, `save(path)` writes it, and a notebook shows it.  Its numbers are
+        those of npbert.trace by the textbook engine, in the model's precision; what a head matters
+        is computed by the model's own engine.
+
+    Raises
+    ------
+    InputError, ConfigError, CheckpointError, HubError
+
+    Examples
+    --------
+    >>> page = npbert.explain(None, "She opened the [MASK] and went out.")
+    >>> page.save("page.html")
+    """
+    if isinstance(text, list | tuple):
+        if pair is not None or blocks is not None:
+            raise InputError("several texts are compared by themselves: without pair and blocks")
+        task: Any = pipeline("sentence-embedding", source_or_model)
+        return Explanation(comparison(task, text))
+    if not isinstance(text, str):
+        raise InputError(f"text is {shown(text)}, expected a str, or a list of them to compare")
+    source = source_or_model
+    if source is None:
+        source = demo("fill-mask" if "[MASK]" in text else "sentiment")
+    if not isinstance(source, str | os.PathLike | Model):
+        raise InputError(
+            f"source_or_model is {shown(source)}, expected a folder, a name on the hub, or a Model"
+        )
+    model = source if isinstance(source, Model) else load(source)
+    return Explanation(walk(computed(model, text, pair), blocks))

@@ -1,0 +1,189 @@
+"""The page as a whole: what is shown of a pass, in its order, in one file that asks for nothing."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from npbert import __version__
+from npbert.errors import InputError, shown
+from npbert.explaining import answers, ends, steps, views
+from npbert.explaining.figures import Limits, Sheet, bars
+from npbert.explaining.markup import cut, embedded, escape, token, visible
+from npbert.explaining.passes import Pass
+from npbert.explaining.pictures import PALETTES
+
+BUDGET: Final = 2_600_000  # characters of the page that numbers and their pictures may take
+COST: Final = 3.9  # characters a number: 8/3 in base64, and its pixel
+SIZES: Final = (
+    Limits(None, None, None), Limits(64, 768, 64), Limits(64, 256, 32), Limits(48, 192, 32),
+    Limits(32, 128, 32), Limits(32, 96, 16), Limits(24, 64, 16), Limits(16, 48, 8),
+    Limits(12, 32, 4),
+)  # fmt: skip
+LONG: Final = 160  # characters of a text that is no headline any more
+MOST: Final = 600  # characters of a text in the head of the page; the tokens show all
+HERE: Final = Path(__file__).parent
+
+
+def walk(run: Pass, blocks: Sequence[int] | None) -> str:
+    """Return the page of a pass, with the steps of these blocks or of all.  Raises InputError."""
+    config = run.model.config
+    chosen = chosen_blocks(config.num_blocks, blocks)
+    limits = limits_of(run, chosen)
+    sheet = Sheet([visible(each) for each in run.tokens], limits)
+    asked = answers.question(run)
+    before, found = asked.read(answers.result(run)), answers.effects(run, asked)
+    strongest = max(found, key=lambda each: abs(each.change))
+    place, most = (strongest.block, strongest.head), views.greatest(run)
+    main = steps.tokens(run) + steps.embeddings(run, sheet)
+    main += views.attention(run, sheet, place, most)
+    for i in chosen:
+        numbers = config.heads(i)
+        head = numbers.index(place[1]) if place[1] in numbers else 0
+        main += steps.block(run, sheet, i, head, most, first=i == chosen[0])
+    end = ends.end(run, sheet, asked)
+    main += f'<section class="block" id="end"><h2>Behind the blocks</h2>{end}</section>'
+    main += views.importance(found, asked, before)
+    data = {
+        "tokens": sheet.tokens,
+        "heads": [config.heads(i) for i in range(config.num_blocks)],
+        "chosen": place,
+        "most": most,
+        "answer": views.as_data(found, before),
+        "palettes": palettes(),
+        "arrays": sheet.arrays,
+    }
+    return document(
+        visible(run.text),
+        header(run, asked, before, said(run, sheet, chosen)),
+        contents(chosen, asked),
+        main,
+        data,
+    )
+
+
+def chosen_blocks(count: int, blocks: Sequence[int] | None) -> list[int]:
+    """Return the blocks whose steps are shown, in order.  Raises InputError."""
+    given = range(count) if blocks is None else blocks
+    for i in given:
+        if type(i) is not int or not 0 <= i < count:
+            raise InputError(
+                f"blocks has {shown(i)}, expected numbers from 0 to {count - 1}: the model has "
+                f"{count} blocks"
+            )
+    if not given:
+        raise InputError("blocks is empty, expected the number of at least one block")
+    return sorted(set(given))
+
+
+def limits_of(run: Pass, blocks: Sequence[int]) -> Limits:
+    """Return how much of every array the page can hold."""
+    return next((each for each in SIZES if cost(run, blocks, each) <= BUDGET), SIZES[-1])
+
+
+def cost(run: Pass, blocks: Sequence[int], limits: Limits) -> float:
+    """Return about how many characters the numbers of a page take."""
+    config, length = run.model.config, len(run.tokens)
+    t, d = min(limits.tokens or length, length), limits.features or config.intermediate_size
+    k = min(limits.width or config.head_size, config.head_size)
+    heads, features = config.num_attention_heads, min(d, config.hidden_size)
+    block = 4 * heads * t * k + 6 * t * features + 2 * t * min(d, config.intermediate_size)
+    attention = heads * t * t
+    whole = len(blocks) * (block + attention) + config.num_blocks * attention + 8 * t * features
+    return COST * whole
+
+
+def said(run: Pass, sheet: Sheet, blocks: Sequence[int]) -> list[str]:
+    """Return what the page leaves out, in sentences."""
+    config, told = run.model.config, []
+    n, d, k = sheet.limits
+    if run.encoding.cut:
+        told.append(f"{run.encoding.cut} tokens did not fit into the model, and were not read.")
+    if n is not None and n < len(run.tokens):
+        told.append(
+            f"To keep this file small, maps show the first {n} of {len(run.tokens)} tokens."
+        )
+    if (d is not None and d < config.intermediate_size) or (k is not None and k < config.head_size):
+        told.append(
+            f"To keep this file small, maps show the first {d} features and, of every head, {k}; "
+            "all numbers were computed from all features."
+        )
+    if len(blocks) < config.num_blocks:
+        told.append(f"Of {config.num_blocks} blocks, the steps of {listed(blocks)} are shown.")
+    if len(run.encodings) > 1:
+        told.append(
+            f"{len(run.encodings)} choices were read side by side; the steps are those of the one "
+            "that wins."
+        )
+    return told
+
+
+def listed(blocks: Sequence[int]) -> str:
+    """Return numbers of blocks in words."""
+    *most, last = map(str, blocks)
+    return f"block {last}" if not most else f"blocks {', '.join(most)} and {last}"
+
+
+def header(run: Pass, asked: answers.Question, before: answers.Answer, told: Sequence[str]) -> str:
+    """Return the head of the page: the text, the model, and the answer."""
+    model, config = run.model, run.model.config
+    pair = f'<p class="pair">{token(cut(run.pair, MOST))}</p>' if run.pair is not None else ""
+    facts = (
+        f"{model.architecture}, {config.num_blocks} blocks of {config.num_attention_heads} heads, "
+        f"{config.hidden_size} features, {model.dtype.name}, {len(run.encoding)} tokens"
+    )
+    long = ' class="long"' * (len(run.text) > LONG)
+    notes = "".join(f"<li>{escape(each)}</li>" for each in told)
+    text = (
+        '<div><p class="kicker">one forward pass of a transformer, step by step</p>'
+        f'<h1 dir="auto"{long}>{escape(cut(run.text, MOST))}</h1>{pair}'
+        f'<p class="facts">{escape(facts)}</p>'
+        f"<ul class=notes>{notes}</ul></div>"
+    )
+    result = (
+        f'<div class="result"><p class="about">{escape(asked.about)}</p>'
+        f"{bars(asked.names, before.values, answer=True)}"
+        '<p class="best" data-best aria-live="polite"></p></div>'
+    )
+    return f"<header>{text}{'' if asked.compares else result}</header>"
+
+
+def contents(blocks: Sequence[int], asked: answers.Question) -> str:
+    """Return links to the parts of the page."""
+    parts = [
+        ("tokens", "tokens"), ("embeddings", "embeddings"), ("attention", "attention"),
+        *((f"block-{i}", f"block {i}") for i in blocks),
+        ("end", "head"), ("answer", "answer"), ("importance", "which heads matter"),
+    ]  # fmt: skip
+    if asked.compares:
+        parts.remove(("answer", "answer"))
+    links = "".join(f'<a href="#{place}">{name}</a>' for place, name in parts)
+    return f'<nav aria-label="steps">{links}</nav>'
+
+
+def palettes() -> dict[str, str]:
+    """Return the colour tables as page.js reads them: two hexadecimal digits a byte."""
+    return {name: table.tobytes().hex() for name, table in PALETTES.items()}
+
+
+def document(title: str, header: str, nav: str, main: str, data: dict[str, Any]) -> str:
+    """Return a whole HTML document, which may load nothing and run one script."""
+    style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title>'
+        f'<style>{style}</style></head><body><a class="skip" href="#main">to the steps</a>'
+        f'{header}{nav}<main id="main" tabindex="-1">{main}</main>'
+        f"<footer>Made by npbert {__version__}. Numbers have three digits. Everything on this page "
+        'is in this file.</footer><div id="tip" role="status"></div>'
+        f'<script type="application/json" id="data">{embedded(data)}</script>'
+        f"<script>{script}</script></body></html>\n"
+    )

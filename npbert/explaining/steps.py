@@ -1,0 +1,278 @@
+"""The steps of a pass up to the last block, each with its source, its formula and its numbers."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from npbert import encoder, textbook
+from npbert.explaining.figures import Map, Sheet, activation_curve, extent, heat_map
+from npbert.explaining.markup import escape, source, token
+from npbert.explaining.passes import Pass
+from npbert.oracle.shared import is_masked
+from npbert.textbook import Array
+from npbert.tokenizer import Tokenizer
+
+NORMED: Final = "g · (x \u2212 mean) / √variance + b"
+TOKENS: Final = 64  # that are shown before the others
+Functions = Sequence[tuple[Any, Sequence[str]]]  # each with the steps whose lines are marked
+
+
+def step(
+    name: str, title: str, says: str, functions: Functions, figures: str, *, unfolded: bool = True
+) -> str:
+    """Return a step: what happens in words and in code, and beside it the numbers."""
+    code = "".join(source(function, marked) for function, marked in functions)
+    opened = " open" * unfolded
+    folded = f"<details class=source{opened}><summary>the code that runs</summary>{code}</details>"
+    return (
+        f'<section class="step" id="{name}"><div class="told"><h3>{title}</h3><p>{says}</p>'
+        f'{folded * bool(code)}</div><div class="maps">{figures}</div></section>'
+    )
+
+
+def tokens(run: Pass) -> str:
+    """Return the step from text to tokens."""
+    encoding, rows = run.encoding, []
+    for i, piece in enumerate(encoding.tokens):
+        of = encoding.sequence_ids[i]
+        start, end = encoding.offsets[i]
+        text = "" if of is None else (run.text, run.pair or "")[of][start:end]
+        place = "added by the tokenizer" if of is None else f"{start}\u2013{end}"
+        rows.append(
+            f'<li class="{"added" if of is None else "piece"}"><b>{token(piece)}</b>'
+            f"<span>{encoding.ids[i]}</span><small>{place} {token(text)}</small></li>"
+        )
+    says = (
+        f"The tokenizer cuts the text into {len(encoding)} pieces that are in its vocabulary of "
+        f"{run.model.config.vocab_size:,}; ## goes on with a word. From here on the model sees "
+        "only their numbers. Below each number stands where the piece lies in the text, in "
+        "characters."
+    )
+    figures = f'<ol class="tokens">{"".join(rows[:TOKENS])}</ol>'
+    if len(rows) > TOKENS:
+        rest = f'<ol class="tokens" start="{TOKENS + 1}">{"".join(rows[TOKENS:])}</ol>'
+        figures += f"<details><summary>the other {len(rows) - TOKENS}</summary>{rest}</details>"
+    return step("tokens", "Text becomes tokens", says, [(Tokenizer.encode, ())], figures)
+
+
+def embeddings(run: Pass, sheet: Sheet) -> str:
+    """Return the step from tokens to vectors."""
+    figures = "".join(
+        whole(run, sheet, f"embeddings.{name}", title, formula)
+        for name, title, formula in (
+            ("word_embeddings", "word", "W[id]"),
+            ("position_embeddings", "position", "P[0], P[1], …"),
+            ("sum", "sum", "word + position"),
+            ("LayerNorm", "normed", NORMED),
+        )
+    )
+    says = (
+        "Every id picks a row of a table, the word's vector; its place in the text picks a row of "
+        "another. Their sum is normed, so that every token starts out equally loud. A row below is "
+        "a token; in the code, which speaks as the books do, a token is a column."
+    )
+    functions: Functions = [
+        (encoder.embed, ("word_embeddings", "position_embeddings", "sum", "LayerNorm")),
+        (textbook.layer_norm, ()),
+    ]
+    return step("embeddings", "Tokens become vectors", says, functions, figures)
+
+
+def block(run: Pass, sheet: Sheet, i: int, head: int, most: float, *, first: bool) -> str:
+    """Return the steps of a block, with one head's maps; the first one's code is unfolded."""
+    prefix = f"transformer.layer.{i}."
+    made = [
+        asking(run, sheet, i, head),
+        listening(run, sheet, i, head, most),
+        hearing(run, sheet, i, head),
+        adding(run, sheet, i, "attention_residual", "sa_layer_norm"),
+        feeding(run, sheet, i),
+        adding(run, sheet, i, "ffn_residual", "output_layer_norm"),
+    ]
+    names = ("qkv", "attention", "heads", "norm", "ffn", "output")
+    sections = "".join(
+        step(f"block-{i}-{name}", *parts, unfolded=first)
+        for name, parts in zip(names, made, strict=True)
+    )
+    heads = "".join(
+        f'<button type="button" data-block="{i}" data-head="{h}">{number}</button>'
+        for h, number in enumerate(run.model.config.heads(i))
+    )
+    return (
+        f'<section class="block" id="block-{i}" data-prefix="{prefix}"><h2>Block {i}</h2>'
+        f'<div class="heads" role="group" aria-label="head of block {i}">head {heads}</div>'
+        f"{sections}</section>"
+    )
+
+
+Parts = tuple[str, str, Functions, str]
+
+
+def asking(run: Pass, sheet: Sheet, i: int, head: int) -> Parts:
+    """Return query, key and value of a head."""
+    figures = "".join(
+        headed(run, sheet, i, f"{name}_lin", title, f"{name} = W<sub>{name}</sub> x + b", head)
+        for name, title in (("q", "query"), ("k", "key"), ("v", "value"))
+    )
+    says = (
+        "Three linear layers make three vectors of every token: what it looks for, what it offers "
+        "to be found by, and what it has to say. Each head reads its own part of them."
+    )
+    functions: Functions = [
+        (textbook.self_attention, ("q_lin", "k_lin", "v_lin")),
+        (textbook.linear, ()),
+    ]
+    return "Query, key, value", says, functions, figures
+
+
+def listening(run: Pass, sheet: Sheet, i: int, head: int, most: float) -> Parts:
+    """Return scores, mask and weights of a head."""
+    prefix, n = f"transformer.layer.{i}.attention.", sheet.limits.tokens
+    width = run.heads(f"{prefix}q_lin", i).shape[-1]
+    which = named(run, i, head)
+    scores = sheet.add(f"{prefix}scores", run.rows(f"{prefix}scores"))
+    figures = [
+        square(sheet, i, "scores", "scores", f"k<sup>T</sup> q / √{width}", scores, head, which)
+    ]
+    if run.keep.all():
+        told = "Nothing is hidden: a text by itself has no padding, and the mask changes no score."
+    else:
+        masked = run.rows(f"{prefix}masked_scores")
+        hidden = np.where(is_masked("masked_scores", masked), np.nan, masked)
+        shown = sheet.add(f"{prefix}masked_scores", hidden)
+        figures.append(
+            square(sheet, i, "masked_scores", "masked", "hidden keys: \u2212∞", shown, head, which)
+        )
+        told = (
+            "Padding is hidden: its scores become the smallest number there is, and get no weight."
+        )
+    weights = run.rows(f"{prefix}weights")[:, :n, :n]
+    figures.append(
+        square(
+            sheet,
+            i,
+            "weights",
+            "weights",
+            "softmax(scores)",
+            weights,
+            head,
+            which,
+            "positive",
+            most,
+        )
+    )
+    says = (
+        "Every token, a row, scores every token, a column: the product of its query with their "
+        f"keys. {told} Softmax makes each row positive with sum 1: how the token divides its "
+        "attention."
+    )
+    functions: Functions = [
+        (textbook.attention, ("scores", "masked_scores", "weights")),
+        (textbook.softmax, ()),
+    ]
+    return "Who listens to whom", says, functions, "".join(figures)
+
+
+def hearing(run: Pass, sheet: Sheet, i: int, head: int) -> Parts:
+    """Return what a head hears, what all do, and what is made of it."""
+    name = f"transformer.layer.{i}.attention.context"
+    figures = headed(run, sheet, i, "context", "context", "v · weights", head)
+    heads = run.heads(name, i)[:, : sheet.limits.tokens, : sheet.limits.width]
+    joined = np.concatenate(list(heads), axis=-1)
+    of = run.rows(name).shape[-1]
+    figures += heat_map(
+        Map(name, "joined heads", "side by side", joined, sheet.tokens, view="joined", total=of)
+    )
+    figures += whole(
+        run, sheet, name.replace("context", "out_lin"), "projected", "W<sub>o</sub> x + b"
+    )
+    says = (
+        "Each token takes the mean of all values, weighted by its attention. The heads' results "
+        "stand side by side, and a linear layer mixes them into one vector per token."
+    )
+    functions: Functions = [
+        (textbook.attention, ("return",)),
+        (textbook.self_attention, ("context", "out_lin")),
+    ]
+    return "What is heard", says, functions, figures
+
+
+def adding(run: Pass, sheet: Sheet, i: int, added: str, normed: str) -> Parts:
+    """Return the residual connection and its norm."""
+    prefix = f"transformer.layer.{i}."
+    figures = whole(run, sheet, prefix + added, "sum", "x + y")
+    figures += whole(run, sheet, prefix + normed, "normed", NORMED)
+    last = normed == "output_layer_norm"
+    says = (
+        "The same once more: what the feed-forward layers found is added, and the sum normed. This "
+        "is what the block hands on."
+        if last
+        else "What was heard is added to what the token was before, so that nothing is lost; then "
+        "every token is brought to mean 0 and variance 1, scaled and shifted as learned."
+    )
+    functions: Functions = [(textbook.add_norm, ()), (textbook.layer_norm, ())]
+    return "Add and norm", says, functions, figures
+
+
+def feeding(run: Pass, sheet: Sheet, i: int) -> Parts:
+    """Return the feed-forward layers."""
+    prefix, name = f"transformer.layer.{i}.ffn.", run.model.config.activation
+    figures = whole(run, sheet, f"{prefix}lin1", "hidden layer", "h = W<sub>1</sub> x + b")
+    figures += activation_curve(name, run.rows(f"{prefix}lin1"), "activation function")
+    figures += whole(run, sheet, f"{prefix}activation", "activated", f"h = {escape(name)}(h)")
+    figures += whole(run, sheet, f"{prefix}lin2", "back again", "W<sub>2</sub> h + b")
+    says = (
+        "Now every token by itself: to more features, through a function that lets some pass and "
+        "holds others back, and to as many features as before. Each hidden feature is a pattern "
+        "that the model looks for."
+    )
+    functions: Functions = [(textbook.feed_forward, ("lin1", "activation", "lin2"))]
+    return "Feed forward", says, [*functions, *activation_source(name)], figures
+
+
+def named(run: Pass, i: int, head: int) -> str:
+    """Return what a block's head is called: by its number in the original model."""
+    return f"head {run.model.config.heads(i)[head]}"
+
+
+def activation_source(name: str) -> Functions:
+    """Return the source of an activation function, where it is Python's."""
+    function: Callable[[Array], Array] = textbook.ACTIVATIONS[name]
+    return [(function, ())] if inspect.isfunction(function) else [(textbook.activation, ())]
+
+
+def whole(
+    run: Pass, sheet: Sheet, name: str, title: str, formula: str, *, after: bool = False
+) -> str:
+    """Return the map of an activation with a row for every token, or for the text after them."""
+    x = run.rows(name)
+    shown = sheet.add(name, x)
+    rows = sheet.tokens if len(shown) == len(sheet.tokens) > 1 else [run.tokens[0]] * len(shown)
+    if after and not name.startswith("p"):
+        rows = []
+    return heat_map(Map(name, title, formula, shown, rows, total=x.shape[-1]))
+
+
+def headed(run: Pass, sheet: Sheet, i: int, name: str, title: str, formula: str, head: int) -> str:
+    """Return the map of one head's part of an activation."""
+    full = f"transformer.layer.{i}.attention.{name}"
+    x = run.heads(full, i)
+    shown = sheet.add(full, x)
+    return heat_map(
+        Map(full, title, formula, shown[head], sheet.tokens, most=extent(shown), view="head",
+            block=i, total=x.shape[-1], which=named(run, i, head))
+    )  # fmt: skip
+
+
+def square(
+    sheet: Sheet, i: int, name: str, title: str, formula: str, x: Array, head: int, which: str,
+    kind: str = "signed", most: float = 0.0,
+) -> str:  # fmt: skip
+    """Return the map of one head's scores or weights."""
+    full = f"transformer.layer.{i}.attention.{name}"
+    return heat_map(
+        Map(full, title, formula, x[head], sheet.tokens, sheet.tokens, kind, most or extent(x),
+            view="head", block=i, which=which)
+    )  # fmt: skip

@@ -1,0 +1,318 @@
+"""The page of npbert explain in a real browser, which is offline.
+
+Needs Debian's chromium, and playwright to drive it (pip install -e ".[test,browser]").
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pages import CASES, DEMO, HOSTILE, SENTENCE, WICKED, wicked_model
+
+import npbert
+from npbert.explaining.numbers import shown
+
+pytestmark = pytest.mark.browser
+CHROMIUM = shutil.which("chromium")
+AXE = os.environ.get("NPBERT_AXE")
+ARGUMENTS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+GRAVE = ("serious", "critical")
+SHORT = ", one block"  # axe takes its time for every element
+OPEN = ("masked", "token", "answer", "choice", "base", "several")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Start chromium once."""
+    drive = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed (apt-get install chromium)")
+    with drive.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Write every page once, when it is first asked for."""
+    folder = tmp_path_factory.mktemp("pages")
+
+    def path(name: str) -> Path:
+        file = folder / f"{name}.html"
+        if not file.exists():
+            given = CASES.get(name)
+            if name == "several":
+                given = (None, ["A cat sat.", "The dog slept.", "Shares fell in London."], None)
+            if name == "hostile":
+                given = (DEMO / "fill-mask", f"{HOSTILE} [MASK]", None)
+            if name == "wicked":
+                given = (*wicked_model(), None)
+            if name == "several, hostile":
+                given = (None, [*WICKED, HOSTILE], None)
+            short = name.endswith(SHORT)
+            given = CASES[name.removesuffix(SHORT)] if short else given
+            npbert.explain(*given, blocks=[0] if short else None).save(file)
+        return file
+
+    return path
+
+
+@pytest.fixture
+def visit(browser, files):
+    """Open pages offline; fail for whatever one says in the console, or asks the network for."""
+    contexts, said, asked = [], [], []
+
+    def opened(name, width=1280, **how):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, offline=True, **how
+        )  # fmt: skip
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(files(name).as_uri())
+        if how.get("java_script_enabled", True):
+            page.wait_for_selector("html.ready", state="attached")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def numbers(figure):
+    """Press Numbers, and return what the table of a figure says."""
+    figure.get_by_role("button", name="Numbers").click()
+    return table(figure)
+
+
+def table(figure):
+    """Return what the table of a figure says."""
+    return figure.evaluate(
+        "f => [...f.querySelectorAll('tbody tr')].map(r => [...r.querySelectorAll('td')]"
+        ".map(d => d.textContent))"
+    )
+
+
+def told(x):
+    return [[shown(float(value)) for value in row] for row in x]
+
+
+@pytest.fixture(scope="module")
+def trace():
+    model = npbert.load(DEMO / "fill-mask", engine="textbook")
+    return npbert.trace(model, text=SENTENCE, split_heads=True)
+
+
+@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.parametrize("width", [360, 1600])
+def test_a_page_opens_in_silence_and_fits_the_window(visit, name, width):
+    page = visit(name, width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator(".map img").count() > 1
+
+
+def test_choosing_a_head_changes_the_maps_to_its_numbers(visit, trace):
+    page = visit("masked")
+    chosen = page.locator(".chosen .map")
+    for block, head in ((2, 4), (1, 0)):
+        before = chosen.locator(".plot img").get_attribute("src")
+        page.locator(f'.small[data-block="{block}"][data-number="{head}"]').click()
+        assert chosen.locator(".plot img").get_attribute("src") != before
+        weights = trace[f"transformer.layer.{block}.attention.weights"][0]
+        found = numbers(chosen) if not chosen.locator(".numbers").count() else table(chosen)
+        assert found == told(weights[head])
+        pressed = page.locator('.small[aria-pressed="true"]')
+        assert pressed.count() == 1
+        assert page.locator("#lines h3").inner_text() == f"block {block}, head {head}"
+    # The steps of every block show that head now.
+    for name, of in (("q_lin", "query"), ("context", "context"), ("scores", "scores")):
+        section = page.locator("#block-2")
+        figure = section.locator(
+            f'.map[data-view="head"][data-array="transformer.layer.2.attention.{name}"]'
+        )
+        assert figure.locator("figcaption b").inner_text() == of
+        assert numbers(figure) == told(trace[f"transformer.layer.2.attention.{name}"][0, 0])
+
+
+def test_the_mean_over_heads_is_shown(visit, trace):
+    page = visit("masked")
+    page.locator('.small[data-block="1"][data-number="-1"]').click()
+    weights = trace["transformer.layer.1.attention.weights"][0].mean(0)
+    found = numbers(page.locator(".chosen .map"))
+    # Of three digits each; their mean may be off by one in the third.
+    real = np.array([[float(value.replace("\u2212", "-")) for value in row] for row in found])
+    assert np.allclose(real, weights, rtol=6e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "block"),
+    [
+        ("embeddings.LayerNorm", "embeddings"),
+        ("transformer.layer.1.ffn.lin2", "block-1"),
+        ("transformer.layer.2.output_layer_norm", "block-2"),
+        ("vocab_layer_norm", "end"),
+    ],
+)
+def test_the_numbers_on_demand_are_those_of_the_trace(visit, trace, array, block):
+    figure = visit("masked").locator(f'#{block} .map[data-array="{array}"]')
+    assert numbers(figure) == told(trace[array][0])
+
+
+def test_the_joined_heads_are_the_context(visit):
+    page = visit("masked")
+    model = npbert.load(DEMO / "fill-mask", engine="textbook")
+    context = npbert.trace(model, text=SENTENCE)["transformer.layer.0.attention.context"][0]
+    assert numbers(page.locator('#block-0 .map[data-view="joined"]')) == told(context)
+
+
+def test_pointing_at_a_map_tells_the_number(visit, trace):
+    page = visit("masked")
+    page.locator('.small[data-block="2"][data-number="4"]').click()
+    image = page.locator(".chosen .plot img")
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 3.5 / 13, box["y"] + box["height"] * 4.5 / 13)
+    weight = trace["transformer.layer.2.attention.weights"][0, 4, 4, 3]
+    assert page.locator("#tip").inner_text() == f"[MASK] \u2192 the {shown(float(weight))}"
+    plot = page.locator(".chosen .plot")
+    plot.focus()
+    page.keyboard.press("ArrowRight")
+    weight = trace["transformer.layer.2.attention.weights"][0, 4, 4, 4]
+    assert page.locator("#tip").inner_text() == f"[MASK] \u2192 [MASK] {shown(float(weight))}"
+
+
+def test_a_token_tells_what_it_listens_to_and_who_listens_to_it(visit, trace):
+    page = visit("masked")
+    page.locator('.small[data-block="2"][data-number="4"]').click()
+    weights = trace["transformer.layer.2.attention.weights"][0, 4].astype(float)
+    page.locator(".web button").nth(4).focus()
+    listens, heard = page.locator(".heard p").all_inner_texts()
+    first, second = (shown(x) for x in np.sort(weights[4])[::-1][:2])
+    assert listens.startswith(f"[MASK] listens to the {first}, ")
+    assert second in listens
+    assert heard.startswith("To [MASK] listen")
+    assert shown(weights[:, 4].max()) in heard
+
+
+def test_heads_are_chosen_with_the_keyboard(visit):
+    page = visit("masked")
+    page.locator('.small[data-block="0"][data-number="2"]').click()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#lines h3").inner_text() == "block 1, head 3"
+    assert page.evaluate("document.activeElement.dataset.number") == "3"
+
+
+def test_a_silenced_head_shows_the_answer_of_the_engine_without_it(visit):
+    page = visit("masked")
+    model = npbert.load(DEMO / "fill-mask")
+    encoding = model.tokenizer.encode(SENTENCE)
+    button = page.locator("#importance .effect").first
+    before = page.locator("header .bars .value").all_inner_texts()
+    button.click()
+    name = button.locator(".name").inner_text()
+    block, head = (int(word) for word in name.replace("block ", "").split(", head "))
+    mask = np.ones((3, 6))
+    mask[block, head] = 0
+    logits = model([encoding.ids], attention_head_mask=mask).logits[0, encoding.ids.index(4)]
+    chances = np.exp(logits.astype(float) - logits.max())
+    chances /= chances.sum()
+    words = page.locator("header .bars .name").all_inner_texts()
+    found = page.locator("header .bars .value").all_inner_texts()
+    ids = [model.tokenizer.pieces.token_to_id(word) for word in words]
+    real = [float(value.replace("\u2212", "-")) for value in found]
+    assert real == pytest.approx(chances[ids].tolist(), rel=1e-2, abs=1e-6)
+    best = model.tokenizer.decode([int(logits.argmax())])
+    assert f"\u201c{best}\u201d" in page.locator("header [data-best]").inner_text()
+    page.locator("header [data-best] button").click()
+    assert page.locator("header .bars .value").all_inner_texts() == before
+
+
+def test_every_map_is_saved_as_svg(visit):
+    page = visit("token")
+    figures = page.locator(".map")
+    assert figures.get_by_role("button", name="Save SVG").count() == figures.count()
+    for figure in (figures.first, page.locator(".chosen .map"), page.locator("#head .map").first):
+        with page.expect_download() as download:
+            figure.get_by_role("button", name="Save SVG").click()
+        text = Path(download.value.path()).read_text("utf-8")
+        assert download.value.suggested_filename.endswith(".svg")
+        assert text.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+        assert "london</text>" in text
+        assert text.count("<rect") > 100
+
+
+@pytest.mark.parametrize("name", ["hostile", "wicked", "several, hostile"])
+def test_hostile_tokens_do_nothing(visit, name):
+    page = visit(name)
+    for button in page.locator(".tools button").all()[:12]:  # tables of numbers, and files
+        button.click()
+    for button in page.locator(".web button").all():  # what listens to what
+        button.focus()
+    for button in page.locator(".small").all()[:3]:
+        button.click()
+    for button in page.locator(".effect").all()[:3]:
+        button.click()
+    page.locator(".map .plot").first.focus()
+    for _ in range(5):  # the number pointed at, row by row
+        page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.scripts.length") == 2
+    assert page.locator('img[src="x"], #b, bdi *').count() == 0
+    if name != "several, hostile":
+        assert "<script>alert(" in page.locator("h1").inner_text()
+
+
+def test_without_javascript_there_are_texts_and_pictures(visit):
+    page = visit("masked", java_script_enabled=False)
+    assert "door" in page.locator("#answer").inner_text()
+    assert "def attention(" in page.locator("#block-0-attention").inner_text()
+    assert "With JavaScript" in page.locator("#lines").inner_text()
+    sizes = [image.bounding_box() for image in page.locator(".map .plot img").all()]
+    assert len(sizes) > 40
+    assert all(size["width"] > 100 and size["height"] > 10 for size in sizes)
+
+
+def test_the_frame_of_a_notebook_works(browser, tmp_path):
+    explanation = npbert.explain(DEMO / "sentiment", "A film to treasure.")
+    file = tmp_path / "notebook.html"
+    file.write_text(f"<!doctype html><h1>mine</h1>{explanation._repr_html_()}", "utf-8")
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    frame = page.frame_locator("iframe")
+    frame.locator("html.ready").wait_for(state="attached")
+    frame.locator('.small[data-block="1"][data-number="1"]').click()
+    assert frame.locator("#lines h3").inner_text() == "block 1, head 1"
+    assert page.evaluate("getComputedStyle(document.querySelector('h1')).fontWeight") == "700"
+    context.close()
+
+
+@pytest.mark.skipif(AXE is None, reason="NPBERT_AXE does not name axe.min.js (npm: axe-core)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", OPEN)
+def test_axe_finds_nothing_serious(visit, name, scheme):
+    short = name if name == "several" else f"{name}{SHORT}"
+    page = visit(short, color_scheme=scheme, bypass_csp=True)
+    if name != "several":
+        page.locator(".effect").first.click()
+        page.locator(".web button").nth(1).focus()
+    page.locator(".map").last.get_by_role("button", name="Numbers").click()
+    page.evaluate(Path(AXE).read_text("utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    grave = [
+        (each["id"], each["impact"], [node["html"][:120] for node in each["nodes"][:3]])
+        for each in found
+        if each["impact"] in GRAVE
+    ]
+    assert grave == []
