@@ -49,7 +49,7 @@ def source(function: Any, steps: Collection[str] = ()) -> str:
         for plain, line in zip(text.splitlines(), coloured(text).split("\n"), strict=False)
     ]
     return (
-        f'<pre class="code" data-function="{escape(where)}" tabindex="0" role="region" '
+        f'<pre class="code" data-function="{escape(where)}" tabindex="0" role="group" '
         f'aria-label="source of {escape(where)}"><code>' + "\n".join(lines) + "\n</code></pre>"
     )
 

@@ -216,7 +216,7 @@
     }
     const made = element('div', { className: 'numbers', tabIndex: 0 },
       element('table', {}, element('thead', {}, top), body));
-    made.setAttribute('role', 'region');
+    made.setAttribute('role', 'group');
     made.setAttribute('aria-label', `numbers of ${title(figure)}`);
     return made;
   }

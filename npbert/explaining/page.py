@@ -36,7 +36,8 @@ def walk(run: Pass, blocks: Sequence[int] | None) -> str:
     before, found = asked.read(answers.result(run)), answers.effects(run, asked)
     strongest = max(found, key=lambda each: abs(each.change))
     place, most = (strongest.block, strongest.head), views.greatest(run)
-    main = steps.tokens(run) + steps.embeddings(run, sheet)
+    start = steps.tokens(run) + steps.embeddings(run, sheet)
+    main = f'<section class="block" id="start"><h2>Before the blocks</h2>{start}</section>'
     main += views.attention(run, sheet, place, most)
     for i in chosen:
         numbers = config.heads(i)

@@ -46,6 +46,7 @@ def comparison(task: SentenceEmbedding, texts: Sequence[str]) -> str:
         "similarity", "How alike are they?", ranked(texts, alike),
         [(SentenceEmbedding.similarity, ())], matrix + table(names, alike), unfolded=False,
     )  # fmt: skip
+    main = f'<section class="block"><h2>From texts to one number a pair</h2>{main}</section>'
     data: dict[str, Any] = {"tokens": names, "palettes": palettes(), "arrays": sheet.arrays}
     items = "".join(f"<li>{token(text)}</li>" for text in texts)
     header = (
@@ -80,6 +81,6 @@ def table(names: Sequence[str], alike: Array) -> str:
         for i, (name, row) in enumerate(zip(names, alike, strict=True))
     )
     return (
-        '<div class="numbers" tabindex="0" role="region" aria-label="similarities in numbers">'
+        '<div class="numbers" tabindex="0" role="group" aria-label="similarities in numbers">'
         f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
