@@ -8,6 +8,7 @@ import keyword
 import re
 import tokenize
 from collections.abc import Collection
+from textwrap import dedent
 from typing import Any, Final
 
 TAPPED: Final = re.compile(r'tap\(\s*"([\w.]+)"|tap, "(\w+)"')
@@ -42,7 +43,7 @@ def embedded(value: Any) -> str:
 
 def source(function: Any, steps: Collection[str] = ()) -> str:
     """Return the source of a function as it runs, the lines that compute these steps marked."""
-    text = inspect.getsource(function)
+    text = dedent(inspect.getsource(function))
     where = f"{function.__module__}.{function.__qualname__}"
     lines = [
         f"<mark>{line}</mark>" if computes(plain, steps) else line
