@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from textwrap import dedent
 
 import numpy as np
 import pytest
