@@ -505,6 +505,85 @@ def test_a_rerun_skips_what_is_there_and_refuses_another_job(data, tmp_path, job
     assert err == (f"npbert: --resume: {out} has no _npbert.json, so that it is of no such job\n")
 
 
+def test_a_rerun_notices_files_that_changed_and_other_files_of_the_same_names(
+    data, tmp_path, job, monkeypatch
+):
+    out = tmp_path / "out"
+    command = (CLASSIFY, "-m", SINGLE, "-o", out, "--resume")
+    monkeypatch.chdir(data)
+    job(*command, "-i", "*.txt")
+    assert job(*command, "-i", f"{data}/*.txt")[0] == []
+    monkeypatch.chdir(tmp_path)
+    _, err = job(*command, "-i", "*.txt", status=2)
+    assert "there is no such file" in err
+    (tmp_path / "d.txt").write_text("another\n")
+    _, err = job(*command, "-i", "*.txt", status=2)
+    assert err.startswith("npbert: --resume: input was ")
+    (data / "d.txt").write_text("changed\n")
+    _, err = job(*command, "-i", f"{data}/*.txt", status=2)
+    assert err == (
+        f"npbert: --resume: {data / 'd.txt'} is not what it was when {out / 'd.jsonl'} was made of "
+        "it; delete that file, and it is made anew\n"
+    )
+    (out / "d.jsonl").unlink()
+    job(*command, "-i", f"{data}/*.txt")
+    assert len((out / "d.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_rerun_remembers_what_failed(spoilt, tmp_path, job):
+    out = tmp_path / "out"
+    record = ("-o", out, "--on-error", "record", "--resume")
+    command = (CLASSIFY, "-m", SINGLE, "-i", f"{spoilt}/*.jsonl", *record)
+    job(*command, status=4)
+    (out / "a.jsonl").unlink()
+    assert len(job(*command, status=4)[0]) == 1
+    assert job(*command, status=4)[0] == []
+    (out / "bad.jsonl").unlink()
+    (spoilt / "bad.jsonl").write_bytes(b'{"text": "mended"}\n')
+    job(*command)
+
+
+def test_an_output_below_the_input_is_not_read(data, tmp_path, job):
+    out = data / "answers"
+    command = (CLASSIFY, "-m", SINGLE, "-i", f"{data}/**", "-o", out)
+    job(*command)
+    (out / "d.jsonl").unlink()
+    told, _ = job(*command, "--resume")
+    assert [Path(each["file"]).name for each in told] == ["d.txt"]
+
+
+def test_who_watches_may_leave(data, tmp_path, cluster):
+    out = tmp_path / "out"
+    command = [*NPBERT, CLASSIFY, "-m", SINGLE, "-i", f"{data}/*", "-o", out]
+    process = subprocess.Popen(
+        [*map(str, command), "--dask", cluster.scheduler_address], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert len([path for path in out.iterdir() if path.suffix != ".json"]) == 4
+
+
+def test_names_may_hold_what_means_something_to_fsspec(tmp_path, job):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "b::c.txt").write_text("Fine.\n")
+    job(CLASSIFY, "-m", SINGLE, "-i", f"{tmp_path}/in/*", "-o", tmp_path / "out")
+    assert (tmp_path / "out" / "b::c.jsonl").read_text()
+
+
+def test_what_is_wrong_with_a_table_is_a_sentence(tmp_path, job):
+    names = ["text", "k", "k"]
+    table = pa.table([pa.array(["a"]), pa.array([1]), pa.array([3])], names=names)
+    pq.write_table(table, tmp_path / "twice.parquet")
+    _, err = job(CLASSIFY, "-i", f"{tmp_path}/t*", "-o", tmp_path / "o", status=2)
+    assert f"{tmp_path}/twice.parquet: has two columns 'k'; --resume" in err
+    frame = pd.DataFrame([["a", 0]], columns=["text", "text"])
+    with pytest.raises(npbert.InputError, match=r"^ddf has two columns 'text', and only one"):
+        map_dataframe(dd.from_pandas(frame, npartitions=1), CLASSIFY, SINGLE, column="text")
+    with pytest.raises(npbert.InputError, match=r"^column is 5, expected the name of one"):
+        map_dataframe(dd.from_pandas(frame, npartitions=1), CLASSIFY, SINGLE, column=5)
+
+
 def test_flags_that_make_no_sense_are_refused(data, tmp_path, job):
     out = tmp_path / "out"
     for given, message in (
@@ -512,7 +591,7 @@ def test_flags_that_make_no_sense_are_refused(data, tmp_path, job):
         (("-i", f"{data}/*.x", "-o", out), f"--input {data}/*.x: there is no such file"),
         (("-i", data, "-o", out), f"--input {data}: is a folder; say which of its files: "),
         (("-i", "zzz://a/*", "-o", out), "--input zzz://a/*: Protocol not known: zzz"),
-        (("-i", f"{data}/**", "-o", data / "below"), f"--output {data}/below: holds {data}/below/"),
+        (("-i", f"{data}/*", "-o", data), f"--output {data}: is where the files of --input are"),
         (("-i", f"{data}/*", "-o", data / "d.txt"), "expected a folder, and it is a file"),
         (("-i", f"{data}/*.txt", "-o", out, "--jsonl"), "d.txt: line 1: is no JSON"),
     ):
@@ -532,13 +611,19 @@ def test_no_scheduler_is_an_error_that_says_what_is_expected(data, tmp_path, cap
     assert main([*command, "tcp://127.0.0.1:9"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("npbert: --dask tcp://127.0.0.1:9: no scheduler answers there, expected")
+    for name, said in (("none.json", None), ("empty.json", "{}"), ("odd.json", "x")):
+        if said:
+            (tmp_path / name).write_text(said)
+        assert main([*command, str(tmp_path / name)]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"npbert: --dask {tmp_path / name}: no scheduler answers there")
 
 
 def test_objects_appear_when_they_are_whole(data):
     store = fsspec.filesystem("memory")
     store.put(f"{data}/", "/given/", recursive=True)
     (file,) = files("memory://given/a*", "memory://answers", None)
-    assert file == ("memory:///given/a.jsonl", "memory:///answers/a.jsonl", "jsonl")
+    assert file[:3] == ("memory:///given/a.jsonl", "memory:///answers/a.jsonl", "jsonl")
     raw = shared.recipe(npbert.pipeline(CLASSIFY, SINGLE)).raw
     args = argparse.Namespace(task=CLASSIFY, field=[], on_error="fail", text_pair=None, texts=[])
     report = answer_file(file, raw, args)

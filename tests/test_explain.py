@@ -450,3 +450,26 @@ def test_the_command_says_what_it_cannot_do(arguments, message):
     done = run(*arguments)
     assert done.returncode == 2
     assert done.stderr.decode() == f"npbert: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pair": 5}, "pair is 5, expected a str, or a list of them"),
+        ({"pair": [None]}, "pair is [None], expected a str, or a list of them"),
+        ({"blocks": 0}, "blocks is 0, expected a list of numbers"),
+        (
+            {"blocks": [True]},
+            "blocks has True, expected numbers from 0 to 2: the model has 3 blocks",
+        ),
+    ],
+)
+def test_what_is_no_pair_and_no_list_of_blocks_is_refused(given, message):
+    with pytest.raises(npbert.InputError) as caught:
+        npbert.explain(None, "Fine.", **given)
+    assert str(caught.value) == message
+
+
+def test_blocks_may_come_in_any_way_that_numbers_do():
+    page = npbert.explain(None, "Fine.", blocks=[1]).html
+    assert npbert.explain(None, "Fine.", blocks=iter(np.array([1, 1]))).html == page

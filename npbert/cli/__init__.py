@@ -6,14 +6,13 @@ input, 3 the model cannot be loaded, 4 some inputs failed and were recorded, 130
 
 import argparse
 import io
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from npbert import __version__
 from npbert.cli import bench, convert, download, explain, info, oracle, tasks
-from npbert.cli.shared import FINE, INTERRUPTED, NO_MODEL, UNUSABLE, tell
+from npbert.cli.shared import FINE, INTERRUPTED, NO_MODEL, UNUSABLE, discard_output, tell
 from npbert.errors import InputError, NpbertError
 
 
@@ -47,12 +46,6 @@ def run(args: argparse.Namespace) -> int:
         discard_output()
         return UNUSABLE
     return status
-
-
-def discard_output() -> None:
-    """Send what Python still holds of stdout nowhere, so that it does not fail once more."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:

@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
     if (args.text is None) == (args.compare is None):
         raise InputError("explain needs a TEXT, or --compare and several of them")
+    if args.output == "-" and sys.stdout is None:
+        raise InputError("stdout is closed; say where the page goes: -o page.html")
     if args.output == "-" and sys.stdout.isatty():
         raise InputError("a page would fill the terminal; say where it goes: -o page.html")
     folder = locate(args.model, **given(args)) if args.model else None

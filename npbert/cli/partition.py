@@ -130,8 +130,10 @@ def answer_table(
                     answers = filled(columns, results).values()
                     beside = batch.select([each.name for each in rest]).columns
                     out.write_batch(pa.record_batch([*beside, *answers], schema))
-    except pa.ArrowInvalid as error:
-        raise InputError(f"cannot be read as parquet: {error}") from None
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's or the network's, and not pyarrow's own
+        raise InputError(f"cannot be read as parquet: {' '.join(str(error).split())}") from None
 
 
 def parted(
@@ -139,6 +141,8 @@ def parted(
 ) -> tuple[list[pa.Field], list[str]]:
     """Return a table's columns that are passed through, and those that are read."""
     keys, named = keyed(args)
+    if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        raise InputError(f"has two columns {listed(map(repr, twice))}")
     there = f"; it has {listed(map(repr, schema.names))}"
     if absent := [key for key in named if key not in schema.names]:
         raise InputError(f"has no column {listed(map(repr, absent))}{there}")

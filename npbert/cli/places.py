@@ -16,6 +16,7 @@ from npbert.growing import sync_folder
 from npbert.lines import SUFFIXES, form_of
 
 PART: Final = ".npbert-part"  # the end of a file's name while it is written
+STAMPS: Final = ("mtime", "ETag", "etag", "LastModified", "updated", "created")  # by file system
 FORMS: Final = {".txt": "lines", ".parquet": "parquet", **SUFFIXES}
 
 
@@ -25,6 +26,7 @@ class File(NamedTuple):
     source: str  # an absolute path, or a URL
     target: str
     form: str  # as of npbert.lines, or "parquet"
+    stamp: str  # what changes when the file does
 
 
 def files(pattern: str, out: str, form: str | None) -> list[File]:
@@ -35,22 +37,39 @@ def files(pattern: str, out: str, form: str | None) -> list[File]:
     system, path = located("--input", pattern)
     if system.isdir(path):
         raise InputError(f"--input {pattern}: is a folder; say which of its files: '{pattern}/*'")
-    found = {name: about for name, about in listing(system, path).items() if not is_folder(about)}
+    fixed = path[: min((path.index(c) for c in "*?[" if c in path), default=len(path))]
+    root, base = fixed.rpartition("/")[0] + "/", below(out, "")
+    if address(system, root).startswith(base):
+        raise InputError(f"--output {out}: is where the files of --input are")
+    found = {
+        name: about
+        for name, about in listing(system, path).items()
+        if not is_folder(about) and not address(system, name).startswith(base)
+    }
     if not found:
         raise InputError(f"--input {pattern}: there is no such file")
-    fixed = path[: min((path.index(c) for c in "*?[" if c in path), default=len(path))]
-    root = fixed.rpartition("/")[0] + "/"
     made = []
     for name in sorted(found, key=lambda name: (-(found[name].get("size") or 0), name)):
         kind = form or form_by_suffix(name)
         target = below(out, renamed(name.removeprefix(root).lstrip("/"), kind))
-        made.append(File(address(system, name), target, kind))
-    refuse_collisions(made, out)
+        made.append(File(address(system, name), target, kind, stamp(found[name])))
+    refuse_collisions(made)
     return made
 
 
-def refuse_collisions(made: list[File], out: str) -> None:
-    """Raise InputError where an answer would take the place of another, or of what is read."""
+def stamp(about: Any) -> str:
+    """Return what a file system tells of a file that changes when the file does."""
+    known = [about[name] for name in STAMPS if about.get(name) is not None]
+    return " ".join(map(str, [about.get("size"), *known[:1]]))
+
+
+def resolved(pattern: str) -> str:
+    """Return a pattern that means the same from any folder."""
+    return address(*located("--input", pattern))
+
+
+def refuse_collisions(made: list[File]) -> None:
+    """Raise InputError where an answer would take the place of another."""
     owners: dict[str, str] = {}
     for file in made:
         if file.target in owners:
@@ -58,9 +77,6 @@ def refuse_collisions(made: list[File], out: str) -> None:
                 f"{owners[file.target]} and {file.source} would both be answered in {file.target}"
             )
         owners[file.target] = file.source
-    base = below(out, "")
-    if inside := [file.source for file in made if file.source.startswith(base)]:
-        raise InputError(f"--output {out}: holds {inside[0]}, which is read")
 
 
 def listing(system: Any, path: str) -> dict[str, Any]:
@@ -101,6 +117,8 @@ def renamed(name: str, form: str) -> str:
 
 def located(what: str, name: str) -> tuple[Any, str]:
     """Return a file system, and a path on it.  Raises InputError."""
+    if Path(name).is_absolute():  # where "::" and the like are letters
+        return LocalFileSystem(), name.rstrip("/")
     try:
         system, path = fsspec.core.url_to_fs(name)
     except (ImportError, ValueError) as error:  # s3fs is not installed; nobody knows the protocol
@@ -121,7 +139,8 @@ def below(out: str, name: str) -> str:
 
 def opened(source: str) -> BinaryIO:
     """Open a file for reading."""
-    raw: BinaryIO = fsspec.open(source, "rb").open()
+    system, path = located("--input", source)
+    raw: BinaryIO = system.open(path, "rb")
     return raw
 
 
@@ -134,7 +153,10 @@ def appearing(target: str) -> Iterator[Path]:
     system, path = located("--output", target)
     here = isinstance(system, LocalFileSystem)
     folder = Path(path).parent if here else Path(tempfile.gettempdir())
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be made: {error.strerror}") from error
     beside = folder / f".{Path(path).name}.{uuid4().hex}{PART}"
     try:
         yield beside

@@ -1,5 +1,6 @@
 """What the commands share: output that people and programs can read, and exit statuses."""
 
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -32,3 +33,9 @@ def tell(message: str) -> None:
     if sys.stderr is not None:  # closed; print would take stdout instead
         with suppress(OSError):  # nobody hears it, and that changes no status
             print(f"npbert: {message}", file=sys.stderr)
+
+
+def discard_output() -> None:
+    """Send what Python still holds of stdout nowhere, so that it does not fail once more."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -55,6 +55,10 @@ def keyed(
     task: Task[Any, Any], column: str | Mapping[str, str], there: list[Any]
 ) -> dict[str, str]:
     """Return of each field that is read its column.  Raises InputError."""
+    if not isinstance(column, str | Mapping):
+        raise InputError(
+            f"column is {shown(column)}, expected the name of one, or a mapping of fields to names"
+        )
     keys = {task.fields[0]: column} if isinstance(column, str) else dict(column)
     instead = INSTEAD.get(task.name, ())
     for name in keys:
@@ -75,6 +79,8 @@ def keyed(
                 f"ddf has no column {shown(key)}, it has {listed(map(repr, there))}"
                 f"{nearest(str(key), map(str, there))}"
             )
+        if there.count(key) > 1:
+            raise InputError(f"ddf has two columns {shown(key)}, and only one can be read")
     return keys
 
 

@@ -30,8 +30,9 @@ class Explanation:
         """Write the page to a file.  Raises InputError where that cannot be written."""
         try:
             Path(path).write_text(self.html, "utf-8")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # a name that is none
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"{path}: cannot be written: {why}") from None
 
     def _repr_html_(self) -> str:
         """Return the page in a frame, so that it and the notebook leave each other be."""

@@ -2,7 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,16 +67,18 @@ def walk(run: Pass, blocks: Sequence[int] | None) -> str:
 
 def chosen_blocks(count: int, blocks: Sequence[int] | None) -> list[int]:
     """Return the blocks whose steps are shown, in order.  Raises InputError."""
-    given = range(count) if blocks is None else blocks
+    if not isinstance(blocks, Iterable | None) or isinstance(blocks, str):
+        raise InputError(f"blocks is {shown(blocks)}, expected a list of numbers")
+    given = [*range(count)] if blocks is None else [*blocks]
     for i in given:
-        if type(i) is not int or not 0 <= i < count:
+        if isinstance(i, bool) or not hasattr(i, "__index__") or not 0 <= i < count:
             raise InputError(
                 f"blocks has {shown(i)}, expected numbers from 0 to {count - 1}: the model has "
                 f"{count} blocks"
             )
     if not given:
         raise InputError("blocks is empty, expected the number of at least one block")
-    return sorted(set(given))
+    return sorted({operator.index(i) for i in given})
 
 
 def limits_of(run: Pass, blocks: Sequence[int]) -> Limits:

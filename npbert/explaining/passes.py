@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.errors import InputError
+from npbert.errors import InputError, shown
 from npbert.model import Model
 from npbert.oracle.shared import Trace
 from npbert.oracle.tracing import trace
@@ -95,7 +95,11 @@ def computed(model: Model, text: str, pair: str | Sequence[str] | None) -> Pass:
 
 def pairs_of(architecture: str, pair: str | Sequence[str] | None) -> list[str | None]:
     """Return what goes with a text, once for each sequence that is read.  Raises InputError."""
+    if pair is not None and not isinstance(pair, str | list | tuple):
+        raise InputError(f"pair is {shown(pair)}, expected a str, or a list of them")
     given: list[str | None] = [pair] if pair is None or isinstance(pair, str) else [*pair]
+    if pair is not None and not all(isinstance(each, str) for each in given):
+        raise InputError(f"pair is {shown(pair)}, expected a str, or a list of them")
     if architecture == CHOICE and (pair is None or not given):
         raise InputError(
             "for_multiple_choice weighs choices: pass them as pair=[...], or --pair once for each"
