@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, Self
 
-from npbert.errors import CheckpointError, InputError
+from npbert.errors import CheckpointError, InputError, shown
 from npbert.files import read_json_object
 
 try:
@@ -98,6 +98,16 @@ def rename(places: Places) -> None:
     places.part.replace(places.path)
     sync_folder(places.path.parent)
     places.journal.unlink(missing_ok=True)
+
+
+def same_job(then: Mapping[str, Any], now: Mapping[str, Any], instead: str) -> None:
+    """Refuse to go on with another job, and say what can be done instead.  Raises InputError."""
+    for name in {**then, **now}:
+        if then.get(name) != now.get(name):
+            raise InputError(
+                f"--resume: {name} was {shown(then.get(name))} when the job began, and is "
+                f"{shown(now.get(name))} now; {instead}"
+            )
 
 
 def read_journal(places: Places) -> dict[str, Any]:

@@ -40,11 +40,20 @@ class Counts(Tally):
 
 
 class Output(Protocol):
-    """Where answers go."""
+    """What makes safe, block by block, what became of the answers."""
 
-    def write(self, answer: Any) -> None: ...
     def commit(self, state: Mapping[str, Any]) -> None: ...
     def finish(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Unsaved:
+    """An output of which nothing is safe before all is, or nothing ever."""
+
+    def commit(self, state: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def finish(self, state: Mapping[str, Any]) -> None:
+        """Do nothing."""
 
 
 class Stop:

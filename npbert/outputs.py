@@ -13,8 +13,17 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from npbert.errors import InputError, shown
-from npbert.growing import Places, is_open, opened, read_journal, rename, settle, write_journal
+from npbert.errors import InputError
+from npbert.growing import (
+    Places,
+    is_open,
+    opened,
+    read_journal,
+    rename,
+    same_job,
+    settle,
+    write_journal,
+)
 from npbert.lines import written
 
 SECONDS: Final = 0.5  # between two moments from which a job can go on; each waits for the disk
@@ -73,12 +82,7 @@ class Output:
                 f"{part}: {left['inputs']:,} inputs of an unfinished job are answered there; "
                 f"--resume goes on with it; {anew} anew"
             )
-        for name in {**left["job"], **self.job}:
-            if left["job"].get(name) != self.job.get(name):
-                raise InputError(
-                    f"--resume: {name} was {shown(left['job'].get(name))} when the job began, and "
-                    f"is {shown(self.job.get(name))} now; {anew} anew"
-                )
+        same_job(left["job"], self.job, f"{anew} anew")
         if size < left["bytes"]:
             raise InputError(
                 f"{part}: has lost some of the {left['bytes']} bytes that were safe; {anew} anew"

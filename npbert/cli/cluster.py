@@ -19,7 +19,8 @@ from npbert.cli.results import told
 from npbert.cli.shared import FINE, SOME_FAILED, discard_output, print_json, tell
 from npbert.distributed.shared import recipe
 from npbert.distributed.warming import Deaf, cool_down, warm_up
-from npbert.errors import InputError, shown, warn
+from npbert.errors import InputError, warn
+from npbert.growing import same_job
 from npbert.jobs import Counts
 from npbert.tasks import Task
 from npbert.threads import cores
@@ -52,7 +53,7 @@ def answer_files(task: Task[Any, Any], args: argparse.Namespace) -> int:
         tell(f"{done:,} of {len(given):,} files are answered already")
     if not left:
         return SOME_FAILED if past.failed else FINE
-    how, began = recipe(task), time.monotonic()
+    how, began = recipe(task, job["model"]), time.monotonic()
     with connected(args.dask, len(left)) as client:
         warm_up(client, how)
         tell(
@@ -94,12 +95,7 @@ def settled(args: argparse.Namespace, job: dict[str, Any]) -> tuple[set[str], Pa
     if (journal := below(args.output, JOURNAL)) not in there:
         raise InputError(f"--resume: {args.output} has no {JOURNAL}, so that it is of no such job")
     left, past = read_journal(journal)
-    for name in {**left, **job}:
-        if left.get(name) != job.get(name):
-            raise InputError(
-                f"--resume: {name} was {shown(left.get(name))} when the job began, and is "
-                f"{shown(job.get(name))} now; take another folder, or delete {args.output}"
-            )
+    same_job(left, job, f"take another folder, or delete {args.output}")
     there = swept(there)
     return there, past._replace(failed={t: n for t, n in past.failed.items() if t in there})
 

@@ -4,7 +4,7 @@ import argparse
 import gzip
 import io
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import IO, Any, BinaryIO, Final, cast
@@ -18,7 +18,7 @@ from npbert.cli.results import answered
 from npbert.distributed.columns import filled, types
 from npbert.distributed.shared import made
 from npbert.errors import InputError, listed
-from npbert.jobs import BLOCK, Counts, Item, Job
+from npbert.jobs import BLOCK, Counts, Item, Job, Unsaved
 from npbert.lines import Lines, Record, written
 from npbert.tasks import Task
 from npbert.tasks.shared import Refusal
@@ -41,19 +41,6 @@ class Report:
         """Remember the first that failed."""
         if isinstance(result, Refusal) and not self.first:
             self.first = f"{item.unit} {item.number}: {result.why}"
-
-
-class Nowhere:
-    """What a job needs of an output, where nothing is safe before all is."""
-
-    def write(self, answer: Any) -> None:
-        """Do nothing: the caller writes."""
-
-    def commit(self, state: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def finish(self, state: Mapping[str, Any]) -> None:
-        """Do nothing."""
 
 
 def answer_file(file: File, raw: bytes, args: argparse.Namespace) -> Report:
@@ -92,7 +79,7 @@ def answer_lines(
         path.open("wb") as whole,
         packed(whole, file.target) as out,
     ):
-        for item, result in job.answers(source.items(), Nowhere(), source.digest):
+        for item, result in job.answers(source.items(), Unsaved(), source.digest):
             report.add(item, result)
             out.write(written(answered(item, result)).encode() + b"\n")
 
@@ -124,7 +111,7 @@ def answer_table(
                     job = Job(task, report.counts, record=record)
                     found = records(batch.select(read), report.counts.inputs)
                     results = []
-                    for item, result in job.answers(rows(found, args, "row"), Nowhere(), str):
+                    for item, result in job.answers(rows(found, args, "row"), Unsaved(), str):
                         report.add(item, result)
                         results.append(result)
                     answers = filled(columns, results).values()

@@ -10,7 +10,7 @@ import numpy as np
 
 from npbert.cli.commands import ERROR, RESULTS
 from npbert.errors import InputError
-from npbert.jobs import Item
+from npbert.jobs import Item, Unsaved
 from npbert.lines import written
 from npbert.outputs import ArrayOutput, GzipOutput, Output
 from npbert.tasks.shared import Refusal
@@ -20,7 +20,7 @@ T = TypeVar("T")
 OUTPUTS: Final = {".npy": ArrayOutput, ".gz": GzipOutput}  # and JSON lines under any other name
 
 
-class Stream:
+class Stream(Unsaved):
     """Answers for whoever reads at the other end: a line as soon as it is there, nothing kept."""
 
     saved: Mapping[str, Any] = {}
@@ -33,12 +33,6 @@ class Stream:
     def write(self, answer: Any) -> None:
         """Write a line."""
         print(written(answer), file=self.file, flush=True)
-
-    def commit(self, state: Mapping[str, Any]) -> None:
-        """Do nothing: it is written."""
-
-    def finish(self, state: Mapping[str, Any]) -> None:
-        """Do nothing: it is written."""
 
     def __enter__(self) -> Self:
         return self

@@ -44,8 +44,11 @@ class Recipe(NamedTuple):
         return f"npbert-{hashlib.sha256(self.raw).hexdigest()[:16]}"
 
 
-def recipe(task: Task[Any, Any]) -> Recipe:
-    """Return how to make a task elsewhere.  Raises InputError for one that no source makes."""
+def recipe(task: Task[Any, Any], model: str | None = None) -> Recipe:
+    """Return how to make a task elsewhere; `model` is its fingerprint, where that is known.
+
+    Raises InputError for a task that no source makes.
+    """
     task.streamable(task.options)
     # A file of ranges is read here; the worker may have none of that name.
     if task.remake and (ranges := getattr(task.options, "ranges", None)) is not None:
@@ -56,7 +59,7 @@ def recipe(task: Task[Any, Any]) -> Recipe:
             "source is a Model that was not loaded, and its weights would travel with every "
             "partition; save it in a folder that the workers see, and pass that"
         )
-    return Recipe(raw, __version__, fingerprint(task.folder))
+    return Recipe(raw, __version__, model or fingerprint(task.folder))
 
 
 def made(raw: bytes) -> Task[Any, Any]:
