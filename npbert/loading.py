@@ -116,12 +116,10 @@ def load(
     for array in parameters.values():
         array.flags.writeable = False  # as those that are mapped: a pickle tells of no change
     place, pins = pinned(source, folder, where)
+    kept = None if config is None else dict(config)  # as it is now, whatever becomes of it
     how: dict[str, Any] = {
-        "dtype": kind.__name__,
-        "engine": engine,
-        "config": config,
-        "strict": strict,
-    }
+        "dtype": kind.__name__, "engine": engine, "config": kept, "strict": strict,
+    }  # fmt: skip
     model.remake = partial(load, place, name, **how, **pins)
     return model
 

@@ -9,6 +9,7 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -124,6 +125,15 @@ def test_a_pickled_task_is_what_it_was_made_of_and_not_what_became_of_that(tmp_p
     task = npbert.pipeline("zero-shot-classification", MODELS / "nli", candidate_labels=labels)
     labels.append("blue")
     assert pickle.loads(pickle.dumps(task)).options.candidate_labels == ("red", "green")
+
+
+def test_a_pickled_model_keeps_the_fields_that_it_was_loaded_with():
+    fields = {"dropout": 0.3}
+    models = [
+        npbert.load(MODELS / "single", config=each) for each in (fields, MappingProxyType(fields))
+    ]
+    fields["dropout"] = "changed since"
+    assert [pickle.loads(pickle.dumps(each)).config.dropout_rate for each in models] == [0.3, 0.3]
 
 
 def test_a_copy_shares_the_model_and_asks_no_disk(tmp_path):
