@@ -22,7 +22,7 @@ from distributed import Client, LocalCluster
 
 import npbert
 from npbert.distributed import map_dataframe
-from npbert.tasks import demo
+from npbert.tasks import built_in_folder, task
 
 FILES = 20
 TASK = "text-classification"
@@ -80,7 +80,7 @@ def tell(found: dict[str, list[float]], texts: int, tokens: int) -> None:
 
 def make_model(folder: Path) -> Path:
     """Write a model of base size and random weights, with the tokenizer of a built-in one."""
-    source = demo("sentiment")
+    source = built_in_folder("sentiment")
     config = npbert.Config(vocab_size=npbert.load(source).config.vocab_size)
     npbert.init(config, "for_sequence_classification").save(folder)
     for path in source.glob("*token*"):
@@ -88,7 +88,7 @@ def make_model(folder: Path) -> Path:
     return folder
 
 
-def make_texts(folder: Path, task: npbert.tasks.Task, count: int) -> int:
+def make_texts(folder: Path, task: task.Task, count: int) -> int:
     """Write the same texts as one file and as many; return how many tokens they have."""
     rng = np.random.default_rng(7)
     words = ("a", "dull", "witty", "gorgeous", "mess", "of", "plots", "that", "never", "ends")

@@ -14,7 +14,7 @@ import corpus
 from corpus import DEMO, EPOCHS
 
 import npbert
-from npbert.tasks import Task
+from npbert.tasks.task import Task
 
 FILL_MASK = """# npbert fill-mask
 

@@ -1,14 +1,15 @@
-"""DistilBERT inference in plain NumPy; start with npbert.load or npbert.pipeline.
+"""BERT-like encoders in plain NumPy; start with npbert.load or npbert.pipeline.
 
-Names are resolved on first use, so that `import npbert` costs nothing and the command line can
-set up the process before NumPy loads.
+Names and sub-packages are resolved on first use, so that `import npbert` costs nothing and the
+command line can set up the process before NumPy loads.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from npbert.config import Config
+    from npbert.checkpoint.config import Config
     from npbert.errors import (
         CheckpointError,
         ConfigError,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from npbert.model import Model, Output
     from npbert.oracle import Trace, compare, diagnose, trace
     from npbert.tasks import pipeline
-    from npbert.tokenizer import Tokenizer
+    from npbert.text.tokenizer import Tokenizer
 
 __version__: Final = "0.1.0"
 __all__ = [
@@ -48,17 +49,20 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "Config": "config", "Model": "model", "Output": "model", "Tokenizer": "tokenizer",
-    "init": "loading", "load": "loading", "pipeline": "tasks",
+    "Config": "checkpoint.config", "Model": "model", "Output": "model",
+    "Tokenizer": "text.tokenizer", "init": "loading", "load": "loading", "pipeline": "tasks",
     "Trace": "oracle", "compare": "oracle", "diagnose": "oracle", "trace": "oracle",
     "Explanation": "explaining", "explain": "explaining",
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name in __all__:
+        value = getattr(import_module(f"npbert.{_HOMES.get(name, 'errors')}"), name)
+    elif not name.startswith("_") and find_spec(f"npbert.{name}"):
+        value = import_module(f"npbert.{name}")
+    else:
         raise AttributeError(f"module 'npbert' has no attribute {name!r}")
-    value = getattr(import_module(f"npbert.{_HOMES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
 

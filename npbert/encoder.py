@@ -5,13 +5,23 @@ verbs, runs the same pass.  tests/test_golden.py holds it to PyTorch's numbers.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.textbook import Affine, Array, Attention, FeedForward, Mask, Span, Tap, untapped
-from npbert.weights import Block, Encoder
+from npbert.textbook import (
+    Affine,
+    Array,
+    Attention,
+    FeedForward,
+    Function,
+    Mask,
+    Span,
+    Tap,
+    untapped,
+)
 
 Ids = NDArray[np.integer]
 
@@ -20,7 +30,7 @@ class Operations(Protocol):
     """The vocabulary of the forward pass; textbook.py defines every word of it."""
 
     def linear(self, layer: Affine, x: Array) -> Array: ...
-    def activation(self, name: str, x: Array) -> Array: ...
+    def activation(self, function: Function, x: Array) -> Array: ...
     def layer_norm(self, norm: Affine, x: Array) -> Array: ...
     def add_norm(
         self, norm: Affine, x: Array, y: Array, tap: Tap = ..., name: str = ...
@@ -29,23 +39,47 @@ class Operations(Protocol):
         self, w: Attention, x: Array, keys: Array, spans: Sequence[Span], head_mask: Array,
         tap: Tap = ...,
     ) -> Array: ...  # fmt: skip
-    def feed_forward(self, w: FeedForward, name: str, x: Array, tap: Tap = ...) -> Array: ...
+    def feed_forward(
+        self, w: FeedForward, function: Function, x: Array, tap: Tap = ...
+    ) -> Array: ...
 
 
-class Run(NamedTuple):
-    """How a pass is run: in which verbs, with which activation function, and who listens."""
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a pass is run: in which verbs, with which functions, and who listens."""
 
     ops: Operations
-    activation: str
+    activation: Function
+    pooler: Function
     tap: Tap = untapped
-    quiet: Collection[str] = ()  # below which prefixes the tap hears nothing
+    untapped_prefixes: Collection[str] = ()  # below which the tap hears nothing
 
-    def under(self, prefix: str) -> "Run":
+    def with_prefix(self, prefix: str) -> "Run":
         """Return the same run, whose tap hears names below a prefix."""
         tap = self.tap
-        if tap is untapped or prefix in self.quiet:
-            return self._replace(tap=untapped)
-        return self._replace(tap=lambda name, x: tap(f"{prefix}.{name}", x))
+        if tap is untapped:
+            return self
+        if prefix in self.untapped_prefixes:
+            return replace(self, tap=untapped)
+        return replace(self, tap=lambda name, x: tap(f"{prefix}.{name}", x))
+
+
+class Block(NamedTuple):
+    """The weights of one transformer block, under the checkpoint's own names."""
+
+    attention: Attention
+    sa_layer_norm: Affine
+    ffn: FeedForward
+    output_layer_norm: Affine
+
+
+class Encoder(NamedTuple):
+    """The weights below every head."""
+
+    word_embeddings: Array  # (V, D)
+    position_embeddings: Array  # (P, D)
+    layer_norm: Affine
+    blocks: tuple[Block, ...]
 
 
 class Pack(NamedTuple):
@@ -79,7 +113,7 @@ def transformer_block(
     x : (D, T), the tokens that ask;  keys : (D, T'), the tokens that are asked: the same, but for
     the last block;  head_mask : (H, 1, 1)  ->  (D, T)
     """
-    ops, tap, within = run.ops, run.tap, run.under
+    ops, tap, within = run.ops, run.tap, run.with_prefix
     y = ops.self_attention(block.attention, x, keys, spans, head_mask, within("attention").tap)
     x = ops.add_norm(block.sa_layer_norm, x, y, tap, "attention_residual")
     x = tap("sa_layer_norm", x)
@@ -93,13 +127,13 @@ def encode(weights: Encoder, pack: Pack, head_masks: Sequence[Array], run: Run) 
 
     head_masks : for each block (H, 1, 1)  ->  (D, T), or (D, wanted)
     """
-    x = embed(weights, pack, run.under("embeddings"))
+    x = embed(weights, pack, run.with_prefix("embeddings"))
     spans = pack.asking(pack.spans)
     for i, (block, head_mask) in enumerate(zip(weights.blocks, head_masks, strict=True)):
         keys = x
         if pack.wanted is not None and i == len(weights.blocks) - 1:
             # What the head will not read need not ask; in earlier blocks it will yet be asked.
             x, spans = x[:, pack.wanted], pack.asking(pack.wanted_spans)
-        of_block = run.under(f"transformer.layer.{i}")
+        of_block = run.with_prefix(f"transformer.layer.{i}")
         x = transformer_block(block, x, keys, spans, head_mask, of_block)
     return x

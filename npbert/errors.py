@@ -1,4 +1,4 @@
-"""Every error that npbert raises on purpose, and how it finds the word you meant.
+"""Every error that npbert raises on purpose, how it finds the word you meant, and exit statuses.
 
     ValueError
     └── NpbertError
@@ -11,9 +11,12 @@ A message says where, what was found, what was expected, and what it probably me
 """
 
 import difflib
+import os
 import sys
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
+from enum import IntEnum
 
 
 class NpbertError(ValueError):
@@ -29,7 +32,7 @@ class NpbertError(ValueError):
 
 
 class ConfigError(NpbertError):
-    """A configuration that describes no DistilBERT."""
+    """A configuration that describes no model."""
 
 
 class CheckpointError(NpbertError):
@@ -46,6 +49,30 @@ class HubError(NpbertError):
 
 class NpbertWarning(UserWarning):
     """Something was decided for you, and the warning says what."""
+
+
+class ExitStatus(IntEnum):
+    """What a command ends with."""
+
+    FINE = 0
+    DIFFERENT = 1  # as diff and cmp say it
+    UNUSABLE = 2  # usage, or input that cannot be read
+    NO_MODEL = 3
+    SOME_FAILED = 4  # inputs, which were recorded
+    INTERRUPTED = 130
+
+
+def tell(message: str) -> None:
+    """Print for the person at the terminal, beside the results."""
+    if sys.stderr is not None:  # closed; print would take stdout instead
+        with suppress(OSError):  # nobody hears it, and that changes no status
+            print(f"npbert: {message}", file=sys.stderr)
+
+
+def discard_output() -> None:
+    """Send what Python still holds of stdout nowhere, so that it does not fail once more."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(message: str) -> None:

@@ -1,4 +1,4 @@
-"""The six architectures: what each makes of the last hidden state, in a few lines.
+"""The heads: what each architecture makes of the last hidden state, in a few lines.
 
 A head receives x, (D, T), and `first`, the columns of x where a sequence begins ([CLS]).
 It returns columns too: (C, T), or (C, sequences) where it judges a sequence as a whole.
@@ -14,9 +14,9 @@ Head = Callable[[Weights, Array, Ids, Run], dict[str, Array]]
 
 
 def pooled(w: Weights, x: Array, first: Ids, run: Run) -> Array:
-    """The first token stands for its sequence; the function is relu whatever the config says."""
+    """The first token stands for its sequence; the function is the family's, not the config's."""
     h = run.tap("pre_classifier", run.ops.linear(w["pre_classifier"], x[:, first]))
-    return run.tap("pooled", run.ops.activation("relu", h))
+    return run.tap("pooled", run.ops.activation(run.pooler, h))
 
 
 def base(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
@@ -60,11 +60,6 @@ def logits(x: Array, run: Run) -> dict[str, Array]:
     return {"logits": run.tap("logits", x)}
 
 
-HEADS: Mapping[str, Head] = {
-    "base": base,
-    "for_masked_language_modeling": masked_lm,
-    "for_sequence_classification": per_sequence,
-    "for_token_classification": per_token,
-    "for_question_answering": question_answering,
-    "for_multiple_choice": per_sequence,
+HEADS: Mapping[str, Head] = {  # by their names, as the rows of families.py have them
+    head.__name__: head for head in (base, masked_lm, per_sequence, per_token, question_answering)
 }

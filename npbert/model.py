@@ -2,26 +2,31 @@
 
 import copy
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbert import inputs, packing, saving
-from npbert.checkpoint import LoadReport
-from npbert.config import Config
-from npbert.encoder import Pack, Run, encode
-from npbert.engines import ENGINES, engine_of
+from npbert import textbook
+from npbert.checkpoint.config import Config
+from npbert.checkpoint.folders import save_checkpoint
+from npbert.checkpoint.parameters import WORDS, LoadReport, Parameters, assemble
+from npbert.encoder import Operations, Pack, Run, encode
+from npbert.engine import inputs, kernels, packs
+from npbert.engine.activations import ACTIVATIONS
+from npbert.engine.taps import Dropout, Keeper, chain_taps, raise_at_not_finite
+from npbert.engine.threads import count_threads, map_in_threads
 from npbert.errors import CheckpointError, InputError, shown, warn
+from npbert.families import ARCHITECTURES, ENCODER, FAMILIES, SEQUENCES, Architecture
 from npbert.heads import HEADS
-from npbert.hub import Remade
-from npbert.taps import PER_SEQUENCE, STATES, Border, Dropout, Keeper, chain, wanted, watch
+from npbert.hub import Rebuildable
+from npbert.text.tokenizer import Tokenizer
 from npbert.textbook import Array, Tap, untapped
-from npbert.tokenizer import Tokenizer
-from npbert.weights import WORDS, Parameters, assemble
+
+ENGINES: Final[Mapping[str, Operations]] = {"kernels": kernels, "textbook": textbook}
 
 Outcome = dict[str, Array]  # an array of columns for each output
 
@@ -39,8 +44,8 @@ class Output:
     attentions: tuple[Array, ...] | None = None  # (batch, heads, query, key), a block each
 
 
-class Model(Remade):
-    """A DistilBERT of one architecture; made by npbert.load or npbert.init."""
+class Model(Rebuildable):
+    """A model of one architecture; made by npbert.load or npbert.init."""
 
     def __init__(
         self,
@@ -60,10 +65,21 @@ class Model(Remade):
         self.load_report = load_report
         self.folder = folder  # that it was loaded from
         self.dtype = parameters[WORDS].dtype
-        self.engine = engine_of(engine, self.dtype)
+        self.engine = choose_engine(engine, self.dtype)
         self.encoder, self.head = assemble(parameters, config)
         if config.use_cross_attention:
-            warn("use_cross_attention is true; DistilBERT has no cross-attention, and ignores it")
+            title = FAMILIES[config.family].title
+            warn(f"use_cross_attention is true; {title} has no cross-attention, and ignores it")
+
+    @property
+    def family(self) -> str:
+        """The name of its family, e.g. "distilbert"."""
+        return self.config.family
+
+    @property
+    def row(self) -> Architecture:
+        """What is known of its architecture."""
+        return ARCHITECTURES[self.architecture]
 
     def __call__(
         self,
@@ -94,7 +110,8 @@ class Model(Remade):
         dropout : numpy.random.Generator, optional
             Draws dropout at the config's rates, in the order that taps.Dropout describes.
         threads : int, optional
-            How many packs are computed side by side; default: all cores.  Changes no bit.
+            How many packs are computed side by side; default: all cores.  Results are
+            bit-identical for any number.
 
         Raises
         ------
@@ -103,50 +120,51 @@ class Model(Remade):
         """
         if not hasattr(dropout, "random") and dropout is not None:
             raise InputError(f"dropout is {shown(dropout)}, expected a numpy.random.Generator")
-        given = inputs.dense(
-            self.config, self.architecture, input_ids, attention_mask, position_ids
-        )
-        names = wanted(hidden=output_hidden_states, attentions=output_attentions)
-
-        def compute(rows: slice) -> dict[str, Array]:
-            part = given.rows(rows)
-            batch, length = part.ids.shape
-            border = Border(self.architecture, batch, length, given.choices)
-            kept = Keeper(border, names)
-            taps: list[Tap] = [Dropout(dropout, self.config, self.architecture)] if dropout else []
-            taps += [kept] if output_hidden_states or output_attentions else []
-            tap = chain(taps) if taps else untapped
-            columns = self.forward(part, attention_head_mask, tap, quiet)
-            return {n: border.rows(n, x) for n, x in columns.items()} | kept.rows()
-
+        given = inputs.check_batch(self.config, self.row, input_ids, attention_mask, position_ids)
+        # The first hidden state is heard where dropout may thin it out; without dropout that is
+        # the embeddings after their norm.
+        blocks = [f"transformer.layer.{i}" for i in range(self.config.num_blocks)]
+        states = ["embeddings.dropout", *(f"{block}.output_layer_norm" for block in blocks)]
+        weights = [f"{block}.attention.weights" for block in blocks]
+        kept = states * output_hidden_states + weights * output_attentions
         # Kernels need not show what nobody listens to.
         quiet = ("ffn",) if dropout or output_attentions else ("ffn", "attention")
+
+        def compute(rows: slice) -> tuple[dict[str, Array], dict[str, Array]]:
+            part = given.rows(rows)
+            layout = part.layout(self.row)
+            keeper = Keeper(layout, kept.__contains__)
+            taps: list[Tap] = [self.dropout(dropout)] if dropout else []
+            tap = chain_taps([*taps, keeper]) if taps or kept else untapped
+            columns = self.run(packs.pack_rows(part), attention_head_mask, tap, quiet)
+            return {name: layout.rows(name, x) for name, x in columns.items()}, keeper.rows()
+
         # Dropout draws for the whole batch at once, in the order that it documents.
-        packs = [slice(0, len(given.ids))] if dropout else packing.row_groups(given)
-        parts = list(packing.side_by_side(compute, packs, inputs.threads(threads)))
-        whole = parts[0]
-        if len(parts) > 1:
-            whole = {
-                name: np.concatenate([part.pop(name) for part in parts]) for name in list(whole)
-            }
-        hidden = tuple(x for name, x in whole.items() if name.endswith(STATES))
-        weights = tuple(x for name, x in whole.items() if name.endswith(".weights"))
+        slices = [slice(0, len(given.ids))] if dropout else packs.batch_slices(given)
+        parts = map_in_threads(compute, slices, count_threads(threads))
+        outputs, heard = map(join_rows, zip(*parts, strict=True))
         if not len(given.ids):  # then no attention was heard of
             length = given.ids.shape[1]
             counts = [len(self.config.heads(i)) for i in range(self.config.num_blocks)]
-            weights = tuple(np.zeros((0, n, length, length), self.dtype) for n in counts)
+            heard |= {
+                name: np.zeros((0, n, length, length), self.dtype)
+                for name, n in zip(weights, counts, strict=True)
+            }
         return Output(
-            **{name: x for name, x in whole.items() if not name.endswith((*STATES, ".weights"))},
-            hidden_states=hidden if output_hidden_states else None,
-            attentions=weights if output_attentions else None,
+            **outputs,
+            hidden_states=tuple(heard[n] for n in states) if output_hidden_states else None,
+            attentions=tuple(heard[n] for n in weights) if output_attentions else None,
         )
 
-    def forward(
-        self, given: inputs.Inputs, attention_head_mask: ArrayLike | None, tap: Tap,
-        quiet: Collection[str] = (),
-    ) -> Outcome:  # fmt: skip
-        """Run checked inputs, every position of them; columns out, every step offered to a tap."""
-        return self.run(packing.padded(given), attention_head_mask, tap, quiet)
+    def dropout(self, rng: "np.random.Generator") -> Dropout:
+        """Return a tap that draws dropout at the config's rates."""
+        config = self.config
+        return Dropout(
+            rng,
+            states=config.dropout_rate,
+            attention=config.attention_dropout_rate,
+            head=getattr(config, self.row.dropout),
+        )
 
     def packed(
         self,
@@ -165,7 +183,8 @@ class Model(Remade):
         rows : list of lists of int, optional
             Which positions of each sequence are wanted, where the head judges tokens.
         threads : int, optional
-            How many packs are computed side by side; default: all cores.  Changes no bit.
+            How many packs are computed side by side; default: all cores.  Results are
+            bit-identical for any number.
         batch_invariant : bool
             Compute every sequence alone, so that its last bits do not depend on the others.
 
@@ -177,19 +196,19 @@ class Model(Remade):
         """
         given = inputs.many("packed", sequences)
         choices = 1
-        if self.architecture == "for_multiple_choice":
+        if self.row.has_choices:
             grouped = [inputs.many("a group", group) for group in given]
-            choices = inputs.one_size(grouped)
+            choices = inputs.count_choices(grouped)
             given = [choice for group in grouped for choice in group]
         places = [None] * len(given) if rows is None else inputs.many("rows", rows)
         if len(places) != len(given):
             raise InputError(f"rows has {len(places)} lists for {len(given)} sequences")
-        lists = list(self.checked(zip(given, places, strict=True)))  # all, before any is computed
-        results = list(self.columns(lists, threads=threads, batch_invariant=batch_invariant))
-        if self.architecture not in PER_SEQUENCE:
+        lists = list(self.check_lists(zip(given, places, strict=True)))  # all, before computing any
+        results = list(self.compute(lists, threads=threads, batch_invariant=batch_invariant))
+        if not self.row.reads_first:
             return [x.T for x in results]
-        classes = len(self.head["classifier"].weight) * choices
-        return np.array(results, self.dtype).reshape(-1, classes)
+        width = choices if self.row.has_choices else self.config.num_labels
+        return np.array(results, self.dtype).reshape(-1, width)
 
     def stream(
         self,
@@ -213,67 +232,84 @@ class Model(Remade):
         For every list (classes,) where sequences are judged, otherwise (positions, features).
         Raises InputError for a list in its turn, when what comes before it has been yielded.
         """
-        lists = self.checked(sequences)
-        yield from self.computed(lists, threads=threads, batch_invariant=batch_invariant)
+        lists = self.check_lists(sequences)
+        yield from self.stream_lists(lists, threads=threads, batch_invariant=batch_invariant)
 
-    def computed(
-        self, lists: Iterable[packing.Tokens], *, threads: int | None, batch_invariant: bool
+    def check_lists(
+        self, sequences: Iterable[tuple[ArrayLike, ArrayLike | None]]
+    ) -> Iterator[packs.Tokens]:
+        """Yield token lists and what of them is read.  Raises InputError naming the list."""
+        first = np.zeros(1, np.intp) if self.row.reads_first else None
+        for i, (sequence, rows) in enumerate(sequences):
+            if first is not None and rows is not None:
+                raise InputError(f"rows was given, but {self.architecture} reads first tokens only")
+            ids = inputs.check_list(self.config, i, sequence)
+            wanted = first if rows is None else inputs.check_rows(i, rows, len(ids))
+            yield packs.Tokens(ids, wanted)
+
+    def stream_lists(
+        self, lists: Iterable[packs.Tokens], *, threads: int | None, batch_invariant: bool
     ) -> Iterator[Array]:
         """Compute checked token lists as stream does."""
-        for window in packing.windows(lists):
-            for x in self.columns(window, threads=threads, batch_invariant=batch_invariant):
-                yield x[:, 0] if self.architecture in PER_SEQUENCE else x.T
+        for together in packs.read_ahead(lists):
+            for x in self.compute(together, threads=threads, batch_invariant=batch_invariant):
+                yield x[:, 0] if self.row.reads_first else x.T
 
-    def checked(
-        self, sequences: Iterable[tuple[ArrayLike, ArrayLike | None]]
-    ) -> Iterator[packing.Tokens]:
-        """Yield token lists and what of them is read.  Raises InputError naming the list."""
-        judged = self.architecture in PER_SEQUENCE
-        for i, (sequence, rows) in enumerate(sequences):
-            if judged and rows is not None:
-                raise InputError(f"rows was given, but {self.architecture} reads first tokens only")
-            ids = inputs.token_list(self.config, i, sequence)
-            first = np.zeros(1, np.intp) if judged else None
-            wanted = first if rows is None else inputs.wanted_rows(i, rows, len(ids))
-            yield packing.Tokens(ids, wanted)
-
-    def columns(
-        self, lists: Sequence[packing.Tokens], *, threads: int | None, batch_invariant: bool
+    def compute(
+        self, lists: Sequence[packs.Tokens], *, threads: int | None, batch_invariant: bool
     ) -> Iterator[Array]:
-        """Yield the outputs of every list's tokens: logits, start and end, or hidden states."""
+        """Yield the outputs of every list's tokens, as columns: all of them, one below the other.
 
-        def compute(pack: Pack) -> Array:
+        What the pooler makes of a sequence is no part of it: first tokens may not be wanted.
+        """
+
+        def columns_of(pack: Pack) -> Array:
             outcome = self.run(pack)
-            return np.concatenate([x for name, x in outcome.items() if name != "pooled_state"])
+            axes = {name: self.row.axes(name) for name in outcome}
+            return np.concatenate(
+                [x for n, x in outcome.items() if self.row.reads_first or axes[n] != SEQUENCES]
+            )
 
-        count = inputs.threads(threads)
-        return packing.run(compute, lists, threads=count, batch_invariant=batch_invariant)
+        count = count_threads(threads)
+        return packs.compute_lists(
+            columns_of, lists, threads=count, batch_invariant=batch_invariant
+        )
 
     def run(
         self, pack: Pack, attention_head_mask: ArrayLike | None = None, tap: Tap = untapped,
-        quiet: Collection[str] = (),
+        untapped_prefixes: Collection[str] = (),
     ) -> Outcome:  # fmt: skip
         """Run a pack; columns out.  Raises CheckpointError for results that are not finite."""
         masks = inputs.head_masks(self.config, attention_head_mask, self.dtype)
-        outcome = self.through(pack, masks, tap, quiet)
+        outcome = self.run_unchecked(pack, masks, tap, untapped_prefixes)
         if not all(np.isfinite(x).all() for x in outcome.values()):
-            self.through(pack, masks, watch)  # raises where it began
+            self.run_unchecked(pack, masks, raise_at_not_finite)  # where it began
             raise CheckpointError("the result is not finite, because of what a tap returned")
         return outcome
 
-    def through(
-        self, pack: Pack, masks: Sequence[Array], tap: Tap, quiet: Collection[str] = ()
+    def run_unchecked(
+        self, pack: Pack, masks: Sequence[Array], tap: Tap, untapped_prefixes: Collection[str] = ()
     ) -> Outcome:
-        """Run a pack, whatever comes of it."""
-        run = Run(ENGINES[self.engine], self.config.activation, tap, quiet)
+        """Run a pack, whatever comes of it; masks are (H, 1, 1) for each block."""
+        run = self.run_of(tap, untapped_prefixes)
         head = self.head
         spans = pack.spans if pack.wanted is None else pack.wanted_spans
-        if self.architecture == "base" and pack.wanted is not None:
+        if self.row.is_encoder and pack.wanted is not None:
             head = {}  # the pooler reads first tokens, and they may not be wanted
         with np.errstate(over="ignore", invalid="ignore"):
             x = encode(self.encoder, pack, masks[: len(self.encoder.blocks)], run)
             first = np.array([s.start for s in spans if head], np.intp)
-            return HEADS[self.architecture](head, x, first, run)
+            return HEADS[self.row.head](head, x, first, run)
+
+    def run_of(self, tap: Tap, untapped_prefixes: Collection[str] = ()) -> Run:
+        """Return how this model's passes are run, and who listens."""
+        return Run(
+            ops=ENGINES[self.engine],
+            activation=ACTIVATIONS[self.config.activation],
+            pooler=ACTIVATIONS[FAMILIES[self.family].pooler],
+            tap=tap,
+            untapped_prefixes=untapped_prefixes,
+        )
 
     def encoder_only(self, blocks: int | None = None) -> "Model":
         """Return the base model within, with the same weights in memory, or its first blocks.
@@ -281,7 +317,7 @@ class Model(Remade):
         The hidden state it computes is hidden state number `blocks` of the whole.
         """
         model = copy.copy(self)
-        model.architecture, model.head, model.remake = "base", {}, None
+        model.architecture, model.head, model.rebuild = ENCODER, {}, None
         model.encoder = self.encoder._replace(blocks=self.encoder.blocks[:blocks])
         return model
 
@@ -292,4 +328,23 @@ class Model(Remade):
         or not at all; a model may be saved where it was loaded from (but on Windows, where a
         mapped file cannot be replaced).  Raises CheckpointError for what cannot be written.
         """
-        saving.save(Path(folder), self.config, self.architecture, self.parameters, self.tokenizer)
+        save_checkpoint(Path(folder), self.config, self.architecture, self.parameters)
+        if self.tokenizer is not None:
+            self.tokenizer.save(Path(folder))
+
+
+def choose_engine(engine: str | None, dtype: np.dtype[np.floating]) -> str:
+    """Return the engine to compute with: kernels for float32, unless the textbook was asked for."""
+    fast = dtype == np.float32
+    if engine not in (None, *ENGINES) or (engine == "kernels" and not fast):
+        raise InputError(
+            f"engine is {shown(engine)}, expected 'textbook'" + (" or 'kernels'" if fast else "")
+        )
+    return engine or ("kernels" if fast else "textbook")
+
+
+def join_rows(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    """Join the rows of parts of a batch under each name."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}

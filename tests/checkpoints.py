@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 
 import npbert
 from npbert import CheckpointError, Model
-from npbert.checkpoint import LoadReport
-from npbert.config import ARCHITECTURES, Config
-from npbert.weights import shapes
+from npbert.checkpoint.config import Config
+from npbert.checkpoint.parameters import LoadReport, parameter_shapes
+from npbert.families import class_name
 
 LABELS = 5  # not the number of anything else
 IDS = [[2, 7, 11, 59, 3], [2, 8, 3, 0, 0]]
@@ -24,7 +24,7 @@ def settings(architecture: str, **changes: Any) -> dict[str, Any]:
     """What config.json says; a change to None takes the field away."""
     said = {
         "model_type": "distilbert",
-        "architectures": [ARCHITECTURES[architecture]],
+        "architectures": [class_name("distilbert", architecture)],
         "num_labels": LABELS,
         **SIZES,
         **changes,
@@ -38,7 +38,7 @@ def drawn(architecture: str, *, seed: int = 0, **changes: Any) -> Tensors:
     config = Config.from_dict(settings(architecture, **changes))
     tensors = {
         name: rng.normal(0, 0.3, shape.numbers).astype(np.float32)
-        for name, shape in shapes(config, architecture).items()
+        for name, shape in parameter_shapes(config, architecture).items()
     }
     if "vocab_projector.weight" in tensors and config.tie_word_embeddings:
         tensors["vocab_projector.weight"] = tensors["embeddings.word_embeddings.weight"].copy()

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 import npbert
-from npbert import inputs
-from npbert.taps import Border, Keeper
+from npbert.engine import inputs
+from npbert.engine.packs import pack_rows
+from npbert.engine.taps import Keeper
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 INPUTS = ("input_ids", "attention_mask", "position_ids", "attention_head_mask")
@@ -42,11 +43,7 @@ def name_of(path: Path) -> str:
 def activations(model: npbert.Model, given: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return every named activation of a dense call, as rows."""
     arrays = [given.get(name) for name in INPUTS]
-    checked = inputs.dense(model.config, model.architecture, *arrays[:3])
-    batch, length = checked.ids.shape
-    keeper = Keeper(
-        Border(model.architecture, batch, length, checked.choices),
-        lambda name: not name.endswith("dropout"),
-    )
-    model.forward(checked, arrays[3], keeper)
+    checked = inputs.check_batch(model.config, model.row, *arrays[:3])
+    keeper = Keeper(checked.layout(model.row), lambda name: not name.endswith("dropout"))
+    model.run(pack_rows(checked), arrays[3], keeper)
     return keeper.rows()

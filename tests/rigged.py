@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import npbert
-from npbert.weights import PLACES, WORDS
+from npbert.checkpoint.parameters import PLACES, WORDS
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WIDTH = 12  # features; none is the last

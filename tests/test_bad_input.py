@@ -9,7 +9,8 @@ import pytest
 from rigged import rigged
 
 import npbert
-from npbert.tasks import TASKS, demo
+from npbert.tasks import built_in_folder
+from npbert.tasks.rows import TASKS
 
 WORDS = {"the": 0, "a": 1, "ship": 2, "##s": 3, "film": 0, "é": 1, "[CLS]": 2}
 NLI = ["entailment", "neutral", "contradiction"]
@@ -166,8 +167,7 @@ def test_a_model_of_another_architecture_is_refused(tasks, name):
     with pytest.raises(npbert.InputError) as error:
         npbert.pipeline(name, other)
     assert str(error.value) == (
-        f"{name} needs a model {TASKS[name].task.architecture}, but this one is "
-        f"{other.architecture}"
+        f"{name} needs a model {TASKS[name].architecture}, but this one is {other.architecture}"
     )
 
 
@@ -176,8 +176,8 @@ def test_a_model_of_another_architecture_is_refused(tasks, name):
 def test_any_encoder_gives_vectors(name, source):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", npbert.NpbertWarning)
-        from_folder = npbert.pipeline(name, demo(source))("A film.")
-        from_model = npbert.pipeline(name, npbert.load(demo(source)))("A film.")
+        from_folder = npbert.pipeline(name, built_in_folder(source))("A film.")
+        from_model = npbert.pipeline(name, npbert.load(built_in_folder(source)))("A film.")
     assert np.array_equal(from_folder, from_model)
 
 
@@ -190,12 +190,12 @@ def test_a_model_without_a_tokenizer_is_refused(name):
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", npbert.NpbertWarning)
-        model = npbert.init(config, TASKS[name].task.architecture)
+        model = npbert.init(config, TASKS[name].architecture)
         with pytest.raises(npbert.InputError, match=rf"^{name} reads text, but the model came w"):
             npbert.pipeline(name, model)
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if TASKS[name].demo is None])
+@pytest.mark.parametrize("name", [name for name in TASKS if TASKS[name].built_in is None])
 def test_a_task_without_a_built_in_model_says_so(name):
     with pytest.raises(npbert.InputError) as error:
         npbert.pipeline(name)

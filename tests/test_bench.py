@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import npbert
-from npbert import contestants
 from npbert.bench import Entrant, Work, bench, measure, shape_work, text_work
+from npbert.bench import peers as contestants
 from npbert.cli import main
-from npbert.config import ARCHITECTURES
-from npbert.tasks import demo
+from npbert.families import ARCHITECTURES
+from npbert.tasks import built_in_folder
 
 TINY = npbert.Config(
     vocab_size=50, max_positions=12, hidden_size=8, num_blocks=2, num_attention_heads=2,
@@ -173,7 +173,7 @@ def test_the_command_prints_a_table(tmp_path, capsys, monkeypatch):
 
 def test_the_command_prints_json_of_texts(tmp_path, capsys):
     (tmp_path / "texts").write_text("A film to treasure.\nBad.\n")
-    folder = demo("sentiment")
+    folder = built_in_folder("sentiment")
     args = ["bench", str(folder), "--texts", str(tmp_path / "texts"), "--runs", "1", "--json"]
     assert main(args) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -207,7 +207,7 @@ class InferenceSession:
 def test_a_peer_is_timed_on_the_same_weights_or_refused(tmp_path):
     (tmp_path / "onnxruntime.py").write_text(EXPORT)
     (tmp_path / "texts").write_text("A film to treasure.\nBad.\nIt is what it is, and no more.\n")
-    folder = demo("sentiment")
+    folder = built_in_folder("sentiment")
     (tmp_path / "right.onnx").write_text(str(folder))
     model = npbert.load(folder)
     npbert.init(model.config, model.architecture).save(tmp_path / "other")
@@ -288,7 +288,7 @@ REFUSED = {
 def test_what_cannot_be_timed_is_refused_before_anything_runs(args, message, tmp_path, capsys):
     npbert.init(TINY, "base").save(tmp_path)
     (tmp_path / "empty").touch()
-    named = {"TINY": str(tmp_path), "DEMO": str(demo("sentiment")),
+    named = {"TINY": str(tmp_path), "DEMO": str(built_in_folder("sentiment")),
              "EMPTY": str(tmp_path / "empty")}  # fmt: skip
     given = [named.get(arg, arg) for arg in args]
     shapes = [] if {"--shapes", "--texts", "--against"} & {*args} else ["--shapes", "1x4"]

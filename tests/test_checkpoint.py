@@ -23,9 +23,8 @@ from corruption_checkpoint import SIZES, Tensors
 
 import npbert
 from npbert import NpbertWarning
-from npbert.checkpoint import LoadReport, our_name
-from npbert.config import ARCHITECTURES
-from npbert.weights import sinusoids
+from npbert.checkpoint.parameters import LoadReport, canonical_name, sinusoids
+from npbert.families import ARCHITECTURES
 
 BASE, MASKED, CLASSES = "base", "for_masked_language_modeling", "for_sequence_classification"
 TOKENS, ANSWERS, CHOICES = (
@@ -60,7 +59,10 @@ def test_prefixes_of_wrappers_do_not_matter(
     model = load(tmp_path, rename(tensors), architecture)
     assert same(model.parameters, tensors)
     assert bool(report(model).renamed) == told
-    assert all(our_name(theirs) == ours for theirs, ours in report(model).renamed.items())
+    assert all(
+        canonical_name(theirs, "distilbert") == ours
+        for theirs, ours in report(model).renamed.items()
+    )
 
 
 def test_gamma_and_beta_are_read_in_every_norm(tmp_path: Path) -> None:

@@ -323,7 +323,9 @@ def test_no_documents_are_refused(tmp_path):
 def test_features_are_a_hidden_state_of_every_token():
     task = npbert.pipeline("feature-extraction")
     ids = task.tokenizer.encode("A café.").ids
-    out = npbert.load(npbert.tasks.demo("fill-mask"), "base")([ids], output_hidden_states=True)
+    out = npbert.load(npbert.tasks.built_in_folder("fill-mask"), "base")(
+        [ids], output_hidden_states=True
+    )
     for layer in range(4):
         for named in (layer, layer - 4):
             np.testing.assert_allclose(

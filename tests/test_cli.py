@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import npbert
-from npbert.cli import main, parser
-from npbert.tasks import TASKS, demo
+from npbert import families
+from npbert.cli import build_parser, main
+from npbert.tasks import built_in_folder
+from npbert.tasks.rows import TASKS
 
 NPBERT = [sys.executable, "-m", "npbert"]
 
@@ -119,7 +121,7 @@ def test_a_model_that_cannot_be_loaded_is_status_3(tmp_path, capsys):
         f"npbert: {tmp_path / 'none'}: no such folder, expected a folder with config.json and "
         "model.safetensors\n"
         f"npbert: {tmp_path / 'config.json'}: architectures is None, expected a list of one name; "
-        f"pass architecture=, one of {', '.join(npbert.config.ARCHITECTURES)}\n"
+        f"pass architecture=, one of {', '.join(families.ARCHITECTURES)}\n"
     )
 
 
@@ -155,13 +157,13 @@ def test_info_tells_what_a_model_is():
     assert set(facts["weights"]["stored"]) == {"F16"}
     assert facts["tokenizer"]["pieces"] == 8000
     assert facts["not finite"] == "none"
-    size = (demo("sentiment") / "model.safetensors").stat().st_size
+    size = (built_in_folder("sentiment") / "model.safetensors").stat().st_size
     assert facts["files"]["model.safetensors"] == size
     assert size / 2 - 8000 < facts["parameters"] < size / 2
 
 
 def test_info_is_a_table_for_people():
-    out, _ = npbert_says("info", str(demo("fill-mask")))
+    out, _ = npbert_says("info", str(built_in_folder("fill-mask")))
     table = dict(line.split("  ", 1) for line in out.splitlines())
     assert table["architecture"].strip() == "for_masked_language_modeling"
     assert table["weights.tied"].strip() == "vocab_projector.weight"
@@ -183,7 +185,7 @@ def test_every_command_has_help_with_an_example(capsys):
             main([name, "--help"])
         assert stop.value.code == 0
         assert f"example: npbert {name}" in capsys.readouterr().out
-    assert "exit status" in parser().format_help()
+    assert "exit status" in build_parser().format_help()
 
 
 def test_the_version_is_the_packages():
@@ -198,8 +200,8 @@ import os, sys
 from npbert.cli import main
 assert "numpy" not in sys.modules
 assert main(["text-classification", "Fine."]) == 0
-from npbert import blas
-get = (blas.controls() or [lambda: 1])[0]
+from npbert.engine.threads import thread_controls
+get = (thread_controls() or [lambda: 1])[0]
 print(get(), os.environ["MKL_NUM_THREADS"])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

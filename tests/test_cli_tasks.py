@@ -16,10 +16,8 @@ import numpy as np
 import pytest
 
 import npbert
-from npbert.cli import main, parser
-from npbert.cli.commands import COMMANDS
-from npbert.options import OPTIONS
-from npbert.tasks import TASKS
+from npbert.cli import build_parser, main
+from npbert.tasks.rows import TASKS
 
 NPBERT = [sys.executable, "-m", "npbert"]
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"
@@ -302,10 +300,10 @@ def test_nobody_else_sees_a_bar():
 
 
 def test_every_option_of_every_task_is_a_flag():
-    commands = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,index]
+    commands = build_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,index]
     for name in TASKS:
         flags = commands[name]._option_string_actions
-        for each in fields(OPTIONS[name]):
+        for each in fields(TASKS[name].options):
             assert f"--{each.name.replace('_', '-')}" in flags, (name, each.name)
 
 
@@ -366,11 +364,9 @@ def test_an_output_may_be_a_link(cli, tmp_path):
 
 
 def test_the_fields_of_the_command_line_are_the_tasks():
-    for name, command in COMMANDS.items():
-        own = set(TASKS[name].task.fields) | (
-            {"words"} if name == "token-classification" else set()
-        )
-        assert set(command.fields) == own
+    for name, row in TASKS.items():
+        own = set(row.fields) | ({"words"} if name == "token-classification" else set())
+        assert set(row.names) == own
 
 
 def test_an_empty_stream_has_no_array(cli, tmp_path):

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from npbert import Config, ConfigError
-from npbert.config import FILE_NAMES
-from npbert.textbook import ACTIVATIONS
+from npbert.engine.activations import ACTIVATIONS
+from npbert.families import FAMILIES
 
 DEFAULTS = {
     "vocab_size": 30522,
+    "family": "distilbert",
     "max_positions": 512,
     "hidden_size": 768,
     "num_blocks": 6,
@@ -95,7 +96,10 @@ def test_the_defaults_are_those_of_the_design() -> None:
 
 def test_an_unknown_field_is_refused_with_the_nearest_name() -> None:
     assert message(Config, num_block=2) == "unknown field 'num_block'; did you mean 'num_blocks'?"
-    assert message(Config, zzz=1) == f"unknown field 'zzz'; the fields are {', '.join(FILE_NAMES)}"
+    assert (
+        message(Config, zzz=1)
+        == f"unknown field 'zzz'; the fields are {', '.join(FAMILIES['distilbert'].config_names)}"
+    )
     assert message(Config, n_layers=1) == ("unknown field 'n_layers'; it is called num_blocks here")
     assert message(Config().override, {"num_label": 2}) == (
         "unknown field 'num_label'; did you mean 'num_labels'?"
@@ -219,7 +223,7 @@ def test_null_stands_for_no_labels_and_no_pruned_heads() -> None:
 
 def test_another_family_is_refused() -> None:
     assert message(Config.from_dict, {"model_type": "bert"}) == (
-        "model_type is 'bert', expected 'distilbert': npbert runs this one family"
+        "model_type is 'bert', expected 'distilbert': npbert runs no other family"
     )
 
 

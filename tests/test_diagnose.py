@@ -19,9 +19,9 @@ from port_faults import FaultyPort, Plan
 from port_planted import ANSWERS, CHOICES, CLASSES, MLM, Planted
 
 import npbert
-from npbert.oracle.diagnosing import Diagnosis, diagnose
+from npbert.oracle.diagnosis import Diagnosis, diagnose
 from npbert.oracle.mistakes import catalogue
-from npbert.oracle.shared import Trace
+from npbert.oracle.traces import Trace
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -1,6 +1,5 @@
 """Tasks on a Dask cluster: the same answers, whatever becomes of the workers."""
 
-import argparse
 import gzip
 import json
 import os
@@ -18,7 +17,7 @@ from test_sharing import INPUTS
 
 import npbert
 from npbert.cli import main
-from npbert.tasks import demo
+from npbert.tasks import built_in_folder
 
 pytestmark = pytest.mark.dask
 WHY = "the extra is not installed: pip install 'npbert[dask]'"
@@ -29,9 +28,10 @@ dd = pytest.importorskip("dask.dataframe", reason=WHY)
 pq = pytest.importorskip("pyarrow.parquet", reason=WHY)
 fsspec = pytest.importorskip("fsspec", reason=WHY)
 
-from npbert.cli.partition import answer_file  # noqa: E402
-from npbert.cli.places import appearing, files, present  # noqa: E402
-from npbert.distributed import map_dataframe, shared  # noqa: E402
+from npbert.distributed import map_dataframe, workers  # noqa: E402
+from npbert.distributed.remote_files import list_inputs, list_outputs, write_atomically  # noqa: E402
+from npbert.distributed.workers import answer_file  # noqa: E402
+from npbert.jobs.records import InputFormat  # noqa: E402
 
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"
 LACKS = "has no text, but id, txt; --field says where it stands"
@@ -125,9 +125,9 @@ def test_a_worker_loads_a_model_once_and_tells_what_it_did(client):
 
 
 def held():
-    from npbert.distributed.shared import _made
+    from npbert.distributed.workers import _tasks
 
-    return [id(task) for task in _made.values()]
+    return [id(task) for task in _tasks.values()]
 
 
 def strings(values):
@@ -173,7 +173,7 @@ def test_the_answers_of_every_task_are_of_the_type_that_is_promised(
     source = folder and MODELS / folder
     task = npbert.pipeline(name, source, batch_invariant=True, **options)
     inputs = [each if isinstance(each, tuple) else (each,) for each in given]
-    columns = dict(zip(task.fields, map(list, zip(*inputs, strict=True)), strict=False))
+    columns = dict(zip(task.row.fields, map(list, zip(*inputs, strict=True)), strict=False))
     frame = pd.DataFrame({f"the {key}": series(some) for key, some in columns.items()})
     ddf = dd.from_pandas(frame, npartitions=2)
     ddf = dd.concat([ddf, ddf.loc[10_000:]])  # which is empty
@@ -313,14 +313,14 @@ def test_a_model_that_workers_cannot_find_fails_at_submission_each_time(
 
 def test_a_worker_with_other_files_or_another_npbert_is_refused():
     task = npbert.pipeline(CLASSIFY, SINGLE)
-    how = shared.recipe(task)
+    how = workers.task_recipe(task)
     assert len(how.raw) < 1000
-    shared.check(how)
+    workers.check_task(how)
     with pytest.raises(npbert.CheckpointError, match="has not the files that the client has"):
-        shared.check(how._replace(model="0" * 64))
+        workers.check_task(how._replace(model="0" * 64))
     with pytest.raises(npbert.InputError, match=r"^has npbert .*, and the client 0\.0\.0$"):
-        shared.check(how._replace(version="0.0.0"))
-    shared.forget(how.raw)
+        workers.check_task(how._replace(version="0.0.0"))
+    workers.forget_task(how.raw)
 
 
 @pytest.mark.parametrize(
@@ -606,7 +606,7 @@ def test_flags_that_make_no_sense_are_refused(data, tmp_path, job):
 
 
 def test_no_scheduler_is_an_error_that_says_what_is_expected(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("npbert.cli.cluster.SECONDS", 0.5)
+    monkeypatch.setattr("npbert.distributed.cluster.CONNECT_SECONDS", 0.5)
     command = [CLASSIFY, "-i", f"{data}/d.txt", "-o", f"{tmp_path}/o", "--dask"]
     assert main([*command, "tcp://127.0.0.1:9"]) == 2
     err = capsys.readouterr().err
@@ -622,13 +622,12 @@ def test_no_scheduler_is_an_error_that_says_what_is_expected(data, tmp_path, cap
 def test_objects_appear_when_they_are_whole(data):
     store = fsspec.filesystem("memory")
     store.put(f"{data}/", "/given/", recursive=True)
-    (file,) = files("memory://given/a*", "memory://answers", None)
+    (file,) = list_inputs("memory://given/a*", "memory://answers", None)
     assert file[:3] == ("memory:///given/a.jsonl", "memory:///answers/a.jsonl", "jsonl")
-    raw = shared.recipe(npbert.pipeline(CLASSIFY, SINGLE)).raw
-    args = argparse.Namespace(task=CLASSIFY, field=[], on_error="fail", text_pair=None, texts=[])
-    report = answer_file(file, raw, args)
+    raw = workers.task_recipe(npbert.pipeline(CLASSIFY, SINGLE)).raw
+    report = answer_file(file, raw, InputFormat(task=CLASSIFY))
     assert (report.counts.inputs, report.error) == (300, "")
-    assert present("memory://answers") == {"memory:///answers/a.jsonl"}
+    assert list_outputs("memory://answers") == {"memory:///answers/a.jsonl"}
     assert store.cat("/answers/a.jsonl").count(b"\n") == 300
     store.rm("/given", recursive=True)
     store.rm("/answers", recursive=True)
@@ -637,12 +636,12 @@ def test_objects_appear_when_they_are_whole(data):
 def test_a_file_gets_its_name_at_once_and_keeps_its_old_bytes_until_then(tmp_path):
     target = tmp_path / "below" / "a.jsonl"
     for text in ("first", "second"):
-        with appearing(str(target)) as path:
+        with write_atomically(str(target)) as path:
             path.write_text(text)
             assert not target.exists() or target.read_text() == "first"
             number = path.stat().st_ino
         assert (target.read_text(), target.stat().st_ino) == (text, number)
-    with pytest.raises(FileNotFoundError), appearing(str(target)) as path:
+    with pytest.raises(FileNotFoundError), write_atomically(str(target)) as path:
         path.rename(tmp_path / "lost")
     assert target.read_text() == "second"
     assert list(target.parent.iterdir()) == [target]
@@ -735,5 +734,5 @@ def test_ctrl_c_ends_a_job_on_a_cluster_of_its_own_and_keeps_what_is_written(man
 def test_the_demo_model_is_found_on_workers_by_its_name(client):
     ddf = dd.from_pandas(pd.DataFrame({"text": ["A film to treasure."]}), npartitions=1)
     made = map_dataframe(ddf, CLASSIFY, column="text", batch_invariant=True).compute()
-    answer = npbert.pipeline(CLASSIFY, demo("sentiment"))("A film to treasure.")
+    answer = npbert.pipeline(CLASSIFY, built_in_folder("sentiment"))("A film to treasure.")
     assert made[["label", "score"]].to_dict("records") == [answer]

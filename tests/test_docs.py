@@ -16,9 +16,9 @@ import pytest
 import npbert
 import npbert.distributed
 from npbert import textbook
-from npbert.cli import parser
-from npbert.config import ARCHITECTURES
-from npbert.tasks import TASKS
+from npbert.cli import build_parser
+from npbert.families import ARCHITECTURES, class_name
+from npbert.tasks.rows import TASKS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -125,22 +125,22 @@ def test_the_page_to_read_is_as_long_as_it_is_said_to_be():
 
 
 def test_the_tables_list_every_architecture_and_every_task():
-    for ours, theirs in ARCHITECTURES.items():
-        assert f"| `{ours}` | {theirs} |" in README
+    for name in ARCHITECTURES:
+        assert f"| `{name}` | {class_name('distilbert', name)} |" in README
     for name, kind in TASKS.items():
         (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", README, re.MULTILINE)
         built_in, _, options = (
             row.split(" | ") if not row.startswith("|") else ("", *row[2:].split(" | "))
         )
         assert (
-            f"[{kind.demo}](npbert/demo/{kind.demo}/README.md)" if kind.demo else ""
+            f"[{kind.built_in}](npbert/demo/{kind.built_in}/README.md)" if kind.built_in else ""
         ) == built_in
         told = re.findall(r"`(\w+)`", options)
         assert sorted(told) == sorted(field.name for field in fields(kind.options))
 
 
 def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme():
-    usage = parser().format_usage() + parser().format_help()
+    usage = build_parser().format_usage() + build_parser().format_help()
     code = "\n".join([*blocks("sh"), *blocks("console")])
     named = set(re.findall(r"^(?:\$ .*)?\bnpbert ([a-z][\w-]*)", code, re.MULTILINE))
     named |= set(re.findall(r"`npbert ([a-z][\w-]*)", README))

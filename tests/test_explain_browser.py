@@ -12,7 +12,7 @@ import pytest
 from pages import CASES, DEMO, HOSTILE, SENTENCE, WICKED, wicked_model
 
 import npbert
-from npbert.explaining.numbers import shown
+from npbert.explaining.markup import digits
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium")
@@ -105,7 +105,7 @@ def table(figure):
 
 
 def told(x):
-    return [[shown(float(value)) for value in row] for row in x]
+    return [[digits(float(value)) for value in row] for row in x]
 
 
 @pytest.fixture(scope="module")
@@ -184,12 +184,12 @@ def test_pointing_at_a_map_tells_the_number(visit, trace):
     box = image.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 3.5 / 13, box["y"] + box["height"] * 4.5 / 13)
     weight = trace["transformer.layer.2.attention.weights"][0, 4, 4, 3]
-    assert page.locator("#tip").inner_text() == f"[MASK] \u2192 the {shown(float(weight))}"
+    assert page.locator("#tip").inner_text() == f"[MASK] \u2192 the {digits(float(weight))}"
     plot = page.locator(".chosen .plot")
     plot.focus()
     page.keyboard.press("ArrowRight")
     weight = trace["transformer.layer.2.attention.weights"][0, 4, 4, 4]
-    assert page.locator("#tip").inner_text() == f"[MASK] \u2192 [MASK] {shown(float(weight))}"
+    assert page.locator("#tip").inner_text() == f"[MASK] \u2192 [MASK] {digits(float(weight))}"
 
 
 def test_a_token_tells_what_it_listens_to_and_who_listens_to_it(visit, trace):
@@ -198,11 +198,11 @@ def test_a_token_tells_what_it_listens_to_and_who_listens_to_it(visit, trace):
     weights = trace["transformer.layer.2.attention.weights"][0, 4].astype(float)
     page.locator(".web button").nth(4).focus()
     listens, heard = page.locator(".heard p").all_inner_texts()
-    first, second = (shown(x) for x in np.sort(weights[4])[::-1][:2])
+    first, second = (digits(x) for x in np.sort(weights[4])[::-1][:2])
     assert listens.startswith(f"[MASK] listens to the {first}, ")
     assert second in listens
     assert heard.startswith("To [MASK] listen")
-    assert shown(weights[:, 4].max()) in heard
+    assert digits(weights[:, 4].max()) in heard
 
 
 def test_heads_are_chosen_with_the_keyboard(visit):

@@ -16,13 +16,13 @@ from safetensors.numpy import save_file
 
 import npbert
 from npbert import CheckpointError
-from npbert.files import (
+from npbert.checkpoint.files import (
     JSON_LIMIT,
     read_json_object,
     read_safetensors,
     replacing,
 )
-from npbert.folders import read_checkpoint
+from npbert.checkpoint.folders import read_tensors
 
 DTYPES = (np.float32, np.float64)
 
@@ -123,9 +123,9 @@ def test_shards_equal_the_single_file(tmp_path: Path) -> None:
     single = npbert.load(write(tmp_path / "single", tensors, said))
     sharded = write_shards(tmp_path / "sharded")
     assert same(npbert.load(sharded).parameters, single.parameters)
-    assert {t.path.name for t in read_checkpoint(sharded).values()} == set(SHARDS)
+    assert {t.path.name for t in read_tensors(sharded).values()} == set(SHARDS)
     save_file(tensors, sharded / WEIGHTS)  # the single file goes first, as in transformers
-    assert {t.path.name for t in read_checkpoint(sharded).values()} == {WEIGHTS}
+    assert {t.path.name for t in read_tensors(sharded).values()} == {WEIGHTS}
 
 
 def write_shards(folder: Path, **weight_map: Any) -> Path:
@@ -172,7 +172,7 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_an_index_without_weight_map_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / INDEX, {"metadata": {}})
-    assert message(read_checkpoint, tmp_path) == (
+    assert message(read_tensors, tmp_path) == (
         f"{tmp_path / INDEX}: weight_map is missing or empty, expected tensor names to files"
     )
 
@@ -182,10 +182,10 @@ def test_a_folder_without_weights_is_told_what_it_holds(tmp_path: Path) -> None:
         f"{tmp_path}: has no model.safetensors nor model.safetensors.index.json nor "
         "pytorch_model.bin nor pytorch_model.bin.index.json; it holds "
     )
-    assert message(read_checkpoint, tmp_path) == expected + "nothing"
+    assert message(read_tensors, tmp_path) == expected + "nothing"
     for name in ("vocab.txt", CONFIG, "tf_model.h5"):
         (tmp_path / name).touch()
-    assert message(read_checkpoint, tmp_path) == expected + "config.json, tf_model.h5, vocab.txt"
+    assert message(read_tensors, tmp_path) == expected + "config.json, tf_model.h5, vocab.txt"
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

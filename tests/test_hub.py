@@ -16,7 +16,7 @@ import npbert
 from npbert import HubError, InputError, NpbertWarning
 from npbert.hub import locate
 from npbert.hub.cache import cache_folder, endpoint, is_offline
-from npbert.tasks import demo
+from npbert.tasks import built_in_folder
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "golden" / "tasks"
@@ -427,7 +427,7 @@ TASKS = {
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_takes_a_name(tmp_path: Path, task: str) -> None:
-    source = GOLDEN / TASKS[task] if TASKS[task] else demo(task)
+    source = GOLDEN / TASKS[task] if TASKS[task] else built_in_folder(task)
     laid(tmp_path, "org/it", files_of(source))
     with pytest.warns(NpbertWarning, match="what is cached is used"):
         made = npbert.pipeline(task, "org/it", cache_dir=tmp_path, offline=True)

@@ -17,7 +17,7 @@ import pytest
 
 import npbert
 from npbert.cli import main
-from npbert.lines import LIMIT
+from npbert.jobs.lines import LIMIT
 
 NPBERT = [sys.executable, "-m", "npbert"]
 CLASSIFY = "text-classification"

@@ -14,9 +14,14 @@ import pytest
 from ruler import distance
 
 import npbert
-from npbert import attending, blas, kernels, packing, textbook
-from npbert.kernels import Consumed
-from npbert.textbook import ACTIVATIONS, Affine, Attention, FeedForward, Span
+from npbert import textbook
+from npbert.engine import attention as attending
+from npbert.engine import kernels
+from npbert.engine import packs as packing
+from npbert.engine import products as blas
+from npbert.engine.activations import ACTIVATIONS
+from npbert.engine.kernels import Consumed
+from npbert.textbook import Affine, Attention, FeedForward, Span
 
 RNG = np.random.default_rng(5)
 
@@ -59,7 +64,7 @@ def norm() -> tuple[Any, ...]:
 
 def activation() -> tuple[Any, ...]:
     d, _, t = sizes()
-    return str(RNG.choice(sorted(ACTIVATIONS))), 3 * columns(d, t)
+    return ACTIVATIONS[str(RNG.choice(sorted(ACTIVATIONS)))], 3 * columns(d, t)
 
 
 def self_attention() -> tuple[Any, ...]:
@@ -69,7 +74,7 @@ def self_attention() -> tuple[Any, ...]:
     all_ask = RNG.random() < 0.4
     asking = lengths if all_ask else RNG.integers(0, np.minimum(lengths, 2), endpoint=True)
     keeps = [RNG.random((n, 1)) < RNG.choice([0.5, 1]) for n in lengths]
-    spans = list(map(Span, packing.spans(asking), packing.spans(lengths), keeps))
+    spans = list(map(Span, packing.column_slices(asking), packing.column_slices(lengths), keeps))
     keys = columns(d, sum(lengths))
     x = keys if all_ask else columns(d, sum(asking))
     mask = RNG.choice([0, 0.5, 1, 1.7], (h, 1, 1)).astype(np.float32)
@@ -81,7 +86,7 @@ def self_attention() -> tuple[Any, ...]:
 def feed_forward() -> tuple[Any, ...]:
     d, f, t = sizes()
     w = FeedForward(affine(f, d), affine(d, f))
-    return w, str(RNG.choice(["gelu", "relu", "silu"])), columns(d, t)
+    return w, ACTIVATIONS[str(RNG.choice(["gelu", "relu", "silu"]))], columns(d, t)
 
 
 # kernel: how far from its definition it may be, and arguments to try it on
@@ -156,8 +161,8 @@ def test_a_kernel_equals_its_definition_and_touches_only_what_it_was_given(name)
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_every_activation_has_a_kernel_that_equals_its_definition(name):
     x = np.linspace(-30, 30, 40_001, dtype=np.float32).reshape(1, -1)
-    expected = textbook.activation(name, x.astype(np.float64))
-    assert distance(expected, kernels.activation(name, x.copy())) <= 1e-6
+    expected = textbook.activation(ACTIVATIONS[name], x.astype(np.float64))
+    assert distance(expected, kernels.activation(ACTIVATIONS[name], x.copy())) <= 1e-6
 
 
 def test_gelu_is_within_6e_7_everywhere():
@@ -176,7 +181,7 @@ def test_a_product_in_stacks_of_rows_is_the_product(rows):
         (columns(9, 20)[:7, 3:8], columns(5, 12)[:, 4:8]),
     ):
         out = np.full((*a.shape[:-1], b.shape[-1] + 2), np.nan, np.float32)[..., 1:-1]
-        assert blas.stacked(a, b, out, rows) is out
+        assert blas.product_in_stacks(a, b, out, rows) is out
         np.testing.assert_allclose(out, a.astype(float) @ b, rtol=1e-5, atol=1e-5)
 
 
@@ -185,9 +190,10 @@ def test_few_questions_are_answered_as_many_are():
     ways = set()
     for _ in range(200):
         w, x, keys, spans, mask = self_attention()
-        ways.add(attending.few(w, x, keys, spans, len(mask)))
+        ways.add(attending.is_cheaper_through_weights(w, x, keys, spans, len(mask)))
         answers = [
-            way(w[:3], x, keys, spans, mask) for way in (attending.few_ask, attending.all_ask)
+            way(w[:3], x, keys, spans, mask)
+            for way in (attending.attend_through_weights, attending.attend)
         ]
         assert distance(*(a.astype(float) for a in answers)) <= 1e-5 or not mask.any()
     assert ways == {False, True}

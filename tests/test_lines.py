@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from npbert import InputError
-from npbert.lines import LIMIT, Lines, form_of, parsed, records
+from npbert.jobs.lines import LIMIT, Lines, form_of, parse_object, read_records
 
 
 def read(path: Path, raw: bytes, form: str = "lines") -> list[tuple[int, object]]:
     """Return the records of a file, each with its line; faults as text behind a question mark."""
     path.write_bytes(raw)
     with closing(Lines(path)) as lines:
-        found = records(lines, form)
+        found = read_records(lines, form)
         return [(line, f"?{v}" if isinstance(v, InputError) else v) for line, v in found]
 
 
@@ -58,7 +58,7 @@ def test_a_line_of_100_mb_never_stands_in_memory(file):
     tracemalloc.start()
     try:
         with closing(Lines(file)) as lines:
-            (record,) = records(lines, "lines")
+            (record,) = read_records(lines, "lines")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -188,4 +188,4 @@ def test_a_name_says_what_a_file_holds(name, form):
 )
 def test_a_line_that_is_no_json_object_says_why(text, why):
     with pytest.raises(InputError, match=f"^{why}$"):
-        parsed(text)
+        parse_object(text)

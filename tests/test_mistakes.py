@@ -11,7 +11,7 @@ from checkpoints import IDS, drawn, settings, write
 
 import npbert
 from npbert import CheckpointError
-from npbert.tasks import TASKS
+from npbert.tasks.rows import TASKS
 
 BASE, CLASSES = "base", "for_sequence_classification"
 

@@ -13,14 +13,12 @@ from safetensors.numpy import save_file
 
 import npbert
 from npbert.cli import main
-from npbert.oracle.cases import BOUNDS, FOLDER, folders, verify
+from npbert.oracle.dialects import MAPS, fit, ours, read_map
 from npbert.oracle.dumps import load, save
-from npbert.oracle.layout import fit
-from npbert.oracle.names import MAPS, ours, read_map
-from npbert.oracle.published import named
 from npbert.oracle.replay import bits_used, rounded
-from npbert.oracle.shared import Trace
-from npbert.tasks import demo
+from npbert.oracle.traces import Trace
+from npbert.oracle.verify import BOUNDS, FOLDER, folders, named, verify
+from npbert.tasks import built_in_folder
 
 CLASSES = GOLDEN / "DistilBertForSequenceClassification"
 LANGUAGE = GOLDEN / "DistilBertForMaskedLM"
@@ -87,7 +85,7 @@ def test_a_trace_may_be_of_some_names_or_with_its_heads_split(model):
 
 
 def test_texts_become_a_padded_batch():
-    model = npbert.load(demo("sentiment"), dtype="float64")
+    model = npbert.load(built_in_folder("sentiment"), dtype="float64")
     traced = npbert.trace(model, text=["A fine film.", "Dull."])
     one, two = (model.tokenizer.encode(text).ids for text in ("A fine film.", "Dull."))
     assert traced.arrays["input_ids"].tolist() == [one, two + [0] * (len(one) - len(two))]

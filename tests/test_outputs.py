@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from npbert import InputError
-from npbert.growing import Places, is_whole, read_journal
-from npbert.outputs import GzipOutput, Output
+from npbert.jobs.atomic import Places, is_whole, read_journal
+from npbert.jobs.outputs import GzipOutput, LinesOutput
 
 JOB = {"task": "t"}
 
@@ -21,7 +21,7 @@ def state(inputs):
     return {"inputs": inputs, "sha256": str(inputs)}
 
 
-def grown(path, count, *, kind=Output, resume=False, at=0):
+def grown(path, count, *, kind=LinesOutput, resume=False, at=0):
     """Write answers in blocks of one, and stop as a kill would: close the file and no more."""
     output = kind(path, JOB, resume=resume)
     for i in range(at, count):
@@ -59,7 +59,7 @@ def test_bytes_are_on_the_disk_before_the_journal_that_calls_them_safe(path, mon
     monkeypatch.setattr(os, "replace", replaced)
     folder = ("sync", path.parent.name)
     journal = [("sync", "out.part.json.tmp"), ("name", "out.part.json"), folder]
-    with Output(path, JOB, resume=False) as output:
+    with LinesOutput(path, JOB, resume=False) as output:
         assert order == journal
         output.write({"i": 0})
         output.commit(state(1))
@@ -104,7 +104,7 @@ def test_a_job_killed_while_its_file_got_its_name_is_whole(path, named, empty, r
     if resume:
         assert is_whole(path)
     else:
-        killed(Output(path, JOB, resume=False))  # another job begins, and the file stays
+        killed(LinesOutput(path, JOB, resume=False))  # another job begins, and the file stays
     assert answers(path) == [0, 1, 2]
     assert not output.places.journal.exists() or not resume
 
@@ -115,7 +115,7 @@ def test_a_whole_job_whose_bytes_are_gone_is_not_called_whole(path):
     output.make_safe()
     killed(output)
     output.places.part.write_bytes(b"")
-    for call in (is_whole, lambda path: Output(path, JOB, resume=True)):
+    for call in (is_whole, lambda path: LinesOutput(path, JOB, resume=True)):
         with pytest.raises(
             InputError, match="has lost some of the 27 bytes of a job that was whole"
         ):
@@ -134,7 +134,7 @@ def test_what_is_no_part_of_a_job_is_left_alone(path):
     part = Places.of(path).part
     part.write_bytes(b"my own")
     with pytest.raises(InputError) as caught:
-        Output(path, JOB, resume=True)
+        LinesOutput(path, JOB, resume=True)
     assert str(caught.value) == (
         f"{part}: is there, but no journal of a job; move it out of the way"
     )
@@ -142,7 +142,7 @@ def test_what_is_no_part_of_a_job_is_left_alone(path):
 
 
 def test_a_job_that_was_killed_before_anything_was_safe_begins_anew(path):
-    output = Output(path, JOB, resume=False)
+    output = LinesOutput(path, JOB, resume=False)
     output.write({"i": 0})
     output.file.flush()
     killed(output)
@@ -153,7 +153,7 @@ def test_a_job_that_was_killed_before_anything_was_safe_begins_anew(path):
 
 
 def test_an_answer_to_nothing_is_an_empty_file_and_packed_a_gzip_file(path):
-    for kind in (Output, GzipOutput):
+    for kind in (LinesOutput, GzipOutput):
         with kind(path, JOB, resume=False) as output:
             output.finish(state(0))
         assert (gzip.decompress if kind is GzipOutput else bytes)(path.read_bytes()) == b""
@@ -170,7 +170,7 @@ def test_a_file_keeps_who_may_read_it(path):
 def test_the_same_file_is_not_written_twice_at_once(path):
     output = grown(path, 1)
     with pytest.raises(InputError) as caught:
-        Output(path, JOB, resume=True)
+        LinesOutput(path, JOB, resume=True)
     assert str(caught.value) == f"{output.places.part}: another process is writing it"
     killed(output)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import npbert
-from npbert.tasks import TASKS
+from npbert.tasks.rows import TASKS
 
 ROOT = Path(__file__).parent.parent
 RECORDED = sorted((ROOT / "golden" / "tasks").glob("*.json"))

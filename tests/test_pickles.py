@@ -14,11 +14,16 @@ from hostile_assembly import FLOAT, dictionary, legacy, tensor, value, wrapped, 
 
 import npbert
 from npbert import CheckpointError, InputError
+from npbert.checkpoint.files import (
+    BYTES,
+    FLOATS,
+    Tensor,
+    read_safetensors,
+    write_safetensors,
+)
+from npbert.checkpoint.folders import convert, read_tensors
+from npbert.checkpoint.pickles import read_pickle
 from npbert.cli import main
-from npbert.converting import convert
-from npbert.files import BYTES, FLOATS, Tensor, read_safetensors, write_safetensors
-from npbert.folders import read_checkpoint
-from npbert.pickles import read_pickle
 
 BINS = Path(__file__).parent.parent / "golden" / "bins"
 TASKS = BINS.parent / "tasks"
@@ -38,7 +43,7 @@ WORDS, PROJECTOR = "distilbert.embeddings.word_embeddings.weight", "vocab_projec
 
 
 def read(name: str) -> dict[str, Tensor]:
-    return read_pickle(BINS / name) if name.endswith(".bin") else read_checkpoint(BINS / name)
+    return read_pickle(BINS / name) if name.endswith(".bin") else read_tensors(BINS / name)
 
 
 def folder_of(name: str, tmp_path: Path) -> Path:

@@ -6,7 +6,7 @@ from rigged import rigged
 
 import npbert
 from npbert.tasks.question_answering import ranked
-from npbert.tasks.shared import windows
+from npbert.tasks.task import windows
 
 START, END, BOTH, NULL, NOTHING = [0], [1], [0, 1], [0, 1], [11]
 WORDS = "the a ship sailed from to in and who where when did it left on sea quietly ##ly . , ?"

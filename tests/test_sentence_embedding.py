@@ -10,7 +10,7 @@ from rigged import WIDTH, rigged
 from safetensors.numpy import save_file
 
 import npbert
-from npbert.sentences import POOLINGS, Recipe, normalize, pool, read_recipe
+from npbert.tasks.sentence_transformers import POOLINGS, Recipe, normalize, pool, read_recipe
 from npbert.textbook import erf
 
 TYPES = "sentence_transformers.models"

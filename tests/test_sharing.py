@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import npbert
-from npbert import blas
-from npbert.tasks import TASKS
+from npbert.engine import threads
+from npbert.tasks.rows import TASKS
 
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"
 TEXTS = ["A gorgeous, witty film.", "Dull.", "", "It never ends, and nobody minds. " * 9]
@@ -182,8 +182,8 @@ def test_a_child_forked_while_others_compute_can_compute():
     try:
         for _ in range(10):
             assert child_says(lambda: same(task(given), expected))
-        with blas._lock:  # as one of them may at that moment
-            assert child_says(lambda: same(task(given), expected) and blas._inside == 0)
+        with threads._lock:  # as one of them may at that moment
+            assert child_says(lambda: same(task(given), expected) and threads._inside == 0)
     finally:
         end.set()
         for other in others:

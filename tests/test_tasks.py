@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import npbert
-from npbert.packing import AHEAD
-from npbert.tasks import TASKS, demo
+from npbert.engine.packs import LISTS_AHEAD
+from npbert.tasks import built_in_folder
+from npbert.tasks.rows import TASKS
 from npbert.tasks.text_classification import usual_function
 
 RECORDED = Path(__file__).parent.parent / "golden" / "demo"
@@ -40,20 +41,20 @@ def question(row: dict) -> object:
 
 @pytest.mark.parametrize("name", ["sentiment", "fill-mask"])
 def test_the_trained_models_read_the_same_tokens_as_in_transformers(name):
-    tokenizer = npbert.load(demo(name)).tokenizer
+    tokenizer = npbert.load(built_in_folder(name)).tokenizer
     for row in recorded(name):
         assert tokenizer.encode(row["text"], row.get("text_pair")).ids == row["input_ids"]
 
 
 def test_the_sentiment_models_logits_are_pytorchs():
-    model = npbert.load(demo("sentiment"), dtype="float64")
+    model = npbert.load(built_in_folder("sentiment"), dtype="float64")
     for row in recorded("sentiment"):
         logits = model([row["input_ids"]]).logits
         np.testing.assert_allclose(logits.ravel(), np.ravel(row["logits"]), rtol=0, atol=1e-12)
 
 
 def test_the_fill_mask_models_logits_are_pytorchs():
-    model = npbert.load(demo("fill-mask"), dtype="float64")
+    model = npbert.load(built_in_folder("fill-mask"), dtype="float64")
     for row in recorded("fill-mask"):
         logits = model([row["input_ids"]]).logits[0]
         for mask in row["masks"]:
@@ -111,7 +112,7 @@ def test_a_generator_is_read_only_a_little_ahead(classify):
     answers = classify(texts())
     for _ in range(3):
         next(answers)
-    assert read == AHEAD
+    assert read == LISTS_AHEAD
 
 
 def test_results_are_plain_python_that_json_accepts(classify, fill):
@@ -443,7 +444,7 @@ def test_an_unknown_task_is_named_and_corrected():
 
 def test_a_model_of_another_architecture_is_refused():
     with pytest.raises(npbert.InputError) as error:
-        npbert.pipeline("fill-mask", demo("sentiment"))
+        npbert.pipeline("fill-mask", built_in_folder("sentiment"))
     assert str(error.value) == (
         "fill-mask needs a model for_masked_language_modeling, but this one is "
         "for_sequence_classification"
@@ -461,6 +462,6 @@ def test_a_model_without_a_tokenizer_is_refused():
     )
 
 
-@pytest.mark.parametrize("name", [name for name, kind in TASKS.items() if kind.demo])
+@pytest.mark.parametrize("name", [name for name, kind in TASKS.items() if kind.built_in])
 def test_a_built_in_model_fits_its_task(name):
-    assert npbert.pipeline(name).name == name
+    assert npbert.pipeline(name).row.name == name

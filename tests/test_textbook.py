@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from npbert import textbook
-from npbert.textbook import ACTIVATIONS, Affine, Attention, FeedForward, Span
+from npbert.engine.activations import ACTIVATIONS
+from npbert.textbook import Affine, Attention, FeedForward, Span
 
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 EVERY_ACTIVATION = pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -98,7 +99,7 @@ def test_every_activation_has_its_formula_here() -> None:
 def test_an_activation_is_its_formula(name: str, dtype: type, within: float) -> None:
     x = np.linspace(-30, 30, 6001).astype(dtype)
     expected = np.array([FORMULAS[name](float(v)) for v in x])
-    actual = textbook.activation(name, x)
+    actual = textbook.activation(ACTIVATIONS[name], x)
     assert (np.abs(actual - expected) <= within * np.maximum(1, np.abs(expected))).all()
 
 
@@ -106,7 +107,7 @@ def test_an_activation_is_its_formula(name: str, dtype: type, within: float) -> 
 @EVERY_ACTIVATION
 def test_an_activation_overflows_nowhere(name: str, dtype: type) -> None:
     x = np.array([-1e4, -745, -89, -10, -1e-4, -1e-30, -0.0, 0, 1e-30, 10, 89, 710, 1e4], dtype)
-    y = textbook.activation(name, x)  # a warning is an error here
+    y = textbook.activation(ACTIVATIONS[name], x)  # a warning is an error here
     assert np.isfinite(y).all()
 
 
@@ -117,8 +118,8 @@ VERBS: dict[str, Callable[[type], tuple[Any, ...]]] = {
     "add_norm": lambda t: (affine(D, 1, t), normal(D, L, dtype=t), normal(D, L, seed=1, dtype=t)),
     "attention": lambda t: heads(t),
     "self_attention": lambda t: asking(t),
-    "feed_forward": lambda t: (grown(t), "gelu", normal(D, L, dtype=t)),
-    **{name: lambda t: (normal(D, L, dtype=t),) for name in ("erf", "sigmoid", "softplus")},
+    "feed_forward": lambda t: (grown(t), textbook.gelu, normal(D, L, dtype=t)),
+    **{name: lambda t: (normal(D, L, dtype=t),) for name in ("erf", "gelu")},
 }
 
 
@@ -160,7 +161,7 @@ def test_a_verb_keeps_the_precision_and_leaves_its_arguments_alone(name: str, dt
 @BOTH
 @EVERY_ACTIVATION
 def test_an_activation_keeps_the_precision_and_its_argument(name: str, dtype: type) -> None:
-    assert textbook.activation(name, normal(D, L, dtype=dtype)).dtype == dtype
+    assert textbook.activation(ACTIVATIONS[name], normal(D, L, dtype=dtype)).dtype == dtype
 
 
 def test_linear_is_a_product_and_a_bias_for_every_token() -> None:
@@ -245,7 +246,9 @@ def test_feed_forward_is_two_linear_maps_with_a_function_between() -> None:
     w, x = grown(), normal(D, L)
     h = w.lin1.weight @ x + w.lin1.bias
     expected = w.lin2.weight @ (h * (h > 0)) + w.lin2.bias
-    np.testing.assert_allclose(textbook.feed_forward(w, "relu", x), expected, rtol=1e-13)
+    np.testing.assert_allclose(
+        textbook.feed_forward(w, ACTIVATIONS["relu"], x), expected, rtol=1e-13
+    )
 
 
 def weights_of(*arguments: Any) -> Any:
@@ -304,7 +307,7 @@ def test_taps_are_called_in_the_order_of_the_computation() -> None:
     assert names == ["q_lin", "k_lin", "v_lin", *within, *within, "context", "out_lin"]
 
     names.clear()
-    textbook.feed_forward(grown(), "gelu", normal(D, L), tap)
+    textbook.feed_forward(grown(), textbook.gelu, normal(D, L), tap)
     assert names == ["lin1", "activation", "lin2"]
 
 

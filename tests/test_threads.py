@@ -10,10 +10,17 @@ import pytest
 import wild
 
 import npbert
-from npbert import blas, packing
-from npbert.threads import cores, halves, share
+from npbert import families
+from npbert.engine.threads import (
+    count_cores,
+    map_in_threads,
+    one_blas_thread,
+    run_parallel,
+    split_in_two,
+    thread_controls,
+)
 
-ARCHITECTURES = list(npbert.config.ARCHITECTURES)
+ARCHITECTURES = list(families.ARCHITECTURES)
 RNG = np.random.default_rng(8)
 LISTS = [RNG.integers(0, 97, n).tolist() for n in RNG.integers(1, 31, 120)]  # about 4 packs
 
@@ -40,7 +47,7 @@ LARGE = {"hidden_size": 192, "intermediate_size": 768, "max_positions": 90, "num
 def large(architecture: str) -> npbert.Model:
     """A model that is worth a second thread for a text of 60 tokens."""
     model = wild.model(architecture, "float32", **LARGE)
-    assert len(halves(3, 4 * 192 * 192, 60)) == len(halves(768, 2 * 192 * 768, 60)) == 2
+    assert len(split_in_two(3, 4 * 192 * 192, 60)) == len(split_in_two(768, 2 * 192 * 768, 60)) == 2
     for matrix in (array for array in model.parameters.values() if array.ndim == 2):
         matrix /= 4
     return model
@@ -66,19 +73,19 @@ def test_who_listens_changes_no_bit_where_the_work_is_shared(architecture):
 
 
 def test_halves_are_shared_in_order_and_errors_come_out():
-    parts = halves(9, 1_000_000, 1000)
+    parts = split_in_two(9, 1_000_000, 1000)
     assert parts == [slice(0, 4), slice(4, 9)]
-    assert halves(1, 1_000_000, 1000) == [slice(0, 1)]
-    assert halves(9, 1000, 1000) == [slice(0, 9)]
-    assert share(lambda part: part.start, parts) == [0, 4]
+    assert split_in_two(1, 1_000_000, 1000) == [slice(0, 1)]
+    assert split_in_two(9, 1000, 1000) == [slice(0, 9)]
+    assert run_parallel(lambda part: part.start, parts) == [0, 4]
 
     def fail(part: slice) -> None:
         if part.start:
             raise npbert.InputError("no")
 
-    for _ in packing.side_by_side(lambda _: None, range(1), 2):
+    for _ in map_in_threads(lambda _: None, range(1), 2):
         with pytest.raises(npbert.InputError, match=r"^no$"):
-            share(fail, parts)
+            run_parallel(fail, parts)
 
 
 def answer(texts: list[str]) -> object:
@@ -127,16 +134,16 @@ def test_one_model_answers_eight_threads_of_its_user_at_once():
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-@pytest.mark.skipif(blas.controls() is None, reason="this NumPy has no OpenBLAS of its own")
+@pytest.mark.skipif(thread_controls() is None, reason="this NumPy has no OpenBLAS of its own")
 def test_matrix_products_have_one_thread_inside_and_as_many_as_before_outside():
-    get, put = blas.controls()
+    get, put = thread_controls()
     before = get()
     try:
         for outside in (1, 2):
             put(outside)
-            seen = list(packing.side_by_side(lambda _: get(), range(5), 2))
+            seen = list(map_in_threads(lambda _: get(), range(5), 2))
             assert seen == [1] * 5
-            with blas.one_thread(), blas.one_thread():
+            with one_blas_thread(), one_blas_thread():
                 assert get() == 1
             assert get() == outside
     finally:
@@ -147,10 +154,10 @@ def test_blas_threads_come_back_when_a_pack_fails():
     def fail(_: int) -> None:
         raise npbert.InputError("no")
 
-    before = blas.controls()[0]() if blas.controls() else None
+    before = thread_controls()[0]() if thread_controls() else None
     with pytest.raises(npbert.InputError, match=r"^no$"):
-        list(packing.side_by_side(fail, range(9), 2))
-    assert (blas.controls()[0]() if blas.controls() else None) == before
+        list(map_in_threads(fail, range(9), 2))
+    assert (thread_controls()[0]() if thread_controls() else None) == before
 
 
 def test_what_overflows_in_the_second_thread_is_told_of_by_the_error_alone():
@@ -171,7 +178,7 @@ def test_items_are_taken_only_a_little_ahead_and_results_come_in_order():
             taken += 1
             yield i
 
-    results = packing.side_by_side(lambda i: i * i, items(), 3)
+    results = map_in_threads(lambda i: i * i, items(), 3)
     assert [next(results) for _ in range(10)] == [i * i for i in range(10)]
     assert taken <= 10 + 2 * 3
     results.close()
@@ -192,7 +199,7 @@ def test_no_more_cores_are_counted_than_the_process_may_use():
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert cores() == 1
+        assert count_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -206,12 +213,12 @@ ENGINES = {
 @pytest.mark.parametrize(("engine", "dtype", "message"), ENGINES.values(), ids=ENGINES)
 def test_an_engine_that_is_not_there_is_refused(engine, dtype, message):
     with pytest.raises(npbert.InputError) as error:
-        npbert.load(npbert.tasks.demo("sentiment"), dtype=dtype, engine=engine)
+        npbert.load(npbert.tasks.built_in_folder("sentiment"), dtype=dtype, engine=engine)
     assert str(error.value) == message
 
 
 def test_the_engine_is_kernels_for_float32_and_the_textbook_when_asked_for_or_in_float64():
-    folder = npbert.tasks.demo("sentiment")
+    folder = npbert.tasks.built_in_folder("sentiment")
     assert npbert.load(folder).engine == "kernels"
     assert npbert.load(folder, engine="textbook").engine == "textbook"
     assert npbert.load(folder, dtype="float64").engine == "textbook"

@@ -7,10 +7,10 @@ import pytest
 from rigged import SPECIALS, rigged
 
 import npbert
-from npbert.packing import AHEAD
-from npbert.tasks.shared import windows
+from npbert.engine.packs import LISTS_AHEAD
+from npbert.tasks.task import windows
 from npbert.tasks.token_classification import Part, Tag, entities, halved, judged, tags
-from npbert.tokenizer import Encoding
+from npbert.text.tokenizer import Encoding
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-DATE-TIME", "I-DATE-TIME"]
 OUT, B_PER, I_PER, B_LOC, I_LOC, B_DATE, I_DATE = range(7)
@@ -222,7 +222,7 @@ def test_a_text_without_tokens_has_no_entities(ner):
     assert list(ner(text for text in ("", ""))) == [[], []]
     read = []
     next(ner(read.append(i) or "" for i in range(10**9)))
-    assert len(read) <= AHEAD
+    assert len(read) <= LISTS_AHEAD
 
 
 def test_a_window_without_room_is_refused(ner):

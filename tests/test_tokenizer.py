@@ -12,7 +12,7 @@ import words
 from words import CASED, TEXTS, UNCASED, folder, loaded
 
 import npbert
-from npbert.tokenizer import Tokenizer
+from npbert.text.tokenizer import Tokenizer
 
 CLS, SEP = "[CLS]", "[SEP]"
 
@@ -234,7 +234,6 @@ def test_what_is_saved_reads_back(tmp_path: Path) -> None:
     tokenizer = loaded(folder(tmp_path, vocabulary=CASED, lowercase=False,
                               settings={"do_lower_case": False}))  # fmt: skip
     (tmp_path / "saved").mkdir()
-    tokenizer.save(tmp_path / "saved" / "tokenizer.json")
-    words.write(tmp_path / "saved" / "tokenizer_config.json", tokenizer.settings)
+    tokenizer.save(tmp_path / "saved")
     again = loaded(tmp_path / "saved")
     assert all(again.encode(text) == tokenizer.encode(text) for text in TEXTS)

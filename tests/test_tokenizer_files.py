@@ -10,7 +10,7 @@ import words
 from words import CASED, UNCASED, folder, loaded
 
 import npbert
-from npbert.tokenizer import Tokenizer
+from npbert.text.tokenizer import Tokenizer
 
 CLS, SEP = "[CLS]", "[SEP]"
 SAYS = {

@@ -8,8 +8,8 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from npbert.tokenizer import Tokenizer
-from npbert.vocabulary import CHOICES
+from npbert.text.tokenizer import Tokenizer
+from npbert.text.tokenizer_files import CHOICES
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 UNCASED = [

@@ -11,44 +11,43 @@ import warnings
 from collections.abc import Sequence
 
 from npbert import __version__
-from npbert.cli import bench, convert, download, explain, info, oracle, tasks
-from npbert.cli.shared import FINE, INTERRUPTED, NO_MODEL, UNUSABLE, discard_output, tell
-from npbert.errors import InputError, NpbertError
+from npbert.cli import models, oracle, tasks
+from npbert.errors import ExitStatus, InputError, NpbertError, discard_output, tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
-    args = parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tell(str(message))
-        return run(args)
+        return run_command(args)
 
 
-def run(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """Run the command that was parsed; what goes wrong becomes a line on stderr and a status."""
     try:
         status: int = args.run(args)
     except InputError as error:
         tell(str(error))
-        return UNUSABLE
+        return ExitStatus.UNUSABLE
     except NpbertError as error:
         tell(str(error))
-        return NO_MODEL
+        return ExitStatus.NO_MODEL
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough; nothing is wrong
         discard_output()
-        return FINE
+        return ExitStatus.FINE
     except OSError as error:  # a full disk, a closed terminal
         tell(f"stopped by the system: {error.strerror}")
         discard_output()
-        return UNUSABLE
+        return ExitStatus.UNUSABLE
     return status
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     made = argparse.ArgumentParser(
         prog="npbert",
@@ -60,10 +59,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"npbert {__version__}")
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     tasks.add_parsers(commands)
-    info.add_parsers(commands)
-    convert.add_parsers(commands)
-    bench.add_parsers(commands)
+    models.add_parsers(commands)
     oracle.add_parsers(commands)
-    explain.add_parsers(commands)
-    download.add_parsers(commands)
     return made

@@ -1,18 +1,17 @@
-"""npbert trace, compare, diagnose, verify, kit: for whoever ports DistilBERT."""
+"""npbert trace, compare, diagnose, verify, kit, explain: for whoever ports or reads a model."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from npbert.cli.shared import FINE, print_json
-from npbert.cli.source import SOURCE, add_flags, given
-from npbert.errors import InputError
+from npbert.cli.shared import SOURCE, add_hub_flags, hub_keywords
+from npbert.errors import ExitStatus, InputError, shown, tell
 
 if TYPE_CHECKING:
     from npbert.model import Model
     from npbert.oracle import Trace
 
-DIFFERENT: Final = 1  # as diff and cmp say it
 STATUS: Final = "exit status: 0 the same; 1 different; 2 unreadable input; 3 no model"
 
 
@@ -50,8 +49,8 @@ def add_parsers(commands: Any) -> None:
         help="q, k, v and context as (batch, heads, length, K)",
     )
     parser.add_argument("--architecture", help="default: what config.json says")
-    add_flags(parser)
-    parser.set_defaults(run=trace)
+    add_hub_flags(parser)
+    parser.set_defaults(run=run_trace)
 
     for name, meaning, example in (
         ("compare", "where do two traces part?", "npbert compare FOLDER port.safetensors"),
@@ -83,8 +82,8 @@ def add_parsers(commands: Any) -> None:
         )
         parser.add_argument("--architecture", help="default: what config.json says")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
-        add_flags(parser)
-        parser.set_defaults(run=compare if name == "compare" else diagnose)
+        add_hub_flags(parser)
+        parser.set_defaults(run=run_compare if name == "compare" else run_diagnose)
 
     parser = commands.add_parser(
         "verify",
@@ -97,8 +96,8 @@ def add_parsers(commands: Any) -> None:
         "model", nargs="?", metavar="MODEL", help=f"{SOURCE}; called as its repository"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_flags(parser)
-    parser.set_defaults(run=verify)
+    add_hub_flags(parser)
+    parser.set_defaults(run=run_verify)
     parser = commands.add_parser(
         "kit",
         help="small checkpoints, inputs and traces to check a port with",
@@ -106,29 +105,32 @@ def add_parsers(commands: Any) -> None:
         epilog="example: npbert kit FOLDER",
     )
     parser.add_argument("folder", metavar="FOLDER")
-    parser.set_defaults(run=kit)
+    parser.set_defaults(run=run_kit)
+    add_explain(commands)
 
 
-def trace(args: argparse.Namespace) -> int:
+def run_trace(args: argparse.Namespace) -> ExitStatus:
     """Write a trace."""
     from npbert.loading import load
     from npbert.oracle import trace
     from npbert.oracle.dumps import inputs_of, save
 
     engine = args.engine or "textbook"
-    model = load(args.model, args.architecture, dtype=args.dtype, engine=engine, **given(args))
+    model = load(
+        args.model, args.architecture, dtype=args.dtype, engine=engine, **hub_keywords(args)
+    )
     how = {"only": args.only, "split_heads": args.split_heads, "noise": True}
     if args.text:
         traced = trace(model, text=args.text, pair=args.pair, **how)
     elif args.ids:
-        traced = trace(model, rows(args.ids), **how)
+        traced = trace(model, id_rows(args.ids), **how)
     else:
         traced = trace(model, **inputs_of(Path(args.inputs)), **how)  # type: ignore[arg-type]
     save(traced, Path(args.output))
-    return FINE
+    return ExitStatus.FINE
 
 
-def rows(given: list[str]) -> list[list[int]]:
+def id_rows(given: list[str]) -> list[list[int]]:
     """Return rows of token ids, which must be of one length."""
     try:
         made = [[int(part) for part in row.replace(",", " ").split()] for row in given]
@@ -148,54 +150,59 @@ def reference_of(args: argparse.Namespace) -> "Model | Trace":
 
     path = Path(args.reference)
     if (path / "config.json").exists() or not path.exists():
-        return load(args.reference, args.architecture, dtype="float64", **given(args))
+        return load(args.reference, args.architecture, dtype="float64", **hub_keywords(args))
     return load_dump(path)
 
 
-def compare(args: argparse.Namespace) -> int:
+def run_compare(args: argparse.Namespace) -> ExitStatus:
     """Print a table of two traces; status 1 where they differ."""
     from npbert.oracle import compare
+    from npbert.oracle.comparison import as_json, table
+    from npbert.oracle.dialects import read_map
     from npbert.oracle.dumps import load as load_dump
-    from npbert.oracle.names import read_map
-    from npbert.oracle.reporting import as_json, table
 
     candidate = load_dump(Path(args.candidate))
     found = compare(reference_of(args), candidate, names=read_map(args.map))
     if args.json:
+        from npbert.jobs.lines import print_json
+
         print_json(as_json(found))
     else:
         print("\n".join(table(found)))
-    return FINE if found.same else DIFFERENT
+    return ExitStatus.FINE if found.same else ExitStatus.DIFFERENT
 
 
-def diagnose(args: argparse.Namespace) -> int:
+def run_diagnose(args: argparse.Namespace) -> ExitStatus:
     """Print what is wrong with a port; status 1 where something is."""
     from npbert.loading import load
     from npbert.oracle import diagnose
+    from npbert.oracle.diagnosis import findings, report
+    from npbert.oracle.dialects import read_map
     from npbert.oracle.dumps import load as load_dump
-    from npbert.oracle.names import read_map
-    from npbert.oracle.reporting import findings, report
 
     candidate = load_dump(Path(args.candidate))
-    model = load(args.reference, args.architecture, dtype="float64", **given(args))
+    model = load(args.reference, args.architecture, dtype="float64", **hub_keywords(args))
     found = diagnose(model, candidate, names=read_map(args.map))
     if args.json:
+        from npbert.jobs.lines import print_json
+
         print_json(findings(found))
     else:
         print("\n".join([*found.notes, *report(found)]))
-    return DIFFERENT if found.findings else FINE
+    return ExitStatus.DIFFERENT if found.findings else ExitStatus.FINE
 
 
-def verify(args: argparse.Namespace) -> int:
+def run_verify(args: argparse.Namespace) -> ExitStatus:
     """Check this installation; status 1 where a bound is passed."""
     from npbert.hub import locate
-    from npbert.oracle.cases import described, verify
-    from npbert.oracle.published import verify_model
+    from npbert.oracle.verify import described, verify, verify_model
 
     checks = list(
-        verify() if args.model is None else verify_model(locate(args.model, **given(args)))
+        verify() if args.model is None else verify_model(locate(args.model, **hub_keywords(args)))
     )
     if args.json:
+        from npbert.jobs.lines import print_json
+
         print_json({"checks": described(checks), "passed": all(c.passed for c in checks)})
     else:
         for check in checks:
@@ -204,13 +211,75 @@ def verify(args: argparse.Namespace) -> int:
                 f"{mark:4}{check.architecture:30} {check.way:18} worst {check.worst:.1e} of "
                 f"{check.bound:.0e}  {check.activation}"
             )
-    return FINE if all(check.passed for check in checks) else DIFFERENT
+    return ExitStatus.FINE if all(check.passed for check in checks) else ExitStatus.DIFFERENT
 
 
-def kit(args: argparse.Namespace) -> int:
+def run_kit(args: argparse.Namespace) -> ExitStatus:
     """Write the porter's kit."""
-    from npbert.oracle.cases import kit
+    from npbert.oracle.verify import kit
 
     for folder in kit(Path(args.folder)):
         print(folder)
-    return FINE
+    return ExitStatus.FINE
+
+
+def add_explain(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "explain",
+        help="what happens in a forward pass?",
+        description="Writes one HTML page that shows every step of a real forward pass: the code "
+        "that runs, the formula, and the numbers. It needs no network, and no other file.",
+        epilog='example: npbert explain "She opened the [MASK] and went out." -o page.html',
+    )
+    parser.add_argument("text", nargs="?", metavar="TEXT")
+    parser.add_argument(
+        "-m", "--model", metavar="MODEL",
+        help=f"{SOURCE}; default: a small built-in one, fill-mask for a text with [MASK]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pair", action="append", metavar="TEXT",
+        help="what goes with the text: a second one; for question answering the one that answers; "
+        "for multiple choice a choice, said once for each",
+    )  # fmt: skip
+    parser.add_argument("--blocks", metavar="0,3", help="whose steps are shown; default: all")
+    parser.add_argument(
+        "--compare", nargs="+", metavar="TEXT", help="how alike are these texts? in place of TEXT"
+    )
+    parser.add_argument("-o", "--output", default="-", metavar="FILE", help="default: stdout")
+    add_hub_flags(parser)
+    parser.set_defaults(run=run_explain)
+
+
+def run_explain(args: argparse.Namespace) -> ExitStatus:
+    """Write the page."""
+    from npbert.explaining import explain
+    from npbert.hub import locate
+
+    if (args.text is None) == (args.compare is None):
+        raise InputError("explain needs a TEXT, or --compare and several of them")
+    if args.output == "-" and sys.stdout is None:
+        raise InputError("stdout is closed; say where the page goes: -o page.html")
+    if args.output == "-" and sys.stdout.isatty():
+        raise InputError("a page would fill the terminal; say where it goes: -o page.html")
+    folder = locate(args.model, **hub_keywords(args)) if args.model else None
+    pair = args.pair[0] if args.pair and len(args.pair) == 1 else args.pair
+    page = explain(folder, args.compare or args.text, pair, blocks=block_numbers(args.blocks))
+    if args.output == "-":
+        print(page.html, end="")
+    else:
+        page.save(args.output)
+        tell(f"{args.output} is written, {len(page.html.encode()):,} bytes; open it in a browser")
+    return ExitStatus.FINE
+
+
+def block_numbers(blocks: str | None) -> list[int] | None:
+    """Return the blocks that are asked for.  Raises InputError for what is no number."""
+    if blocks is None:
+        return None
+    try:
+        return [int(each) for each in blocks.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--blocks is {shown(blocks)}, expected numbers between commas, as in 0,3"
+        ) from None

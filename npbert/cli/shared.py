@@ -1,23 +1,35 @@
-"""What the commands share: output that people and programs can read, and exit statuses."""
+"""What the commands share: tables for people, and the flags that say where a model comes from."""
 
-import os
-import sys
+import argparse
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, Final
 
-FINE: Final = 0
-UNUSABLE: Final = 2  # usage, or input that cannot be read
-NO_MODEL: Final = 3
-SOME_FAILED: Final = 4  # inputs, which were recorded
-INTERRUPTED: Final = 130
+SOURCE: Final = "a folder, or a name on the hub"
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON value on a line of its own, and let a reader at the other end see it."""
-    from npbert.lines import written
+def add_hub_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a model on the hub."""
+    group = parser.add_argument_group(
+        "models on the hub",
+        "A name such as distilbert/distilbert-base-uncased is downloaded once, and read from the "
+        "cache ever after. For private ones, set HF_TOKEN.",
+    )
+    group.add_argument("--revision", metavar="NAME", help="a branch, tag or commit; default: main")
+    group.add_argument("--subfolder", metavar="PATH", help="the folder below where the model is")
+    group.add_argument(
+        "--cache-dir", metavar="FOLDER", help="default: as HF_HUB_CACHE or HF_HOME say"
+    )
+    group.add_argument(
+        "--offline",
+        action="store_true",
+        default=None,
+        help="take what is in the cache, and ask nobody; default: as HF_HUB_OFFLINE says",
+    )
 
-    print(written(value), flush=True)
+
+def hub_keywords(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the flags say, as npbert.load and npbert.pipeline want it."""
+    return {name: vars(args)[name] for name in ("revision", "subfolder", "cache_dir", "offline")}
 
 
 def print_table(rows: Iterable[tuple[str, object]]) -> None:
@@ -26,16 +38,3 @@ def print_table(rows: Iterable[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         print(f"{name:{width}}  {value}")
-
-
-def tell(message: str) -> None:
-    """Print for the person at the terminal, beside the results."""
-    if sys.stderr is not None:  # closed; print would take stdout instead
-        with suppress(OSError):  # nobody hears it, and that changes no status
-            print(f"npbert: {message}", file=sys.stderr)
-
-
-def discard_output() -> None:
-    """Send what Python still holds of stdout nowhere, so that it does not fail once more."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

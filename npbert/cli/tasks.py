@@ -4,38 +4,42 @@ import argparse
 import os
 from dataclasses import fields
 from types import NoneType
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
-from npbert.cli.commands import BLAS_THREADS, COMMANDS, ERROR, RESULTS, Command, flag, listing
-from npbert.cli.shared import SOME_FAILED
-from npbert.cli.source import SOURCE, add_flags, given
-from npbert.options import OPTIONS, Names, Options, alternatives
+from npbert.cli.shared import SOURCE, add_hub_flags, hub_keywords
+from npbert.engine.threads import blas_environment
+from npbert.errors import ExitStatus, InputError
+from npbert.tasks.options import Names, Options, alternatives, split
+from npbert.tasks.rows import ERROR, RESULTS, TASKS, TaskRow, flag_of
+
+NO_MODEL: Final = "there is no built-in one"
 
 
 def add_parsers(commands: Any) -> None:
     """Add a command for each task."""
-    for name, command in COMMANDS.items():
-        summary = command.summary.rstrip(".")
+    for name, row in TASKS.items():
+        summary = row.summary.rstrip(".")
         parser = commands.add_parser(
             name,
             help=summary.partition("?")[0] + "?" * ("?" in summary),
-            description=f"{command.summary[0].upper()}{command.summary[1:]} "
-            f"Prints a JSON object{' for every text' * (not command.gathers)}.",
-            epilog=f"example: {command.example}",
+            description=f"{row.summary[0].upper()}{row.summary[1:]} "
+            f"Prints a JSON object{' for every text' * (not row.gathers)}.",
+            epilog=f"example: {row.example}",
         )
+        built_in = "default: a small built-in model" if row.built_in else NO_MODEL
         parser.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
-        parser.add_argument("-m", "--model", metavar="MODEL", help=f"{SOURCE}; {command.model}")
-        for field, meaning in command.flags.items():
-            action = "append" if field == "choices" else "store"
-            parser.add_argument(flag(field), metavar="TEXT", action=action, help=meaning)
-        add_options(parser, OPTIONS[name])
+        parser.add_argument("-m", "--model", metavar="MODEL", help=f"{SOURCE}; {built_in}")
+        for field, meaning in row.flags.items():
+            action = "append" if field in row.listed else "store"
+            parser.add_argument(flag_of(field), metavar="TEXT", action=action, help=meaning)
+        add_options(parser, row.options)
         parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
-        add_files(parser.add_argument_group("files"), command)
-        add_flags(parser)
+        add_files(parser.add_argument_group("files"), row)
+        add_hub_flags(parser)
         parser.set_defaults(run=run, task=name)
 
 
-def add_files(parser: argparse._ArgumentGroup, command: Command) -> None:
+def add_files(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
     """Add the flags that say what is read, and where answers go."""
     parser.add_argument(
         "-i", "--input", metavar="FILE", help="read a file, .gz too, in place of stdin"
@@ -65,14 +69,14 @@ def add_files(parser: argparse._ArgumentGroup, command: Command) -> None:
         choices=["fail", "record"],
         default="fail",
         help="stop at an input that cannot be read, or write its number and the reason in the "
-        f"place of an answer, under {ERROR}, and exit with {SOME_FAILED} at the end",
+        f"place of an answer, under {ERROR}, and exit with {ExitStatus.SOME_FAILED:d} at the end",
     )
     parser.add_argument(
         "--jsonl",
         dest="form",
         action="store_const",
         const="jsonl",
-        help=f"read JSON objects, a line each, with the fields {', '.join(command.fields)}; "
+        help=f"read JSON objects, a line each, with the fields {', '.join(row.names)}; "
         f"other fields are passed through, and the answer stands under {RESULTS}; default for "
         "files named .jsonl",
     )
@@ -90,7 +94,7 @@ def add_files(parser: argparse._ArgumentGroup, command: Command) -> None:
         action="append",
         default=[],
         metavar="[NAME=]KEY",
-        help=f"where a field stands in JSON or a table; without NAME it is {command.fields[0]}",
+        help=f"where a field stands in JSON or a table; without NAME it is {row.names[0]}",
     )
 
 
@@ -110,42 +114,66 @@ def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None
         elif int in kinds:
             how |= {"type": int, "metavar": "N"}
             if NoneType in kinds and each.default is not None:
-                how |= {"type": whole}
+                how |= {"type": whole_or_all}
                 how["help"] += "; all of them: all"
         elif words:
             how |= {"choices": words}
             how["help"] += f" (default: {each.default})" if each.default else ""
         else:
             how["metavar"] = "FILE" if Any in kinds else "TEXT"
-        parser.add_argument(flag(each.name), default=None, **how)
+        parser.add_argument(flag_of(each.name), default=None, **how)
 
 
-def whole(text: str) -> int | str:
+def whole_or_all(text: str) -> int | str:
     """Return a whole number, or "all"."""
     return text if text == "all" else int(text)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> ExitStatus:
     """Answer for every text, in order."""
-    # Any BLAS reads one of these when NumPy loads; npbert's own threads want one of its each.
-    os.environ.update(dict.fromkeys(BLAS_THREADS, "1"))
-    from npbert.cli.batch import answer_all
+    os.environ.update(blas_environment())  # npbert's own threads want one of its each
+    from npbert.jobs.job import run_batch
+    from npbert.jobs.records import InputFormat
     from npbert.tasks import pipeline
 
-    asked = {each.name: getattr(args, each.name) for each in fields(OPTIONS[args.task])}
+    row = TASKS[args.task]
+    asked = {each.name: getattr(args, each.name) for each in fields(row.options)}
     options: dict[str, Any] = {
         name: listing(value) if isinstance(value, list) else None if value == "all" else value
         for name, value in asked.items()
         if value is not None
     }
+    fixed = {name: getattr(args, name) for name in row.flags}
+    given = InputFormat(
+        task=args.task,
+        form=args.form,
+        field=tuple(args.field),
+        fixed={
+            name: listing(value) if isinstance(value, list) else value
+            for name, value in fixed.items()
+            if value is not None
+        },
+        on_error=args.on_error,
+    )
     if args.dask is None:
-        task = pipeline(args.task, args.model, threads=args.threads, **given(args), **options)
-        return answer_all(task, args)
-    from npbert.distributed.shared import require
+        task = pipeline(
+            args.task, args.model, threads=args.threads, **hub_keywords(args), **options
+        )
+        return run_batch(task, given, args.texts, args.input, args.output, resume=args.resume)
+    from npbert.distributed import require_packages
 
-    require()
-    from npbert.cli.cluster import answer_files
+    require_packages()
+    from npbert.distributed.cluster import run_on_cluster
 
     threads = args.threads or 1  # a worker has a core; the cluster is as wide as its workers
-    task = pipeline(args.task, args.model, threads=threads, **given(args), **options)
-    return answer_files(task, args)
+    task = pipeline(args.task, args.model, threads=threads, **hub_keywords(args), **options)
+    if args.texts or args.input in (None, "-") or args.output in (None, "-"):
+        raise InputError(
+            "--dask reads the files of --input PATTERN, and writes to the folder --output FOLDER"
+        )
+    return run_on_cluster(task, given, args.input, args.output, args.dask, resume=args.resume)
+
+
+def listing(values: list[str]) -> list[str]:
+    """Return what a flag was given: names between commas, or one each time."""
+    return list(split(values[0])) if len(values) == 1 else values

@@ -5,14 +5,16 @@ It needs the extra npbert[dask], which is imported when it is used and not befor
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
-from npbert.distributed.shared import require
 from npbert.errors import InputError, shown
 from npbert.model import Model
 from npbert.tasks import pipeline
 
-__all__ = ["map_dataframe"]
+__all__ = ["map_dataframe", "require_packages"]
+
+PACKAGES: Final = ("dask.dataframe", "distributed", "pandas", "pyarrow")
 
 
 def map_dataframe(
@@ -69,8 +71,8 @@ def map_dataframe(
     ------
     InputError, ConfigError, CheckpointError, HubError
     """
-    require()
-    from npbert.distributed.frames import mapped
+    require_packages()
+    from npbert.distributed.frames import add_answers
 
     if on_error not in ("fail", "record"):
         raise InputError(f"on_error is {shown(on_error)}, expected 'fail' or 'record'")
@@ -78,4 +80,16 @@ def map_dataframe(
         task, source, threads=threads, batch_invariant=batch_invariant, revision=revision,
         subfolder=subfolder, cache_dir=cache_dir, token=token, offline=offline, **options,
     )  # fmt: skip
-    return mapped(ddf, made, column, record=on_error == "record")
+    return add_answers(ddf, made, column, record=on_error == "record")
+
+
+def require_packages() -> None:
+    """Raise InputError where the extra is not installed."""
+    try:
+        for name in PACKAGES:
+            import_module(name)
+    except ImportError as error:
+        raise InputError(
+            "npbert.distributed needs Dask, pandas and pyarrow, which are not installed: "
+            "pip install 'npbert[dask]'"
+        ) from error

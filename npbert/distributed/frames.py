@@ -12,18 +12,19 @@ import pandas as pd
 import pyarrow as pa
 from distributed import get_worker
 
-from npbert.distributed.columns import Types, filled, types
-from npbert.distributed.shared import made, recipe
-from npbert.distributed.warming import current, warm_up
+from npbert.distributed.columns import Types, column_types, fill_columns
+from npbert.distributed.workers import current_client, load_on_workers, load_task, task_recipe
 from npbert.errors import InputError, listed, nearest, shown, warn
-from npbert.jobs import Counts, Item, Job
-from npbert.tasks import Task
+from npbert.jobs.job import Counts, Job
+from npbert.jobs.lines import Record
+from npbert.jobs.records import InputFormat
+from npbert.tasks.rows import TaskRow
+from npbert.tasks.task import Task
 
 TOPIC: Final = "npbert"  # of the events that tell what was done; Client.get_events gives them
-INSTEAD: Final = {"token-classification": ("words",)}  # fields that stand for the first one
 
 
-def mapped(
+def add_answers(
     ddf: Any, task: Task[Any, Any], column: str | Mapping[str, str], *, record: bool
 ) -> dd.DataFrame:
     """Return a lazy DataFrame with a task's answers.  Raises InputError, CheckpointError, HubError.
@@ -35,43 +36,48 @@ def mapped(
             f"ddf is a {type(ddf).__module__.partition('.')[0]} {type(ddf).__name__}, expected a "
             "dask.dataframe.DataFrame; dask.dataframe.from_pandas makes one"
         )
-    columns = types(task, record=record)
-    keys = keyed(task, column, list(ddf.columns))
+    columns = column_types(task, record=record)
+    keys = field_columns(task.row, column, list(ddf.columns))
     if clash := [name for name in columns if name in ddf.columns]:
         raise InputError(
             f"ddf has a column {listed(map(repr, clash))} already, where answers would go; rename "
             "or drop it"
         )
-    how = recipe(task)
-    if client := current():
-        warm_up(client, how)
-    meta = added(ddf._meta, columns, [])
-    return ddf.map_partitions(
-        answered, how.raw, keys, record, meta=meta, enforce_metadata=False, align_dataframes=False
+    given = InputFormat(
+        task=task.row.name,
+        field=tuple(f"{name}={key}" for name, key in keys.items()),
+        on_error="record" if record else "fail",
     )
+    recipe = task_recipe(task)
+    if client := current_client():
+        load_on_workers(client, recipe)
+    meta = assign_columns(ddf._meta, columns, [])
+    return ddf.map_partitions(
+        answer_partition, recipe.raw, given, list(keys.values()), meta=meta,
+        enforce_metadata=False, align_dataframes=False,
+    )  # fmt: skip
 
 
-def keyed(
-    task: Task[Any, Any], column: str | Mapping[str, str], there: list[Any]
+def field_columns(
+    row: TaskRow, column: str | Mapping[str, str], there: list[Any]
 ) -> dict[str, str]:
     """Return of each field that is read its column.  Raises InputError."""
     if not isinstance(column, str | Mapping):
         raise InputError(
             f"column is {shown(column)}, expected the name of one, or a mapping of fields to names"
         )
-    keys = {task.fields[0]: column} if isinstance(column, str) else dict(column)
-    instead = INSTEAD.get(task.name, ())
+    keys = {row.fields[0]: column} if isinstance(column, str) else dict(column)
     for name in keys:
-        if name not in (*task.fields, *instead):
+        if name not in (*row.fields, *row.alternatives):
             raise InputError(
-                f"column has {shown(name)}, and {task.name} reads {' and '.join(task.fields)}"
-                f"{nearest(str(name), task.fields)}"
+                f"column has {shown(name)}, and {row.name} reads {' and '.join(row.fields)}"
+                f"{nearest(str(name), row.fields)}"
             )
-    lacking = [name for name in task.fields[: task.required] if name not in keys]
-    if lacking and not set(instead) & set(keys):
+    given = {row.alternatives.get(name, name) for name in keys}
+    if lacking := [name for name in row.fields[: row.required] if name not in given]:
         raise InputError(
-            f"column says nothing of {listed(lacking)}; {task.name} reads "
-            f"{' and '.join(task.fields)}, expected a mapping of these to columns"
+            f"column says nothing of {listed(lacking)}; {row.name} reads "
+            f"{' and '.join(row.fields)}, expected a mapping of these to columns"
         )
     for key in keys.values():
         if key not in there:
@@ -84,32 +90,34 @@ def keyed(
     return keys
 
 
-def answered(
+def answer_partition(
     frame: pd.DataFrame,
     raw: bytes,
-    keys: Mapping[str, str],
-    record: bool,
+    given: InputFormat,
+    keys: list[str],
     partition_info: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Return a partition with its answers.  Raises InputError naming partition and row."""
-    began, task, counts = monotonic(), made(raw), Counts()
-    job = Job(task, counts, record=record)
+    began, task, counts = monotonic(), load_task(raw), Counts()
+    job = Job(task, counts, record=given.records_errors)
     where = f"partition {partition_info['number']}, row" if partition_info else "row"
-    results = [result for _, result in job.block_of(items(frame, keys, where))]
+    items = given.items(frame_records(frame, keys), where)
+    results = [result for _, result in job.answer_block(items)]
     if counts.cut:
-        warn(task.told(counts.cut, counts.unread, task.options))
-    tell(len(frame), counts, monotonic() - began)
-    return added(frame, types(task, record=record), results)
+        warn(task.truncation_notice(counts.cut, counts.unread, task.options))
+    log_event(len(frame), counts, monotonic() - began)
+    return assign_columns(frame, column_types(task, record=given.records_errors), results)
 
 
-def items(frame: pd.DataFrame, keys: Mapping[str, str], where: str) -> Iterator[Item]:
-    """Yield an input for each row, counted from 0."""
-    cells = [frame[key] for key in keys.values()]
+def frame_records(frame: pd.DataFrame, keys: list[str]) -> Iterator[Record]:
+    """Yield what is read of each row, counted from 0."""
+    names = [str(key) for key in keys]
+    cells = [frame[key] for key in keys]
     for i, row in enumerate(zip(*cells, strict=True)):
-        yield Item(i, dict(zip(keys, map(plain, row), strict=True)), unit=where)
+        yield Record(i, dict(zip(names, map(cell_value, row), strict=True)))
 
 
-def plain(cell: Any) -> Any:
+def cell_value(cell: Any) -> Any:
     """Return a cell as a task reads it: None where nothing stands, lists as lists."""
     if isinstance(cell, np.ndarray):
         return cell.tolist()
@@ -117,12 +125,13 @@ def plain(cell: Any) -> Any:
     return None if missing else cell
 
 
-def added(frame: pd.DataFrame, columns: Types, results: list[Any]) -> pd.DataFrame:
+def assign_columns(frame: pd.DataFrame, columns: Types, results: list[Any]) -> pd.DataFrame:
     """Return a frame with the columns of some results, of the same dtypes whatever they are."""
-    return frame.assign(**{name: series(a) for name, a in filled(columns, results).items()})
+    filled = fill_columns(columns, results)
+    return frame.assign(**{name: pandas_series(array) for name, array in filled.items()})
 
 
-def series(column: pa.Array) -> Any:
+def pandas_series(column: pa.Array) -> Any:
     """Return a column as pandas has it."""
     if pa.types.is_float64(column.type):
         return column.to_numpy(zero_copy_only=False)  # NaN where nothing stands
@@ -130,7 +139,7 @@ def series(column: pa.Array) -> Any:
     return dtype.__from_arrow__(column)
 
 
-def tell(rows: int, counts: Counts, seconds: float) -> None:
+def log_event(rows: int, counts: Counts, seconds: float) -> None:
     """Let the scheduler know what a partition came to, where there is one."""
     try:
         worker = get_worker()

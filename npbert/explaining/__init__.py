@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from npbert.errors import InputError, shown
-from npbert.explaining.page import walk
+from npbert.explaining.page import comparison, walk
 from npbert.explaining.passes import computed
-from npbert.explaining.similarities import comparison
 from npbert.loading import load
 from npbert.model import Model
-from npbert.tasks import demo, pipeline
+from npbert.tasks import built_in_folder, pipeline
+from npbert.tasks.rows import FILL_MASK, SENTENCE_EMBEDDING, TEXT_CLASSIFICATION
 
 __all__ = ["Explanation", "explain"]
 
@@ -82,13 +82,14 @@ def explain(
     if isinstance(text, list | tuple):
         if pair is not None or blocks is not None:
             raise InputError("several texts are compared by themselves: without pair and blocks")
-        task: Any = pipeline("sentence-embedding", source_or_model)
+        task: Any = pipeline(SENTENCE_EMBEDDING.name, source_or_model)
         return Explanation(comparison(task, text))
     if not isinstance(text, str):
         raise InputError(f"text is {shown(text)}, expected a str, or a list of them to compare")
     source = source_or_model
     if source is None:
-        source = demo("fill-mask" if "[MASK]" in text else "sentiment")
+        row = FILL_MASK if "[MASK]" in text else TEXT_CLASSIFICATION
+        source = built_in_folder(str(row.built_in))
     if not isinstance(source, str | os.PathLike | Model):
         raise InputError(
             f"source_or_model is {shown(source)}, expected a folder, a name on the hub, or a Model"

@@ -3,20 +3,21 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from npbert import heads, sentences, textbook
-from npbert.explaining.answers import MOST, Question, result
+from npbert import heads, textbook
+from npbert.engine.activations import sigmoid
 from npbert.explaining.figures import Map, Sheet, activation_curve, bars, heat_map
 from npbert.explaining.markup import escape, token
-from npbert.explaining.passes import Pass
+from npbert.explaining.passes import MOST, Pass, Question, result
 from npbert.explaining.steps import NORMED, Functions, activation_source, step, whole
-from npbert.tasks.shared import best, softmax
+from npbert.tasks import sentence_transformers as sentences
+from npbert.tasks.task import best, softmax
 
 MASKS: Final = 4  # of a text, of which the best words are told
 
 
 def end(run: Pass, sheet: Sheet, asked: Question) -> str:
     """Return the steps behind the last block, down to the answer."""
-    made = ENDS[run.model.architecture](run, sheet)
+    made = ENDS[heads.HEADS[run.model.row.head]](run, sheet)
     return made if asked.compares else made + answer(run, asked)
 
 
@@ -26,7 +27,7 @@ def answer(run: Pass, asked: Question) -> str:
     about = escape(asked.about)
     functions: Functions = [(textbook.softmax, ())]
     if "by itself" in asked.about:
-        functions = [(textbook.sigmoid, ())]
+        functions = [(sigmoid, ())]
     elif "value" in asked.about:
         functions = []
     figures = f"<figure class=wide><figcaption><b>{about}</b></figcaption>" + bars(
@@ -41,7 +42,7 @@ def answer(run: Pass, asked: Question) -> str:
 def more_masks(run: Pass) -> str:
     """Return the best words for the masks after the first."""
     mask, ids = run.tokenizer.id_of("mask_token"), run.encoding.ids
-    if run.model.architecture != "for_masked_language_modeling" or mask not in ids:
+    if heads.HEADS[run.model.row.head] is not heads.masked_lm or mask not in ids:
         return ""
     made = ""
     for place in [i for i, each in enumerate(ids) if each == mask][1:MASKS]:
@@ -143,11 +144,10 @@ def labelled(run: Pass, sheet: Sheet, name: str, title: str, rows: list[str]) ->
     return heat_map(shown)
 
 
-ENDS: Final[Mapping[str, Callable[[Pass, Sheet], str]]] = {
-    "base": base,
-    "for_masked_language_modeling": masked_lm,
-    "for_sequence_classification": per_sequence,
-    "for_token_classification": per_token,
-    "for_question_answering": question_answering,
-    "for_multiple_choice": per_sequence,
+ENDS: Final[Mapping[heads.Head, Callable[[Pass, Sheet], str]]] = {
+    heads.base: base,
+    heads.masked_lm: masked_lm,
+    heads.per_sequence: per_sequence,
+    heads.per_token: per_token,
+    heads.question_answering: question_answering,
 }

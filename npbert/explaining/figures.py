@@ -1,13 +1,12 @@
-"""Heat maps, bars and curves as HTML that reads without a script; page.js makes them answer."""
+"""Heat maps, bars and curves as HTML that reads without a script; the attention of all heads."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from npbert.explaining.markup import escape, token
-from npbert.explaining.numbers import packed, shown
-from npbert.explaining.pictures import PALETTES, curve, png
+from npbert.explaining.markup import PALETTES, curve, digits, escape, pack_array, png, token
+from npbert.explaining.passes import Answer, Effect, Pass, Question
 from npbert.textbook import Array
 
 CLEAR: Final = 0.995  # of all values differ in colour, where a few that are far off would hide them
@@ -45,7 +44,7 @@ class Sheet:
             x = x[:, :n, : n if name.endswith(("scores", "weights")) else k]
         else:
             x = x[:n, :d]
-        self.arrays[name] = packed(x)
+        self.arrays[name] = pack_array(x)
         return x
 
     @property
@@ -116,19 +115,19 @@ def described(given: Map) -> str:
     where = given.columns[column] if given.columns else f"feature {column}"
     who = f"{given.rows[row]}, " if given.rows else ""
     return (
-        f"heat map of {given.title}, {x.shape[0]} by {x.shape[1]}, from {shown(finite.min())} to "
-        f"{shown(finite.max())}; the strongest is {shown(finite[row, column])}, at {who}{where}"
+        f"heat map of {given.title}, {x.shape[0]} by {x.shape[1]}, from {digits(finite.min())} to "
+        f"{digits(finite.max())}; the strongest is {digits(finite[row, column])}, at {who}{where}"
     )
 
 
 def legend(kind: str, most: float, least: float, x: Array) -> str:
     """Return what the colours of a map mean."""
     clipped = bool(np.abs(x[np.isfinite(x)]).max(initial=0) > most * 1.0001)
-    low = f"{'≤ ' * clipped}{shown(-most)}" if kind == "signed" else shown(least)
+    low = f"{'≤ ' * clipped}{digits(-most)}" if kind == "signed" else digits(least)
     hidden = '<span class="none"></span>hidden' if np.isnan(x).any() else ""
     return (
         f'<div class="legend"><span>{low}</span><img src="{LEGENDS[kind]}" alt="">'
-        f"<span>{'≥ ' * clipped}{shown(most)}</span>{hidden}</div>"
+        f"<span>{'≥ ' * clipped}{digits(most)}</span>{hidden}</div>"
     )
 
 
@@ -139,7 +138,7 @@ def bars(names: Sequence[str], values: Sequence[float], *, answer: bool = False)
     rows = "".join(
         f"<li><span class=name>{token(name)}</span><span class=track>"
         f'<span class=bar style="--share:{value if share else 0:.4f}"></span></span>'
-        f"<span class=value>{shown(value)}</span></li>"
+        f"<span class=value>{digits(value)}</span></li>"
         for name, value in zip(names, values, strict=True)
     )
     return f'<ol class="bars"{mark}>{rows}</ol>'
@@ -169,12 +168,141 @@ def activation_curve(name: str, x: Array, title: str) -> str:
     below = float((x < 0).mean())
     return (
         f'<figure class="curve"><figcaption><b>{title}</b> <span class="formula">h = '
-        f"{escape(name)}(h)</span><small>{x.size:,} values from {shown(float(x.min()))} to "
-        f"{shown(float(x.max()))}; {below:.0%} are below 0; the dots are {len(points)} quantiles "
+        f"{escape(name)}(h)</span><small>{x.size:,} values from {digits(float(x.min()))} to "
+        f"{digits(float(x.max()))}; {below:.0%} are below 0; the dots are {len(points)} quantiles "
         f'of them</small></figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="the curve of {escape(name)}, and quantiles of this run on it">'
         f'<path class="axis" d="M0 {ground:.1f}H{WIDTH}M{zero:.1f} 0V{HEIGHT}"/>'
         f'<polyline points="{path}"/>{dots}'
-        f'<text x="{WIDTH - 4}" y="{ground - 5:.1f}" text-anchor="end">{shown(float(high[0]))}'
-        f'</text><text x="4" y="{ground - 5:.1f}">{shown(float(low[0]))}</text></svg></figure>'
+        f'<text x="{WIDTH - 4}" y="{ground - 5:.1f}" text-anchor="end">{digits(float(high[0]))}'
+        f'</text><text x="4" y="{ground - 5:.1f}">{digits(float(low[0]))}</text></svg></figure>'
     )  # fmt: skip
+
+
+STRONGEST: Final = 12  # heads of the chart that are shown before the others
+
+
+def attention(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> str:
+    """Return a small map for every head, and a place for the one that is chosen."""
+    config, rows = run.model.config, []
+    for i in range(config.num_blocks):
+        name = f"transformer.layer.{i}.attention.weights"
+        weights = sheet.add(name, run.rows(name))
+        maps = [
+            small(sheet, x, (i, number), most, pressed=chosen == (i, number), mean=False)
+            for number, x in zip(config.heads(i), weights, strict=True)
+        ]
+        maps.append(small(sheet, weights.mean(0), (i, -1), most, pressed=False, mean=True))
+        rows.append(f'<div class="row"><span class="name">block {i}</span>{"".join(maps)}</div>')
+    counts = max(len(config.heads(i)) for i in range(config.num_blocks)) + 1
+    return (
+        '<section class="view" id="attention"><h2>What every head listens to</h2>'
+        f"<p>The model has {config.num_blocks} blocks, and in each of them heads that listen to "
+        "different things. Below is a map of attention weights for each: a row is a token that "
+        "listens, a column one that it listens to; the stronger the colour, the more. Choose one: "
+        'the steps further down show its numbers.</p><div class="glance"><div class="grid" '
+        f'role="group" aria-label="attention of every head" style="--heads:{counts}">'
+        f"{''.join(rows)}</div>"
+        '<div class="chosen"><div class="lines" id="lines"><noscript>With JavaScript, the '
+        "attention of the chosen head is drawn here as lines between tokens, too.</noscript></div>"
+        f"{large(run, sheet, chosen, most)}</div></div></section>"
+    )
+
+
+def large(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> str:
+    """Return the map of the chosen head."""
+    i, number = chosen
+    name = f"transformer.layer.{i}.attention.weights"
+    head, n = run.model.config.heads(i).index(number), len(sheet.tokens)
+    return heat_map(
+        Map(name, "attention weights", "", run.rows(name)[head, :n, :n], sheet.tokens,
+            sheet.tokens, "positive", most, view="head", block=i, which=f"block {i}, head {number}")
+    )  # fmt: skip
+
+
+def small(
+    sheet: Sheet, x: Any, place: tuple[int, int], most: float, *, pressed: bool, mean: bool
+) -> str:
+    """Return a button with the map of a head, or of the mean over heads."""
+    i, number = place
+    row, column = divmod(int(x.argmax()), x.shape[1])
+    name = f"block {i}, mean of all heads" if mean else f"block {i}, head {number}"
+    strongest = (
+        f"{name}: most of all {sheet.tokens[row]} listens to {sheet.tokens[column]}, "
+        f"{digits(float(x.max()))}"
+    )
+    return (
+        f'<button type="button" class="small" data-block="{i}" data-number="{number}" '
+        f'aria-pressed="{str(pressed).lower()}" aria-label="{escape(strongest)}" '
+        f'title="{escape(strongest)}"><img src="{png(x, "positive", most)}" alt="">'
+        f"<span>{'mean' if mean else number}</span></button>"
+    )
+
+
+def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
+    """Return the heads in the order of their effect on the answer, each a switch."""
+    order = sorted(range(len(found)), key=lambda i: -abs(found[i].change))
+    scale = max((abs(each.change) for each in found), default=0) or 1
+    rows = []
+    for i in order:
+        each = found[i]
+        share, sign = abs(each.change) / scale, "less" if each.change < 0 else "more"
+        other = "" if each.answer.best in ("", before.best) else f"→ “{token(each.answer.best)}”"
+        rows.append(
+            f'<li><button type="button" class="effect" data-effect="{i}" aria-pressed="false">'
+            f"<span class=name>block {each.block}, head {each.head}</span>"
+            f'<span class="track {sign}"><span class=bar style="--share:{share:.4f}"></span></span>'
+            f"<span class=value>{signed(each.change)}</span><span class=other>{other}</span>"
+            "</button></li>"
+        )
+    rest = (
+        f"<details><summary>the other {len(rows) - STRONGEST} heads</summary>"
+        f'<ol class="effects">{"".join(rows[STRONGEST:])}</ol></details>'
+        if len(rows) > STRONGEST
+        else ""
+    )
+    named = "; where the answer becomes another, it is named" if before.best else ""
+    what = "the mean of these numbers" if asked.mean else f"“{token(asked.names[0])}”, the answer"
+    return (
+        '<section class="view" id="importance"><h2>Which heads matter</h2><p>The pass was run '
+        f"{len(found)} times more, each time with one head silenced. The bars show what that does "
+        f"to {what} ({escape(asked.about)}){named}. Press a head to see all numbers "
+        "without it; nothing else on this page changes.</p>"
+        f'<div class="without"><div><ol class="effects">{"".join(rows[:STRONGEST])}</ol>'
+        f"{rest}</div>"
+        f'<div class="result"><p class="about">{escape(asked.about)}</p>'
+        f'{bars(asked.names, before.values, answer=True)}<p class="best" data-best></p></div>'
+        "</div></section>"
+    )
+
+
+def signed(x: float) -> str:
+    """Return a change with its sign; one that rounding alone makes is 0."""
+    if abs(x) < 5e-6:
+        return "0"
+    return f"{'+' if x > 0 else ''}{digits(x)}"
+
+
+def greatest(run: Pass) -> float:
+    """Return the greatest attention weight of all heads, which gets the last colour."""
+    names = [f"transformer.layer.{i}.attention.weights" for i in range(run.model.config.num_blocks)]
+    return max(float(run.rows(name).max()) for name in names) or 1.0
+
+
+def as_data(found: Sequence[Effect], before: Answer) -> dict[str, Any]:
+    """Return what page.js needs to show answers without a head."""
+    return {
+        "values": [digits(value) for value in before.values],
+        "shares": [round(float(value), 4) for value in before.values],
+        "best": before.best,
+        "effects": [
+            {
+                "block": each.block,
+                "head": each.head,
+                "values": [digits(value) for value in each.answer.values],
+                "shares": np.round(each.answer.values, 4).tolist(),
+                "best": each.answer.best,
+            }
+            for each in found
+        ],
+    }

@@ -1,19 +1,25 @@
-"""The page as a whole: what is shown of a pass, in its order, in one file that asks for nothing."""
+"""The pages as a whole: of one pass, and of several texts compared; files that ask for nothing."""
 
 import base64
 import hashlib
 import operator
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 from npbert import __version__
 from npbert.errors import InputError, shown
-from npbert.explaining import answers, ends, steps, views
-from npbert.explaining.figures import Limits, Sheet, bars
-from npbert.explaining.markup import cut, embedded, escape, token, visible
+from npbert.explaining import ends, steps
+from npbert.explaining import figures as views
+from npbert.explaining import passes as answers
+from npbert.explaining.figures import Limits, Map, Sheet, bars, heat_map
+from npbert.explaining.markup import PALETTES, cut, digits, embedded, escape, token, visible
 from npbert.explaining.passes import Pass
-from npbert.explaining.pictures import PALETTES
+from npbert.explaining.steps import Functions, step
+from npbert.tasks.sentence_embedding import SentenceEmbedding
+from npbert.tasks.sentence_transformers import Recipe, pool
+from npbert.textbook import Array
 
 BUDGET: Final = 2_600_000  # characters of the page that numbers and their pictures may take
 COST: Final = 3.9  # characters a number: 8/3 in base64, and its pixel
@@ -23,7 +29,7 @@ SIZES: Final = (
     Limits(12, 32, 4),
 )  # fmt: skip
 LONG: Final = 160  # characters of a text that is no headline any more
-MOST: Final = 600  # characters of a text in the head of the page; the tokens show all
+HEADLINE_LIMIT: Final = 600  # characters of a text in the head of the page; the tokens show all
 HERE: Final = Path(__file__).parent
 
 
@@ -132,7 +138,11 @@ def listed(blocks: Sequence[int]) -> str:
 def header(run: Pass, asked: answers.Question, before: answers.Answer, told: Sequence[str]) -> str:
     """Return the head of the page: the text, the model, and the answer."""
     model, config = run.model, run.model.config
-    pair = f'<p class="pair">{token(cut(run.pair, MOST))}</p>' if run.pair is not None else ""
+    pair = (
+        f'<p class="pair">{token(cut(run.pair, HEADLINE_LIMIT))}</p>'
+        if run.pair is not None
+        else ""
+    )
     facts = (
         f"{model.architecture}, {config.num_blocks} blocks of {config.num_attention_heads} heads, "
         f"{config.hidden_size} features, {model.dtype.name}, {len(run.encoding)} tokens"
@@ -141,7 +151,7 @@ def header(run: Pass, asked: answers.Question, before: answers.Answer, told: Seq
     notes = "".join(f"<li>{escape(each)}</li>" for each in told)
     text = (
         '<div><p class="kicker">one forward pass of a transformer, step by step</p>'
-        f'<h1 dir="auto"{long}>{escape(cut(run.text, MOST))}</h1>{pair}'
+        f'<h1 dir="auto"{long}>{escape(cut(run.text, HEADLINE_LIMIT))}</h1>{pair}'
         f'<p class="facts">{escape(facts)}</p>'
         f"<ul class=notes>{notes}</ul></div>"
     )
@@ -190,4 +200,76 @@ def document(title: str, header: str, nav: str, main: str, data: dict[str, Any])
         'is in this file.</footer><div id="tip" role="status"></div>'
         f'<script type="application/json" id="data">{embedded(data)}</script>'
         f"<script>{script}</script></body></html>\n"
+    )
+
+
+TEXTS_LIMIT: Final = 64  # texts: a map of more has rows too low to read
+NAME: Final = 28  # characters of a text that name a row
+READABLE: Final = 12  # texts whose similarities also stand in a table
+
+
+def comparison(task: SentenceEmbedding, texts: Sequence[str]) -> str:
+    """Return the page of several texts.  Raises InputError for fewer than two."""
+    if not 2 <= len(texts) <= TEXTS_LIMIT:
+        raise InputError(f"there are {len(texts)} texts to compare, expected 2 to {TEXTS_LIMIT}")
+    vectors = task(list(texts))
+    alike = task.similarity(vectors, vectors)
+    function = task.recipe.similarity
+    names = [cut(visible(text), NAME) for text in texts]
+    sheet = Sheet(names, Limits(None, 768, None))
+    made = sheet.add("sentence_embedding", vectors)
+    sheet.add("similarity", alike)
+    functions: Functions = [(Recipe.embed, ("pooling", "sentence_embedding")), (pool, ())]
+    dim = vectors.shape[-1]
+    embedding = heat_map(Map("sentence_embedding", "embeddings", "", made, names, total=dim))
+    matrix = heat_map(
+        Map("similarity", f"{function} similarity", "", alike, names, names, "positive",
+            float(alike.max()), float(alike.min()), among="texts")
+    )  # fmt: skip
+    main = step(
+        "embeddings", "Every text becomes one vector",
+        f"The model reads each text by itself, and of the vectors of its tokens one of {dim} "
+        "numbers is made. Texts that mean the same should have vectors that point the same way.",
+        functions, embedding,
+    ) + step(
+        "similarity", "How alike are they?", ranked(texts, alike),
+        [(SentenceEmbedding.similarity, ())], matrix + table(names, alike), unfolded=False,
+    )  # fmt: skip
+    main = f'<section class="block"><h2>From texts to one number a pair</h2>{main}</section>'
+    data: dict[str, Any] = {"tokens": names, "palettes": palettes(), "arrays": sheet.arrays}
+    items = "".join(f"<li>{token(text)}</li>" for text in texts)
+    header = (
+        '<header><div><p class="kicker">sentence embeddings, compared</p>'
+        f'<h1>How alike are {len(texts)} texts?</h1><ol class="texts">{items}</ol></div></header>'
+    )
+    links = '<a href="#embeddings">embeddings</a><a href="#similarity">similarity</a>'
+    title = f"How alike are {len(texts)} texts?"
+    return document(title, header, f'<nav aria-label="steps">{links}</nav>', main, data)
+
+
+def ranked(texts: Sequence[str], alike: Array) -> str:
+    """Return in words which texts are the most alike, and which the least."""
+    pairs = sorted(combinations(range(len(texts)), 2), key=lambda pair: -alike[pair])
+    told = [
+        f"The {word} alike are “{token(texts[i])}” and “{token(texts[j])}”, at "
+        f"{digits(float(alike[i, j]))}."
+        for word, (i, j) in (("most", pairs[0]), ("least", pairs[-1]))
+    ]
+    return " ".join(told[: len(pairs)])
+
+
+def table(names: Sequence[str], alike: Array) -> str:
+    """Return the numbers of the map, where they can be read."""
+    if len(names) > READABLE:
+        return ""
+    head = "".join(f'<th scope="col">{i + 1}</th>' for i in range(len(names)))
+    rows = "".join(
+        f'<tr><th scope="row">{i + 1} {token(name)}</th>'
+        + "".join(f"<td>{digits(float(value))}</td>" for value in row)
+        + "</tr>"
+        for i, (name, row) in enumerate(zip(names, alike, strict=True))
+    )
+    return (
+        '<div class="numbers" tabindex="0" role="group" aria-label="similarities in numbers">'
+        f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )

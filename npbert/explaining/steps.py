@@ -7,12 +7,13 @@ from typing import Any, Final
 import numpy as np
 
 from npbert import encoder, textbook
+from npbert.engine.activations import ACTIVATIONS
 from npbert.explaining.figures import Map, Sheet, activation_curve, extent, heat_map
 from npbert.explaining.markup import escape, source, token
 from npbert.explaining.passes import Pass
-from npbert.oracle.shared import is_masked
+from npbert.oracle.traces import is_masked
+from npbert.text.tokenizer import Tokenizer
 from npbert.textbook import Array
-from npbert.tokenizer import Tokenizer
 
 NORMED: Final = "g · (x \u2212 mean) / √variance + b"
 TOKENS: Final = 64  # that are shown before the others
@@ -239,7 +240,7 @@ def named(run: Pass, i: int, head: int) -> str:
 
 def activation_source(name: str) -> Functions:
     """Return the source of an activation function, where it is Python's."""
-    function: Callable[[Array], Array] = textbook.ACTIVATIONS[name]
+    function: Callable[[Array], Array] = ACTIVATIONS[name]
     return [(function, ())] if inspect.isfunction(function) else [(textbook.activation, ())]
 
 

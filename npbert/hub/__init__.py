@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Final, Self, SupportsIndex
 
 from npbert.errors import HubError, InputError, listed, shown, warn
-from npbert.hub.cache import cache_folder, cached, is_offline
+from npbert.hub.cache import cache_folder, cached, inside, is_offline, lacking, unknown
 from npbert.hub.fetching import Token, Wanted, fetch
-from npbert.hub.parts import inside, lacking, unknown
 
 Source = str | os.PathLike[str]
 
@@ -84,13 +83,13 @@ def locate(
     return usable
 
 
-class Remade:
+class Rebuildable:
     """What can be made once more, and is pickled as that: as a source, not as weights."""
 
-    remake: partial[Any] | None = None
+    rebuild: partial[Any] | None = None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        return (self.remake, ()) if self.remake else super().__reduce_ex__(protocol)
+        return (self.rebuild, ()) if self.rebuild else super().__reduce_ex__(protocol)
 
     def __copy__(self) -> Self:
         made = object.__new__(type(self))

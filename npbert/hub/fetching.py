@@ -14,9 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from npbert.checkpoint import CONFIG, MODULES, WEIGHTS
 from npbert.errors import HubError, NpbertError, listed, shown
-from npbert.hub.cache import COMMIT, Snapshot, endpoint
-from npbert.hub.parts import CONFIG, MODULES, WEIGHTS, lacking, unknown
+from npbert.hub.cache import COMMIT, Snapshot, endpoint, lacking, unknown
 
 Token = str | bool | None
 

@@ -10,9 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from npbert.checkpoint.files import (
+    FLOATS,
+    parse_json_object,
+    read_json_object,
+    read_safetensors,
+    replacing,
+)
 from npbert.errors import CheckpointError, InputError, listed, shown
-from npbert.files import FLOATS, parse_json_object, read_json_object, read_safetensors, replacing
-from npbert.oracle.shared import Arrays, Trace
+from npbert.oracle.traces import Arrays, Trace
 
 ABOUT: Final = "about.json"  # beside .npy files, and in the metadata of the others
 INTEGERS: Final = {

@@ -6,18 +6,15 @@ do not travel.  What rounding alone would do to each step is measured the same w
 in the candidate's precision on inputs that are shaken in their last bit.
 """
 
-import copy
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.model import Model
-from npbert.oracle.shared import QUIET, Arrays, Call, distance, is_masked
-from npbert.taps import Keeper, chain
+from npbert.engine.taps import Keeper, chain_taps
+from npbert.oracle.traces import QUIET, Arrays, Call, distance, float32_model, is_masked
 from npbert.textbook import Array, Tap
-from npbert.weights import assemble
 
 DRAWS: Final = 3  # of the noise; the greatest counts
 BITS: Final = {"float32": 24, "float16": 11, "bfloat16": 8}
@@ -37,7 +34,7 @@ class Replay(Keeper):
     """A tap that hears what follows from the candidate's numbers, and returns the candidate's."""
 
     def __init__(self, call: Call, candidate: Mapping[str, NDArray[Any]]) -> None:
-        super().__init__(call.border, lambda name: not name.endswith(QUIET))
+        super().__init__(call.layout, lambda name: not name.endswith(QUIET))
         self.call = call
         self.candidate = candidate
 
@@ -48,7 +45,7 @@ class Replay(Keeper):
             return x
         if x.ndim == 3:
             return merged(name, x, theirs[len(self.heard[name]) - 1].mT)
-        return merged(name, x, self.call.columns(name, theirs))
+        return merged(name, x, self.call.layout.columns(name, theirs))
 
 
 def merged(name: str, ours: Array, theirs: NDArray[Any]) -> Array:
@@ -63,14 +60,14 @@ def merged(name: str, ours: Array, theirs: NDArray[Any]) -> Array:
 def replayed(call: Call, candidate: Arrays, tap: Tap | None = None) -> Arrays:
     """Return every activation as the textbook computes it from the candidate's earlier ones."""
     replay = Replay(call, candidate)
-    run(call, replay if tap is None else chain([tap, replay]))
+    run(call, replay if tap is None else chain_taps([tap, replay]))
     return replay.rows()
 
 
 def run(call: Call, tap: Tap) -> None:
     """Run a call's forward pass, whatever numbers come of it."""
     with np.errstate(all="ignore"):
-        call.model.through(call.pack, call.masks, tap)
+        call.model.run_unchecked(call.pack, call.masks, tap)
 
 
 def precision_of(candidate: Arrays) -> Precision:
@@ -102,24 +99,13 @@ def rounded(x: NDArray[Any], name: str) -> Array:
     return x.astype(np.float32).astype(x.dtype)
 
 
-def narrowed(model: Model) -> Model:
-    """Return the same model in float32, computed by the textbook."""
-    if model.dtype == np.float32:
-        return model
-    narrow = copy.copy(model)
-    narrow.parameters = {n: x.astype(np.float32) for n, x in model.parameters.items()}
-    narrow.dtype, narrow.engine = np.dtype(np.float32), "textbook"
-    narrow.encoder, narrow.head = assemble(narrow.parameters, model.config)
-    return narrow
-
-
 def noise(call: Call, candidate: Arrays, exact: Arrays, precision: Precision) -> dict[str, float]:
     """Return what rounding alone does to every step, in units of its greatest value.
 
     The steps are computed in float32 from the candidate's activations, each shaken by half a unit
     of its last bit, and their results rounded to the candidate's precision.
     """
-    narrow = Call(narrowed(call.model), call.arrays)
+    narrow = Call(float32_model(call.model), call.arrays)
     rng = np.random.default_rng(20)
     most = dict.fromkeys(exact, 0.0)
     for _ in range(DRAWS):

@@ -1,68 +1,41 @@
-"""The text tasks: npbert.pipeline makes one from its name and a model."""
+"""The text tasks: one row (rows.py) and one file each; npbert.pipeline makes one.
+
+Nothing here loads NumPy before a task is made, so that the command line can tell of tasks first.
+"""
 
 import os
 from dataclasses import fields
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from npbert.errors import InputError, nearest, shown
-from npbert.hub import locate, pinned
-from npbert.model import Model
-from npbert.options import OPTIONS, Options, changed
-from npbert.tasks.feature_extraction import FeatureExtraction
-from npbert.tasks.fill_mask import FillMask
-from npbert.tasks.multiple_choice import MultipleChoice
-from npbert.tasks.question_answering import QuestionAnswering
-from npbert.tasks.sentence_embedding import SentenceEmbedding
-from npbert.tasks.shared import Task
-from npbert.tasks.text_classification import TextClassification
-from npbert.tasks.text_ranking import TextRanking
-from npbert.tasks.token_classification import TokenClassification
-from npbert.tasks.zero_shot import ZeroShotClassification
+from npbert.tasks.options import change_options
+from npbert.tasks.rows import TASKS, TaskRow
 
-__all__ = ["TASKS", "Kind", "Task", "demo", "pipeline"]
+if TYPE_CHECKING:
+    from npbert.model import Model
+    from npbert.tasks.task import Task
+
+__all__ = ["TASKS", "built_in_folder", "pipeline", "task_class"]
 
 
-class Kind(NamedTuple):
-    """A task, what it can be asked, and the built-in model that shows it, if there is one."""
-
-    task: type[Task[Any, Any]]
-    options: type[Options]
-    demo: str | None
-
-
-DEMOS: Final = {
-    "text-classification": "sentiment",
-    "token-classification": "ner",
-    "fill-mask": "fill-mask",
-    "sentence-embedding": "fill-mask",
-    "feature-extraction": "fill-mask",
-}
-# What the tasks are called elsewhere.
-ELSEWHERE: Final = {
-    "sentiment-analysis": "text-classification", "ner": "token-classification",
-    "zero-shot": "zero-shot-classification", "sentence-similarity": "sentence-embedding",
-    "text-embedding": "sentence-embedding", "embedding": "sentence-embedding",
-    "cross-encoder": "text-ranking", "cross-encoding": "text-ranking", "qa": "question-answering",
-}  # fmt: skip
-TASKS: Final = {
-    task.name: Kind(task, OPTIONS[task.name], DEMOS.get(task.name))
-    for task in (
-        TextClassification, TokenClassification, FillMask, QuestionAnswering, MultipleChoice,
-        ZeroShotClassification, SentenceEmbedding, TextRanking, FeatureExtraction,
-    )
-}  # fmt: skip
-
-
-def demo(name: str) -> Path:
+def built_in_folder(name: str) -> Path:
     """Return the folder of a built-in model."""
     return Path(__file__).parent.parent / "demo" / name
 
 
+def task_class(row: TaskRow) -> "type[Task[Any, Any]]":
+    """Return the class that does what a row describes."""
+    module, _, name = row.implementation.partition(".")
+    found: type[Task[Any, Any]] = getattr(import_module(f"npbert.tasks.{module}"), name)
+    return found
+
+
 def pipeline(
     task: str,
-    source_or_model: str | os.PathLike[str] | Model | None = None,
+    source_or_model: "str | os.PathLike[str] | Model | None" = None,
     *,
     threads: int | None = None,
     batch_invariant: bool = False,
@@ -72,7 +45,7 @@ def pipeline(
     token: str | bool | None = None,
     offline: bool | None = None,
     **options: Any,
-) -> Task[Any, Any]:
+) -> "Task[Any, Any]":
     """Make a task that can be called with texts.
 
     Parameters
@@ -82,7 +55,8 @@ def pipeline(
     source_or_model : path, name or Model, optional
         A folder, or a name on the hub.  Default: the small built-in model of that task.
     threads : int, optional
-        How many packs of texts are computed side by side; default: all cores.  Changes no bit.
+        How many packs of texts are computed side by side; default: all cores.  Results are
+        bit-identical for any number.
     batch_invariant : bool
         Compute every text alone, so that its last bits do not depend on its neighbours.
     revision, subfolder, cache_dir, token, offline
@@ -100,13 +74,12 @@ def pipeline(
     >>> classify("A gorgeous, witty, seductive movie.")["label"]
     'POSITIVE'
     """
-    if not isinstance(task, str) or task not in TASKS:
-        hint = nearest(str(task), TASKS) or f"; there are {', '.join(TASKS)}"
-        if isinstance(task, str) and task in ELSEWHERE:
-            hint = f"; it is called {ELSEWHERE[task]!r} here"
-        raise InputError(f"unknown task {shown(task)}{hint}")
-    kind = TASKS[task]
-    chosen = changed(task, kind.options(), options)
+    row = find_row(task)
+    chosen = change_options(task, row.options(), options)
+    from npbert.hub import locate, pinned
+    from npbert.model import Model
+
+    kind = task_class(row)
     how: dict[str, Any] = {"threads": threads, "batch_invariant": batch_invariant}
     where: dict[str, Any] = {
         "revision": revision, "subfolder": subfolder, "cache_dir": cache_dir, "token": token,
@@ -120,23 +93,34 @@ def pipeline(
                 f"{', '.join(needless)}: given with a Model, which is loaded already; pass "
                 "them to npbert.load"
             )
-        made = kind.task(source_or_model, chosen, **how)
-        made.folder, made.remake = source_or_model.folder, partial(again, source_or_model)
+        made = kind(source_or_model, chosen, row, **how)
+        made.folder, made.rebuild = source_or_model.folder, partial(again, source_or_model)
         return made
     source = source_or_model
     if source is None:
-        if kind.demo is None:
+        if row.built_in is None:
             raise InputError(
                 f"{task} has no built-in model; pass a folder, a name on the hub (-m), or a Model"
             )
-        source = demo(kind.demo)
+        source = built_in_folder(row.built_in)
     if not isinstance(source, str | os.PathLike):
         raise InputError(
             f"source is {shown(source)}, expected a folder, a name on the hub, or a Model"
         )
     folder = locate(source, **where)
-    made = kind.task.from_folder(folder, chosen, **how)
+    made = kind.from_folder(folder, chosen, row, **how)
     place, pins = pinned(source, folder, where)
     made.folder = folder
-    made.remake = again if source_or_model is None else partial(again, place, **pins)
+    made.rebuild = again if source_or_model is None else partial(again, place, **pins)
     return made
+
+
+def find_row(task: str) -> TaskRow:
+    """Return the row of a task.  Raises InputError for a name that none has."""
+    if isinstance(task, str) and task in TASKS:
+        return TASKS[task]
+    hint = nearest(str(task), TASKS) or f"; there are {', '.join(TASKS)}"
+    for row in TASKS.values():
+        if task in row.aliases:
+            hint = f"; it is called {row.name!r} here"
+    raise InputError(f"unknown task {shown(task)}{hint}")

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple, Self
 from npbert.errors import InputError
 from npbert.loading import load
 from npbert.model import Model
-from npbert.options import FeatureOptions
-from npbert.tasks.shared import Answer, Reading, Task, counted
+from npbert.tasks.options import FeatureOptions
+from npbert.tasks.rows import TaskRow
+from npbert.tasks.task import Answer, Reading, Task, counted
+from npbert.text.tokenizer import Encoding
 from npbert.textbook import Array
-from npbert.tokenizer import Encoding
 
 
 class Source(NamedTuple):
@@ -26,20 +27,17 @@ class FeatureExtraction(Task[FeatureOptions, Source]):
     token comes from, and are [0, 0] for special tokens.
     """
 
-    name = "feature-extraction"
-    architecture = "base"
-    fields = ("text", "text_pair")
-
-    def __init__(self, model: Model, options: FeatureOptions, **how: Any) -> None:
+    def __init__(self, model: Model, options: FeatureOptions, row: TaskRow, **how: Any) -> None:
         self.whole = model
-        super().__init__(model.encoder_only(upto(model, options.layer)), options, **how)
+        encoder = model.encoder_only(upto(model, options.layer))
+        super().__init__(encoder, options, row, **how)
 
     @classmethod
     def from_folder(
-        cls, folder: str | os.PathLike[str], options: FeatureOptions, **how: Any
+        cls, folder: str | os.PathLike[str], options: FeatureOptions, row: TaskRow, **how: Any
     ) -> Self:
         """Load the encoder of a folder, whatever its head."""
-        return cls(load(folder, "base"), options, **how)
+        return cls(load(folder, row.architecture), options, row, **how)
 
     def __call__(self, inputs: Any, **changes: Any) -> Any:
         """Answer for one input, or many; see Task."""
@@ -47,7 +45,7 @@ class FeatureExtraction(Task[FeatureOptions, Source]):
         if options.layer == self.options.layer:
             return super().__call__(inputs, **changes)
         how = {"threads": self.threads, "batch_invariant": self.batch_invariant}
-        return FeatureExtraction(self.whole, options, **how)(inputs)
+        return FeatureExtraction(self.whole, options, self.row, **how)(inputs)
 
     def read(self, item: Any, options: FeatureOptions) -> Reading[Source]:
         """Turn a text, or a pair of texts, into tokens.  Raises InputError."""

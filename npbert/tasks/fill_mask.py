@@ -6,8 +6,9 @@ import numpy as np
 
 from npbert.errors import InputError
 from npbert.model import Model
-from npbert.options import FillMaskOptions
-from npbert.tasks.shared import Answer, Reading, Task, best, softmax
+from npbert.tasks.options import FillMaskOptions
+from npbert.tasks.rows import TaskRow
+from npbert.tasks.task import Answer, Reading, Task, best, softmax
 from npbert.textbook import Array
 
 Pieces = tuple[int, ...]  # the ids that a word is made of
@@ -29,19 +30,15 @@ class FillMask(Task[FillMaskOptions, Blanks]):
     A text with several masks gets such a list for each of them, the others left as they are.
     """
 
-    name = "fill-mask"
-    architecture = "for_masked_language_modeling"
-    fields = ("text", "text_pair")
-
-    def __init__(self, model: Model, options: FillMaskOptions, **how: Any) -> None:
+    def __init__(self, model: Model, options: FillMaskOptions, row: TaskRow, **how: Any) -> None:
         if model.tokenizer and (mask := model.tokenizer.id_of("mask_token")) is not None:
             self.mask = mask
         elif model.tokenizer:
             raise InputError(
-                f"fill-mask needs a mask, but {model.tokenizer.text_of('mask_token')} is not in "
+                f"{row.name} needs a mask, but {model.tokenizer.text_of('mask_token')} is not in "
                 "the model's vocabulary"
             )
-        super().__init__(model, options, **how)
+        super().__init__(model, options, row, **how)
 
     def read(self, item: Any, options: FillMaskOptions) -> Reading[Blanks]:
         """Turn one input into tokens.  Raises InputError where no mask is left to fill."""

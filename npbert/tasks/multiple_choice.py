@@ -4,18 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from npbert.options import MultipleChoiceOptions
-from npbert.tasks.shared import Answer, Reading, Task, several, softmax
+from npbert.tasks.options import MultipleChoiceOptions
+from npbert.tasks.task import Answer, Reading, Task, several, softmax
 from npbert.textbook import Array
 
 
 class MultipleChoice(Task[MultipleChoiceOptions, list[str]]):
     """Answers {"index", "choice", "score", "scores"}: the best choice, and the chance of each."""
-
-    name = "multiple-choice"
-    architecture = "for_multiple_choice"
-    fields = ("prompt", "choices")
-    required = 2
 
     def read(self, item: Any, options: MultipleChoiceOptions) -> Reading[list[str]]:
         """Pair a prompt with each of its choices.  Raises InputError."""

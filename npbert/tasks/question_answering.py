@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert.errors import InputError
-from npbert.options import QuestionAnsweringOptions
-from npbert.tasks.shared import Answer, Reading, Task, counted, softmax, windows
+from npbert.tasks.options import QuestionAnsweringOptions
+from npbert.tasks.task import Answer, Reading, Task, counted, softmax, windows
+from npbert.text.tokenizer import Encoding
 from npbert.textbook import Array
-from npbert.tokenizer import Encoding
 
 Span = tuple[int, int]  # characters of the context
 
@@ -36,11 +36,6 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
     `answer` is what stands in the context between start and end; the empty answer, where that is
     possible, has 0 for both.
     """
-
-    name = "question-answering"
-    architecture = "for_question_answering"
-    fields = ("question", "context")
-    required = 2
 
     def __call__(
         self, inputs: Any = None, *, question: Any = None, context: Any = None, **changes: Any
@@ -62,7 +57,7 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
         if question is None and context is None:
             return super().__call__(inputs, **changes)
         if inputs is not None:
-            raise InputError("question-answering takes inputs, or question= and context=, not both")
+            raise InputError(f"{self.row.name} takes inputs, or question= and context=, not both")
         return super().__call__(paired(question, context), **changes)
 
     def read(self, item: Any, options: QuestionAnsweringOptions) -> Reading[Passage]:
@@ -130,7 +125,7 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
         ]
         return answers[0] if options.top_k == "best" else answers[:most]
 
-    def told(self, texts: int, tokens: int, options: QuestionAnsweringOptions) -> str:
+    def truncation_notice(self, texts: int, tokens: int, options: QuestionAnsweringOptions) -> str:
         """Say how much was cut of questions; contexts are read to their ends."""
         return (
             f"{texts} of the questions {'was' if texts == 1 else 'were'} cut to "

@@ -9,13 +9,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from npbert.engine.inputs import numbers
 from npbert.errors import InputError, shown, warn
-from npbert.inputs import numbers
 from npbert.loading import load
 from npbert.model import Model
-from npbert.options import EmbeddingOptions
-from npbert.sentences import SIMILARITIES, Recipe, normalize, read_recipe
-from npbert.tasks.shared import Reading, Task
+from npbert.tasks.options import EmbeddingOptions
+from npbert.tasks.rows import TaskRow
+from npbert.tasks.sentence_transformers import SIMILARITIES, Recipe, normalize, read_recipe
+from npbert.tasks.task import Reading, Task
 from npbert.textbook import Array
 
 ENDS = ({"cls"}, {"lasttoken"}, {"cls", "lasttoken"})  # poolings that read one token or two
@@ -25,12 +26,14 @@ ENOUGH = 100  # embeddings to take ranges from
 class SentenceEmbedding(Task[EmbeddingOptions, int]):
     """Answers an array (dim,) for a text, (n, dim) for a list of them."""
 
-    name = "sentence-embedding"
-    architecture = "base"
-    fields = ("text",)
-
     def __init__(
-        self, model: Model, options: EmbeddingOptions, *, recipe: Recipe | None = None, **how: Any
+        self,
+        model: Model,
+        options: EmbeddingOptions,
+        row: TaskRow,
+        *,
+        recipe: Recipe | None = None,
+        **how: Any,
     ) -> None:
         if recipe is None and model.folder is not None:
             found = read_recipe(model.folder, model.dtype.type)
@@ -41,15 +44,15 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
                 "npbert takes the mean of its tokens"
             )
         self.recipe = recipe or Recipe()
-        super().__init__(model.encoder_only(), options, **how)
+        super().__init__(model.encoder_only(), options, row, **how)
 
     @classmethod
     def from_folder(
-        cls, folder: str | os.PathLike[str], options: EmbeddingOptions, **how: Any
+        cls, folder: str | os.PathLike[str], options: EmbeddingOptions, row: TaskRow, **how: Any
     ) -> Self:
         """Load a folder of sentence-transformers, or any encoder."""
         encoder, recipe = read_recipe(Path(folder)) or (folder, None)
-        return cls(load(encoder, "base"), options, recipe=recipe, **how)
+        return cls(load(encoder, row.architecture), options, row, recipe=recipe, **how)
 
     def settled(self, options: EmbeddingOptions) -> EmbeddingOptions:
         """Read ranges, and refuse what does not fit this model."""
@@ -67,7 +70,7 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
                 "values of each dimension, which a list of texts has, and a single text has not"
             )
 
-    def collected(self, results: Iterator[Any], options: EmbeddingOptions) -> NDArray[Any]:
+    def collect(self, results: Iterator[Any], options: EmbeddingOptions) -> NDArray[Any]:
         """Return the embeddings of a list of texts, (n, dim)."""
         rows = list(results)
         if not rows:

@@ -2,18 +2,14 @@
 
 from typing import Any
 
-from npbert.config import Config
-from npbert.options import ClassificationOptions, Function
-from npbert.tasks.shared import Answer, Reading, Task, best, scored
+from npbert.checkpoint.config import Config
+from npbert.tasks.options import ClassificationOptions, Function
+from npbert.tasks.task import Answer, Reading, Task, best, scored
 from npbert.textbook import Array
 
 
 class TextClassification(Task[ClassificationOptions, None]):
     """Answers {"label", "score"}: the best class, or with top_k a list, best first."""
-
-    name = "text-classification"
-    architecture = "for_sequence_classification"
-    fields = ("text", "text_pair")
 
     def read(self, item: Any, options: ClassificationOptions) -> Reading[None]:
         """Turn a text, or a pair of texts, into tokens.  Raises InputError."""

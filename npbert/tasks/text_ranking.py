@@ -8,12 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npbert.config import Config
+from npbert.checkpoint.config import Config
 from npbert.errors import CheckpointError, InputError, shown
 from npbert.model import Model
-from npbert.options import Function, RankingOptions
-from npbert.sentences import SETTINGS, Prompts, read_encoder_settings, read_prompts, read_settings
-from npbert.tasks.shared import Answer, Reading, Task, best, scored, several
+from npbert.tasks.options import Function, RankingOptions
+from npbert.tasks.rows import TaskRow
+from npbert.tasks.sentence_transformers import (
+    SETTINGS,
+    Prompts,
+    read_encoder_settings,
+    read_prompts,
+    read_settings,
+)
+from npbert.tasks.task import Answer, Reading, Task, best, scored, several
 from npbert.textbook import Array
 
 FUNCTIONS: Mapping[str, Function] = {"Sigmoid": "sigmoid", "Identity": "none"}
@@ -33,17 +40,12 @@ class TextRanking(Task[RankingOptions, Shelf]):
     several classes.  `predict` and `rank` give what sentence-transformers' give.
     """
 
-    name = "text-ranking"
-    architecture = "for_sequence_classification"
-    fields = ("query", "documents")
-    required = 2
-
-    def __init__(self, model: Model, options: RankingOptions, **how: Any) -> None:
+    def __init__(self, model: Model, options: RankingOptions, row: TaskRow, **how: Any) -> None:
         folder = model.folder
         self.usual = usual_function(model.config, read_settings(folder) if folder else {})
         self.prompts = read_prompts(folder) if folder else Prompts()
         self.limit = read_encoder_settings(folder).get("max_seq_length") if folder else None
-        super().__init__(model, options, **how)
+        super().__init__(model, options, row, **how)
 
     def settled(self, options: RankingOptions) -> RankingOptions:
         """Refuse what does not fit this model."""

@@ -12,10 +12,11 @@ import numpy as np
 
 from npbert.errors import InputError, listed
 from npbert.model import Model
-from npbert.options import TokenClassificationOptions
-from npbert.tasks.shared import Answer, Reading, Task, counted, parts, several, softmax, windows
+from npbert.tasks.options import TokenClassificationOptions
+from npbert.tasks.rows import TaskRow
+from npbert.tasks.task import Answer, Reading, Task, counted, parts, several, softmax, windows
+from npbert.text.tokenizer import Encoding
 from npbert.textbook import Array
-from npbert.tokenizer import Encoding
 
 BEGINNINGS = ("B", "S", "U")  # the first token of several, a single one (BIOES), a unit (BILOU)
 ENDINGS = ("E", "L", "S", "U")  # the last token of several, in either scheme
@@ -53,14 +54,12 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
     its number counting from [CLS], and the piece of a word that it is.
     """
 
-    name = "token-classification"
-    architecture = "for_token_classification"
-    fields = ("text",)
-
-    def __init__(self, model: Model, options: TokenClassificationOptions, **how: Any) -> None:
+    def __init__(
+        self, model: Model, options: TokenClassificationOptions, row: TaskRow, **how: Any
+    ) -> None:
         self.labels = [model.config.label(i) for i in range(model.config.num_labels)]
         self.tags = tags(self.labels)
-        super().__init__(model, options, **how)
+        super().__init__(model, options, row, **how)
 
     def settled(self, options: TokenClassificationOptions) -> TokenClassificationOptions:
         """Refuse to ignore what is never told; "O" may always be ignored."""

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npbert.config import Config
+from npbert.checkpoint.config import Config
 from npbert.errors import InputError, listed
 from npbert.model import Model
-from npbert.options import ZeroShotOptions, names, split
-from npbert.tasks.shared import Answer, Reading, Task, best, softmax
+from npbert.tasks.options import ZeroShotOptions, names, split
+from npbert.tasks.rows import TaskRow
+from npbert.tasks.task import Answer, Reading, Task, best, softmax
 from npbert.textbook import Array
 
 
@@ -26,16 +27,12 @@ class Candidates(NamedTuple):
 class ZeroShotClassification(Task[ZeroShotOptions, Candidates]):
     """Answers {"sequence", "labels", "scores"}, best first."""
 
-    name = "zero-shot-classification"
-    architecture = "for_sequence_classification"
-    fields = ("text", "candidate_labels")
-
-    def __init__(self, model: Model, options: ZeroShotOptions, **how: Any) -> None:
-        super().__init__(model, options, **how)
+    def __init__(self, model: Model, options: ZeroShotOptions, row: TaskRow, **how: Any) -> None:
+        super().__init__(model, options, row, **how)
         entailment = class_named(model.config, "entail")
         if entailment is None:
             raise InputError(
-                "zero-shot-classification needs a model of natural language inference, with a "
+                f"{row.name} needs a model of natural language inference, with a "
                 f"class called entailment; this one has {classes(model.config)}"
             )
         self.entailment = entailment

@@ -1,0 +1,274 @@
+"""Side-by-side timing: npbert, the matrix products it cannot do without, and its peers.
+
+Everyone runs in a process of its own, with its own threads and its own memory, and is told over a
+pipe to run one piece of work at a time, so that runs interleave: A B C A B C.  What is timed is
+the model, from ids to numbers; texts become ids, and are padded for those who pad, beforehand.
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from npbert.engine.threads import blas_environment, count_cores
+from npbert.errors import InputError, nearest, shown, warn
+from npbert.model import Model
+
+PEERS: Final = {"onnxruntime": ("onnxruntime",), "transformers": ("transformers", "torch")}
+BATCH: Final = 32  # texts that a peer pads to the longest of them
+PAUSE: Final = 0.02  # seconds between runs; threads that spin after their work have gone to sleep
+SAME: Final = 1e-2  # of the greatest number; answers further apart come from other weights
+
+
+@dataclass(frozen=True)
+class Work:
+    """Sequences to compute, in one call; peers pad them, `batches` says which ones together."""
+
+    name: str
+    sequences: list[list[int]]
+    packed: bool  # without padding, and only what the head reads
+    batches: list[list[int]]
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.sequences))
+
+    @property
+    def mixed(self) -> bool:
+        return len(set(map(len, self.sequences))) > 1
+
+    def sorted(self) -> "Work":
+        """Return the work in batches of like lengths."""
+        order = sorted(range(len(self.sequences)), key=lambda i: len(self.sequences[i]))
+        return Work(self.name, self.sequences, self.packed, in_batches(order))
+
+
+def in_batches(order: Sequence[int]) -> list[list[int]]:
+    """Return neighbours together, 32 at a time."""
+    return [list(order[i : i + BATCH]) for i in range(0, len(order), BATCH)]
+
+
+def shape_work(batch: int, length: int, vocab_size: int, *, packed: bool) -> Work:
+    """Return a batch of random ids, which all can compute without padding."""
+    ids = np.random.default_rng(0).integers(vocab_size, size=(batch, length))
+    return Work(f"{batch} x {length}", ids.tolist(), packed, [list(range(batch))])
+
+
+def text_work(name: str, texts: Sequence[str], model: Model) -> Work:
+    """Return texts as the model's tokenizer reads them.  Raises InputError if it has none."""
+    if model.tokenizer is None:
+        raise InputError(
+            "texts need a tokenizer, and the model has none; name a folder with tokenizer.json "
+            "or vocab.txt in it"
+        )
+    if not texts:
+        raise InputError(f"{name}: has no line, expected a text on every line")
+    encodings = [model.tokenizer.encode(text) for text in texts]
+    if cut := sum(encoding.cut > 0 for encoding in encodings):
+        warn(f"{name}: {cut} of the texts do not fit the model, and were cut")
+    ids = [encoding.ids for encoding in encodings]
+    return Work(name, ids, True, in_batches(range(len(ids))))
+
+
+def bench(
+    model: Model,
+    works: Sequence[Work],
+    *,
+    folder: Path | None = None,
+    runs: int = 7,
+    against: Sequence[str] = (),
+    onnx: Path | None = None,
+    sort: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Yield for every work what was measured, as JSON; times are seconds, memory is bytes.
+
+    `folder` is where the model came from; a model that came from nowhere, and the one for
+    transformers, is saved to a temporary folder.  Raises InputError.
+    """
+    require(runs, against, onnx)
+    with ExitStack() as stack:
+        saved = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="npbert-bench-")))
+        if folder is None or "transformers" in against:
+            model.save(saved)
+        settings = {
+            "family": model.family,
+            "architecture": model.architecture,
+            "folder": str(folder or saved),
+        }
+        others = {"transformers": {"folder": str(saved)}, "onnxruntime": {"onnx": str(onnx)}}
+        entrants = {
+            who: stack.enter_context(Entrant(who, {**settings, **others.get(who, {})}))
+            for who in ("npbert", "floor", *against)
+        }
+        for work in works:
+            yield measure(work, entrants, runs, sort=sort)
+
+
+def require(runs: int, peers: Sequence[str], onnx: Path | None) -> None:
+    """Raise InputError for a peer that is not known, not installed, or has nothing to run."""
+    if runs < 1:
+        raise InputError(f"runs is {runs}, expected a whole number from 1")
+    for peer in peers:
+        if peer not in PEERS:
+            hint = nearest(peer, PEERS) or f"; there are {', '.join(PEERS)}"
+            raise InputError(f"unknown peer {shown(peer)}{hint}")
+    modules = [module for peer in peers for module in PEERS[peer]]
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise InputError(
+            f"not installed: {', '.join(missing)}; python -m pip install {' '.join(missing)}"
+        )
+    if "onnxruntime" in peers and not (onnx and onnx.is_file()):
+        raise InputError(
+            f"{onnx}: no such file" if onnx else "onnxruntime runs an export of the model: name it "
+            "with --onnx; golden/export_onnx.py makes one"
+        )  # fmt: skip
+
+
+class Entrant:
+    """One of those who are timed: a process that does what it is told, and tells how long it took.
+
+    All but npbert, which knows for itself, are told to use as many threads as there are cores.
+    """
+
+    def __init__(self, who: str, settings: Mapping[str, str]) -> None:
+        self.who = who
+        threads = {} if who == "npbert" else blas_environment(count_cores())
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "npbert.bench.peers"], env={**os.environ, **threads},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
+        )  # fmt: skip
+        try:
+            self.version: str = self.ask({"who": who, **settings})["version"]
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def prepare(self, label: str, work: Work) -> list[float]:
+        """Make work ready under a label and do it once; return the first numbers of the answer."""
+        return self.ask({"prepare": label, "work": asdict(work)})["answer"]
+
+    def run(self, label: str) -> tuple[float, int | None]:
+        """Do it once more; return seconds, and the peak memory in bytes since it was prepared."""
+        told = self.ask({"run": label})
+        return told["seconds"], told["memory"]
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request and wait for what is told.  Raises InputError for what went wrong."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise InputError(f"{self.who}: ended, status {self.process.wait()}, without an answer")
+        told: dict[str, Any] = json.loads(line)
+        if "error" in told:
+            raise InputError(f"{self.who}: {told['error']}")
+        return told
+
+    def __enter__(self) -> "Entrant":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        with suppress(BrokenPipeError):  # a request that it did not live to read
+            self.process.communicate()
+
+
+def measure(
+    work: Work, entrants: Mapping[str, Entrant], runs: int, *, sort: bool = False
+) -> dict[str, Any]:
+    """Time one work, all in turn, and compare: npbert's time over another's of the same turn."""
+    turns: dict[str, tuple[Entrant, Work]] = {}
+    for who, entrant in entrants.items():
+        turns[who] = entrant, work
+        if sort and work.mixed and who in PEERS:
+            turns[f"{who}, sorted"] = entrant, work.sorted()
+    answers = {label: entrant.prepare(label, job) for label, (entrant, job) in turns.items()}
+    for label, answer in answers.items():
+        compare_answers(label, answer, answers["npbert"])
+    seconds: dict[str, list[float]] = {label: [] for label in turns}
+    memory: dict[str, int | None] = {}
+    for _ in range(runs):
+        for label, (entrant, _) in turns.items():
+            time.sleep(PAUSE)
+            taken, memory[label] = entrant.run(label)
+            seconds[label].append(taken)
+
+    def told(label: str) -> dict[str, Any]:
+        facts = {
+            **spread(seconds[label]),
+            "tokens_per_second": work.tokens / statistics.median(seconds[label]),
+            "share_of_floor": share(label),
+            "peak_memory": memory[label],
+            "seconds": seconds[label],
+        }
+        if label in ("npbert", "floor"):
+            return facts
+        pairs = zip(seconds["npbert"], seconds[label], strict=True)
+        return {
+            **facts,
+            "version": turns[label][0].version,
+            "ratio": spread(a / b for a, b in pairs),
+        }
+
+    def share(label: str) -> float:
+        return statistics.median(seconds["floor"]) / statistics.median(seconds[label])
+
+    return {
+        "work": work.name,
+        "sequences": len(work.sequences),
+        "tokens": work.tokens,
+        "packed": work.packed,
+        "npbert": told("npbert"),
+        "floor": told("floor"),
+        "against": {label: told(label) for label in turns if label not in ("npbert", "floor")},
+    }
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Return the middle and the ends of what was measured."""
+    known = list(values)
+    return {"median": statistics.median(known), "min": min(known), "max": max(known)}
+
+
+def compare_answers(who: str, theirs: Sequence[float], ours: Sequence[float]) -> None:
+    """Raise InputError where a peer's numbers are not npbert's: it then has other weights."""
+    pairs = list(zip(theirs, ours, strict=False))  # a question's start, without its end
+    far = max((abs(a - b) for a, b in pairs), default=0.0)
+    if not far <= SAME * max((abs(b) for _, b in pairs), default=0.0):
+        raise InputError(
+            f"{who}: answers {theirs[0]:.4g} where npbert answers {ours[0]:.4g}, so that it does "
+            "not run the same weights; was this model exported?"
+        )
+
+
+def machine() -> dict[str, Any]:
+    """Return what times depend on."""
+    processor = platform.processor() or platform.machine()
+    with suppress(OSError):
+        names = re.findall(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        processor = names[0] if names else processor
+    return {
+        "processor": processor,
+        "cores": count_cores(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }

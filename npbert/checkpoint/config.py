@@ -1,0 +1,295 @@
+"""config.json, read once and checked once.
+
+A field has one name here and one in config.json; both are accepted wherever a configuration is
+read, and what npbert does not know is carried along, so that saving loses nothing.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from npbert.engine.activations import ACTIVATIONS
+from npbert.errors import ConfigError, listed, nearest, shown
+from npbert.families import ARCHITECTURES, DEFAULT_FAMILY, FAMILIES, class_name
+
+DERIVED: Final = ("model_type", "label2id")  # in config.json, but follow from the rest
+
+PROBLEM_TYPES: Final = ("regression", "single_label_classification", "multi_label_classification")
+LEARNED_ACTIVATIONS: Final = ("prelu", "xielu")
+
+
+@dataclass(frozen=True, kw_only=True, init=False)
+class Config:
+    """What shape a model has; fields and defaults are those of its family's row (families.py).
+
+    ``Config(num_blocks=2, ...)`` refuses unknown fields; ``Config.from_dict`` takes the contents
+    of a config.json and keeps what it does not know in ``other``.  Raises ConfigError, which
+    lists all faults at once.
+    """
+
+    family: str
+    vocab_size: int
+    max_positions: int
+    hidden_size: int
+    num_blocks: int
+    num_attention_heads: int
+    intermediate_size: int
+    activation: str
+    dropout_rate: float
+    attention_dropout_rate: float
+    classifier_dropout_rate: float | None  # None: dropout_rate
+    initializer_scale: float
+    num_labels: int
+    id_to_label: Mapping[int, str]
+    use_cross_attention: bool  # carried; this family has no cross-attention
+    sinusoidal_pos_embds: bool
+    pad_token_id: int | None
+    qa_dropout: float
+    problem_type: str | None
+    tie_word_embeddings: bool
+    pruned_heads: Mapping[int, tuple[int, ...]]
+    other: Mapping[str, Any]  # what else config.json says
+
+    def __init__(self, *, family: str = DEFAULT_FAMILY, **given: Any) -> None:
+        if not isinstance(family, str) or family not in FAMILIES:
+            raise ConfigError(f"family is {shown(family)}, expected {expected_families()}")
+        row, known = FAMILIES[family], names_of(family)
+        faults = []
+        for name in given:
+            if name in known and name not in row.config_names:
+                faults.append(f"unknown field {name!r}; it is called {known[name]} here")
+            elif name not in row.config_names and name != "other":
+                fields = row.config_names
+                hint = nearest(name, fields) or f"; the fields are {', '.join(fields)}"
+                faults.append(f"unknown field {name!r}{hint}")
+        for name, default in {**row.defaults, "other": {}, "family": family}.items():
+            kept = dict(default) if isinstance(default, Mapping) else default
+            object.__setattr__(self, name, given.get(name, kept))
+        if not faults and "num_labels" not in given and isinstance(self.id_to_label, Mapping):
+            object.__setattr__(self, "num_labels", len(self.id_to_label) or self.num_labels)
+        faults += checked(self)
+        if faults:
+            raise ConfigError("; ".join(faults))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read the fields of a config.json, by its names, their aliases, or ours."""
+        family = data.get("model_type", DEFAULT_FAMILY)
+        if not isinstance(family, str) or family not in FAMILIES:
+            raise ConfigError(
+                f"model_type is {shown(family)}, expected {expected_families()}: npbert runs no "
+                "other family"
+            )
+        known = {*names_of(family), *DERIVED}
+        other = {name: value for name, value in data.items() if name not in known}
+        return cls(family=family, **in_our_names(family, data), other=other)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contents of a config.json, under the names that transformers reads."""
+        names = FAMILIES[self.family].config_names
+        data = {**self.other, "model_type": self.family}
+        for ours, (theirs, *_) in names.items():
+            data[theirs] = getattr(self, ours)
+        data[names["classifier_dropout_rate"][0]] = self.classifier_dropout
+        data["pruned_heads"] = {str(i): list(gone) for i, gone in self.pruned_heads.items()}
+        # transformers counts labels by their names, and takes two without names to be meant.
+        del data["num_labels"], data["id2label"]
+        if self.id_to_label or self.num_labels != 2:
+            data["id2label"] = {str(i): self.label(i) for i in range(self.num_labels)}
+            data["label2id"] = {self.label(i): i for i in range(self.num_labels)}
+        return data
+
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """Return a copy with some fields changed, by any of their names; no others."""
+        known = names_of(self.family)
+        for name in changes:
+            if name not in known:
+                raise ConfigError(f"unknown field {name!r}{nearest(name, known)}")
+        given = in_our_names(self.family, changes)
+        kept = {name: getattr(self, name) for name in (*known.values(), "other", "family")}
+        if "id_to_label" in given or given.get("num_labels", self.num_labels) != self.num_labels:
+            del kept["num_labels"], kept["id_to_label"]  # one implies the other
+        return type(self)(**{**kept, **given})
+
+    def label(self, i: int) -> str:
+        """Return the name of class i; where the config has none, LABEL_i."""
+        return self.id_to_label.get(i, f"LABEL_{i}")
+
+    @property
+    def classifier_dropout(self) -> float:
+        """The rate in front of the classifier."""
+        rate = self.classifier_dropout_rate
+        return self.dropout_rate if rate is None else rate
+
+    @property
+    def head_size(self) -> int:
+        """Features of one head, K."""
+        return self.hidden_size // self.num_attention_heads
+
+    def heads(self, block: int) -> list[int]:
+        """Return the original numbers of the heads that a block still has."""
+        gone = self.pruned_heads.get(block, ())
+        return [h for h in range(self.num_attention_heads) if h not in gone]
+
+    def sizes(self, block: int = 0) -> dict[str, int]:
+        """Return the number behind each letter of textbook.py, as a block has it."""
+        heads = self.num_attention_heads - len(set(self.pruned_heads.get(block, ())))
+        return {
+            "D": self.hidden_size, "F": self.intermediate_size, "V": self.vocab_size,
+            "P": self.max_positions, "C": self.num_labels, "A": heads * self.head_size,
+        }  # fmt: skip
+
+
+def names_of(family: str) -> dict[str, str]:
+    """Return our name for every name that a field of a family may have, our own too."""
+    names = FAMILIES[family].config_names
+    return {name: ours for ours, theirs in names.items() for name in (ours, *theirs)}
+
+
+def expected_families() -> str:
+    """Return the families that npbert runs, as messages list them."""
+    return " or ".join(map(repr, FAMILIES))
+
+
+def in_our_names(family: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the known fields of a config.json under our names; two names may not contradict."""
+    given: dict[str, Any] = {}
+    known = names_of(family)
+    for name in [n for n in data if n in known]:
+        ours, value = known[name], data[name]
+        if ours in ("id_to_label", "pruned_heads"):
+            value = with_int_keys(name, value)
+        if ours in given and given[ours] != value:
+            raise ConfigError(
+                f"{ours} is given twice, under two of its names, as {shown(given[ours])} "
+                f"and as {shown(value)}"
+            )
+        given[ours] = value
+    return given
+
+
+def with_int_keys(name: str, value: Any) -> Any:
+    """Turn the keys of a JSON object into the numbers that they spell."""
+    if not isinstance(value, Mapping):
+        return {} if value is None else value
+    try:
+        made = {int(k): tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{name} has the keys {listed(map(repr, value))}, expected whole numbers"
+        ) from None
+    if len(made) < len(value):
+        raise ConfigError(f"{name} has the keys {listed(map(repr, value))}: one number twice")
+    return made
+
+
+def is_int(value: Any) -> bool:
+    """Tell whether a JSON value is a whole number; to Python, true and false are."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_scale(value: Any) -> bool:
+    """Tell whether a JSON value is a finite number from 0."""
+    return (is_int(value) or isinstance(value, float)) and 0 <= value < math.inf
+
+
+def is_rate(value: Any) -> bool:
+    """Tell whether a JSON value can be a probability."""
+    return is_scale(value) and value <= 1
+
+
+KINDS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]] = {
+    "a whole number from 1 to 2**31 - 1": (
+        ("vocab_size", "max_positions", "hidden_size", "num_blocks", "num_attention_heads",
+         "intermediate_size", "num_labels"),
+        lambda v: is_int(v) and 0 < v < 2**31,
+    ),
+    "a rate from 0 to 1": (("dropout_rate", "attention_dropout_rate", "qa_dropout"), is_rate),
+    "a rate from 0 to 1, or null": (
+        ("classifier_dropout_rate",), lambda v: v is None or is_rate(v),
+    ),
+    "a finite number from 0": (("initializer_scale",), is_scale),
+    "true or false": (
+        ("use_cross_attention", "sinusoidal_pos_embds", "tie_word_embeddings"),
+        lambda v: isinstance(v, bool),
+    ),
+    "a token id or null": (("pad_token_id",), lambda v: v is None or is_int(v)),
+    f"null or one of {', '.join(PROBLEM_TYPES)}": (
+        ("problem_type",), lambda v: v is None or v in PROBLEM_TYPES,
+    ),
+    "a name": (("activation",), lambda v: isinstance(v, str)),
+    "an object from class numbers to names": (
+        ("id_to_label",),
+        lambda v: isinstance(v, Mapping)
+        and all(is_int(i) and isinstance(name, str) for i, name in v.items()),
+    ),
+    "an object from blocks to lists of heads": (
+        ("pruned_heads",),
+        lambda v: isinstance(v, Mapping)
+        and all(
+            is_int(i) and isinstance(heads, tuple) and all(map(is_int, heads))
+            for i, heads in v.items()
+        ),
+    ),
+}  # fmt: skip
+
+
+def checked(config: Config) -> list[str]:
+    """Return everything that is wrong with a config, a sentence each."""
+    faults = []
+    for expected, (names, fits) in KINDS.items():
+        for name in names:
+            value = getattr(config, name)
+            if not fits(value):
+                theirs = FAMILIES[config.family].config_names[name][0]
+                alias = f" ({theirs} in config.json)" if theirs != name else ""
+                faults.append(f"{name}{alias} is {shown(value)}, expected {expected}")
+    return faults or list(contradictions(config))
+
+
+def contradictions(config: Config) -> Iterator[str]:
+    """Yield what is wrong between fields that are each of the right kind."""
+    title = FAMILIES[config.family].title
+    width, heads, name = config.hidden_size, config.num_attention_heads, config.activation
+    if width % heads:
+        yield f"num_attention_heads is {heads}, which does not divide hidden_size, {width}, evenly"
+    if name in LEARNED_ACTIVATIONS:
+        yield f"activation {name!r} has learned parameters, which no {title} checkpoint carries"
+    elif name not in ACTIVATIONS:
+        known = f"; npbert knows {', '.join(sorted(ACTIVATIONS))}"
+        yield f"unknown activation {shown(name)}{nearest(name, ACTIVATIONS) or known}"
+    labels = config.id_to_label
+    if labels and len(labels) != config.num_labels:
+        yield f"id_to_label has {len(labels)} names, but num_labels is {config.num_labels}"
+    elif labels and sorted(labels) != list(range(len(labels))):
+        yield f"id_to_label has the classes {listed(labels)}, expected 0 to {len(labels) - 1}"
+    for block, gone in config.pruned_heads.items():
+        if not 0 <= block < config.num_blocks:
+            yield f"pruned_heads names block {block}; the blocks are 0 to {config.num_blocks - 1}"
+        elif gone and not 0 <= min(gone) <= max(gone) < heads:
+            yield f"pruned_heads of block {block}: {listed(gone)}; the heads are 0 to {heads - 1}"
+        elif len(set(gone)) == heads:
+            yield f"pruned_heads leaves block {block} with no head"
+
+
+def find_architecture(asked: str | None, config: Config) -> str:
+    """Return the architecture asked for, or else the one that config.json names.
+
+    Either by its name or by its class in transformers.  Raises ConfigError.
+    """
+    classes = {name: class_name(config.family, name) for name in ARCHITECTURES}
+    if asked is None:
+        named = config.other.get("architectures")
+        if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
+            raise ConfigError(
+                f"architectures is {shown(named)}, expected a list of one name; pass "
+                f"architecture=, one of {', '.join(classes)}"
+            )
+        asked = named[0]
+    for ours, theirs in classes.items():
+        if asked in (ours, theirs):
+            return ours
+    known = [*classes, *classes.values()]
+    hint = nearest(str(asked), known) or f"; npbert knows {', '.join(known)}"
+    raise ConfigError(f"unknown architecture {shown(asked)}{hint}")

@@ -1,0 +1,260 @@
+"""A model as a folder of files, as transformers reads and writes it: read, saved, converted.
+
+Weights are in safetensors or else in pytorch_model.bin; either is one file, or shards that an
+index names.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from npbert.checkpoint import CONFIG, INDEX, MODULES, PICKLE, SAFETENSORS, WEIGHTS
+from npbert.checkpoint.config import Config, find_architecture
+from npbert.checkpoint.files import (
+    Tensor,
+    read_json,
+    read_json_object,
+    read_safetensors,
+    replacing,
+    write_json,
+    write_safetensors,
+)
+from npbert.checkpoint.parameters import (
+    PROJECTOR,
+    WORDS,
+    LoadReport,
+    Parameters,
+    canonical_name,
+    load_parameters,
+)
+from npbert.checkpoint.pickles import read_pickle
+from npbert.errors import CheckpointError, ConfigError, InputError, listed, shown, warn
+from npbert.families import ARCHITECTURES, FAMILIES, class_name, own_module
+
+Read = Callable[[Path], dict[str, Tensor]]
+
+FORMATS: Final[Mapping[str, Read]] = {SAFETENSORS: read_safetensors, PICKLE: read_pickle}
+COPIED: Final = {".json", ".md", ".txt"}  # settings, model card, vocabulary
+
+
+class Checkpoint(NamedTuple):
+    """What a folder holds of a model, but for its tokenizer."""
+
+    config: Config
+    architecture: str
+    parameters: Parameters
+    report: LoadReport
+
+
+def read_checkpoint(
+    folder: Path,
+    architecture: str | None,
+    dtype: type[np.floating],
+    *,
+    changes: Mapping[str, Any] | None = None,
+    strict: bool = True,
+) -> Checkpoint:
+    """Read a model's configuration and parameters; see npbert.load.
+
+    Raises ConfigError, CheckpointError, naming the file at fault.
+    """
+    path = folder / CONFIG
+    try:
+        config = Config.from_dict(read_json_object(path))
+        named = find_architecture(None, config) if architecture is None else None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    config = config.override(changes) if changes else config
+    name = named or find_architecture(architecture, config)
+    tensors = read_tensors(folder)
+    try:
+        parameters, report = load_parameters(tensors, config, name, dtype, strict=strict)
+    except CheckpointError as error:
+        files = sorted({tensor.path for tensor in tensors.values()})
+        raise CheckpointError(f"{files[0] if len(files) == 1 else folder}: {error}") from None
+    if report.initialised:
+        warn(
+            f"{folder}: drawn at random, because the checkpoint does not have them: "
+            f"{', '.join(report.initialised)}; train them before you trust an answer"
+        )
+    return Checkpoint(config, name, parameters, report)
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a folder, from the first that is there of FORMATS and their indexes."""
+    for name, read in FORMATS.items():
+        single, index = folder / name, folder / f"{name}{INDEX}"
+        if single.exists():
+            return read(single)
+        if index.exists():
+            return read_shards(index, read)
+    there = sorted(p.name for p in folder.iterdir())
+    raise CheckpointError(
+        f"{folder}: has no {' nor '.join(WEIGHTS)}; it holds {listed(there) or 'nothing'}"
+    )
+
+
+def read_shards(index: Path, read: Read) -> dict[str, Tensor]:
+    """Read the files that an index names; they must lie beside it and hold what it says."""
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(
+            f"{index}: weight_map is missing or empty, expected tensor names to files"
+        )
+    for name in weight_map.values():
+        plain = isinstance(name, str) and name.isprintable() and len(name) < 256
+        if not plain or name in ("", "..") or Path(name).name != name or "\\" in name:
+            raise CheckpointError(
+                f"{index}: weight_map names {shown(name)}, expected a file beside the index"
+            )
+    shards = {name: read(index.parent / name) for name in set(weight_map.values())}
+    absent = [f"{t} in {name}" for t, name in weight_map.items() if t not in shards[name]]
+    if absent:
+        raise CheckpointError(f"{index}: names tensors that are not there: {listed(absent)}")
+    unnamed = [t for name, shard in shards.items() for t in shard if weight_map.get(t) != name]
+    if unnamed:
+        raise CheckpointError(
+            f"{index}: its files hold tensors that it does not name: {listed(unnamed)}"
+        )
+    return {t: shards[name][t] for t, name in weight_map.items()}
+
+
+def read_modules(folder: Path) -> list[tuple[str, Path]]:
+    """Return the modules of a sentence-transformers folder, its encoder first: type and folder.
+
+    None where there is no modules.json.  Raises CheckpointError.
+    """
+    path = folder / MODULES
+    if not path.exists():
+        return []
+    data = read_json(path)
+    if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
+        raise CheckpointError(f"{path}: expected a list of modules")
+    return [
+        (str(each.get("type")), module_folder(folder, str(each.get("path", "")))) for each in data
+    ]
+
+
+def module_folder(folder: Path, under: str) -> Path:
+    """Return a module's folder.  Raises CheckpointError for one outside of the model's."""
+    parts = Path(under).parts
+    if Path(under).is_absolute() or ".." in parts or not under.isprintable() or len(under) > 255:
+        raise CheckpointError(
+            f"{folder / MODULES}: names the folder {shown(under)}, expected one below its own"
+        )
+    return folder / under
+
+
+def save_checkpoint(
+    folder: Path, config: Config, architecture: str, parameters: Parameters
+) -> None:
+    """Write config.json and model.safetensors, tied weights once.  Raises CheckpointError."""
+    family, row = FAMILIES[config.family], ARCHITECTURES[architecture]
+    dtype = parameters[WORDS].dtype.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written: {error.strerror}") from None
+
+    def own_name(name: str) -> str:
+        module, dot, last = name.rpartition(".")
+        prefix = "" if row.is_encoder or module in row.layers else family.prefix
+        return prefix + own_module(config.family, module) + dot + last
+
+    tensors = {
+        own_name(name): array
+        for name, array in parameters.items()
+        if not (name == PROJECTOR and config.tie_word_embeddings)
+    }
+    fields = {
+        **config.to_dict(),
+        "architectures": [class_name(config.family, architecture)],
+        "torch_dtype": dtype,
+    }
+    if "dtype" in fields:  # transformers 5 reads this one first
+        fields["dtype"] = dtype
+    if row.num_labels not in (None, config.num_labels):  # the labels are of something else
+        fields = {n: v for n, v in fields.items() if n not in ("id2label", "label2id")}
+    with replacing(folder / SAFETENSORS) as path:
+        try:
+            save_file(tensors, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk, for one
+            raise CheckpointError(f"{folder}: cannot be written: {error}") from None
+    write_json(folder / CONFIG, fields)
+
+
+def convert(source: Path, target: Path | None = None) -> list[Path]:
+    """Write a folder's pytorch_model.bin as model.safetensors, and return the files written.
+
+    The tensors keep their names and dtypes.  A target becomes a folder of its own, with copies of
+    the settings and the tokenizer; without one the file is written beside the old one.  Modules of
+    sentence-transformers are converted too.  No file is replaced.  Raises InputError, and what
+    load raises for a checkpoint with faults.
+    """
+    modules = [place for _, place in read_modules(source)]
+    checkpoint = read_checkpoint(modules[0] if modules else source, None, np.float32)
+    places = [source, *modules]
+    old = [p for p in dict.fromkeys(places) if has(p, PICKLE) and not has(p, SAFETENSORS)]
+    if not old:
+        raise InputError(f"{source}: there is nothing to convert, it is safetensors already")
+    into = source if target is None else target
+    moved = not (into.exists() and into.samefile(source))
+    copies = {
+        into / path.relative_to(source): path
+        for place in places
+        for path in companions(place)
+        if moved
+    }
+    made = {into / place.relative_to(source) / SAFETENSORS: place for place in old}
+    if taken := [path for path in (*made, *copies) if path.exists()]:
+        raise InputError(f"{listed(taken)}: there already, and nothing is replaced")
+    for path, place in made.items():
+        tensors = read_tensors(place)
+        if checkpoint.config.tie_word_embeddings:
+            tensors = without_twin(tensors, checkpoint.config.family)
+        with making(path) as temporary:
+            write_safetensors(temporary, tensors)
+    for path, original in copies.items():
+        with making(path) as temporary:
+            shutil.copyfile(original, temporary)
+    return [*made, *copies]
+
+
+def has(folder: Path, name: str) -> bool:
+    """Tell whether a folder holds a file of weights, or the index of its shards."""
+    return (folder / name).exists() or (folder / f"{name}{INDEX}").exists()
+
+
+def companions(folder: Path) -> Iterator[Path]:
+    """Yield the files that make a model of weights, and weights that need no conversion."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        kept = path.suffix in COPIED or path.name.startswith("LICENSE")
+        ready = path.suffix == ".safetensors"
+        if path.is_file() and (kept or ready) and path.name != f"{PICKLE}{INDEX}":
+            yield path
+
+
+def without_twin(tensors: dict[str, Tensor], family: str) -> dict[str, Tensor]:
+    """Leave out the words of the output, where they are the very numbers of the input's."""
+    names = {canonical_name(name, family): name for name in tensors}
+    words, twin = (tensors.get(names.get(name, "")) for name in (WORDS, PROJECTOR))
+    if words is None or twin is None or twin.content is not words.content:
+        return tensors
+    return {name: tensor for name, tensor in tensors.items() if name != names[PROJECTOR]}
+
+
+@contextmanager
+def making(path: Path) -> Iterator[Path]:
+    """Give a path to write to, as files.replacing does, and make the folder that it lies in."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{path.parent}: cannot be made: {error.strerror}") from None
+    with replacing(path) as temporary:
+        yield temporary

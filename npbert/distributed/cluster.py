@@ -1,0 +1,238 @@
+"""Files through a task on a Dask cluster, a file to a worker at a time: planned, sent, reported."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any, Final, NamedTuple
+
+from distributed import Client, LocalCluster, as_completed
+
+from npbert.distributed.remote_files import (
+    PART_SUFFIX,
+    InputFile,
+    absolute_pattern,
+    address_in,
+    list_inputs,
+    list_outputs,
+    open_remote,
+    remove_leftovers,
+    write_atomically,
+)
+from npbert.distributed.workers import (
+    FileReport,
+    InterruptIgnorer,
+    answer_file,
+    forget_on_workers,
+    load_on_workers,
+    task_recipe,
+)
+from npbert.engine.threads import blas_environment, count_cores
+from npbert.errors import ExitStatus, InputError, discard_output, tell, warn
+from npbert.jobs.atomic import require_same_job
+from npbert.jobs.job import Counts, job_identity, summarize
+from npbert.jobs.lines import print_json
+from npbert.jobs.outputs import show_progress
+from npbert.jobs.records import InputFormat
+from npbert.tasks.task import Task
+
+JOURNAL_NAME: Final = "_npbert.json"  # beside the answers: what job they are of
+RETRIES: Final = 2  # of a file, where a disk or a network failed; deaths of workers are not counted
+CONNECT_SECONDS: Final = 10  # to find a scheduler in
+
+
+class Past(NamedTuple):
+    """What is known of the files of a job: what they were when they were read, how many failed."""
+
+    stamps: dict[str, str]  # by source
+    failed: dict[str, int]  # inputs that were recorded as failed, by target
+
+
+def run_on_cluster(
+    task: Task[Any, Any],
+    given: InputFormat,
+    pattern: str,
+    output: str,
+    address: str,
+    *,
+    resume: bool = False,
+) -> ExitStatus:
+    """Answer for every file of a pattern into a folder, a file to a worker at a time.
+
+    Parameters
+    ----------
+    task : Task
+    given : InputFormat
+        How the inputs stand in the files.
+    pattern, output : str
+        Files to read, and the folder that gets a file for each, here or where fsspec reads.
+    address : str
+        Of a scheduler, or the .json file that it has written; "": one of this machine's cores.
+    resume : bool
+        Go on with what an interrupted job has left in the folder.
+
+    Raises
+    ------
+    InputError
+    """
+    every = list_inputs(pattern, output, given.form)
+    job = {**job_identity(task, given, given.form), "input": absolute_pattern(pattern)}
+    there, past = read_past(output, job, resume=resume)
+    left = [file for file in every if file.target not in there]
+    if stale := [f for f in every if f.target in there and past.stamps.get(f.source) != f.stamp]:
+        raise InputError(
+            f"--resume: {stale[0].source} is not what it was when {stale[0].target} was made of "
+            "it; delete that file, and it is made anew"
+        )
+    if done := len(every) - len(left):
+        tell(f"{done:,} of {len(every):,} files are answered already")
+    if not left:
+        return ExitStatus.SOME_FAILED if past.failed else ExitStatus.FINE
+    recipe, began = task_recipe(task, job["model"]), time.monotonic()
+    with connect(address, len(left)) as client:
+        load_on_workers(client, recipe)
+        tell(
+            f"{len(left):,} files; {len(client.nthreads())} workers; "
+            f"dashboard at {client.dashboard_link}"
+        )
+        past.stamps.update({file.source: file.stamp for file in left})
+        write_journal(output, job, past)
+        try:
+            status, counts = answer_files(client, left, recipe.raw, given, past.failed)
+        finally:
+            forget_on_workers(client, recipe)
+            write_journal(output, job, past)
+    remove_leftovers({name for name in list_outputs(output) if name.endswith(PART_SUFFIX)})
+    if counts.cut:
+        warn(task.truncation_notice(counts.cut, counts.unread, task.options))
+    tell(f"{len(left):,} files, {summarize(counts, 0, time.monotonic() - began)}")
+    return status
+
+
+def read_past(output: str, job: dict[str, Any], *, resume: bool) -> tuple[set[str], Past]:
+    """Return what was answered before, and how.  Raises InputError where it is another job's."""
+    there = list_outputs(output)
+    if not there:
+        return there, Past({}, {})
+    if not resume:
+        raise InputError(
+            f"--output {output}: is not empty; --resume goes on with the job that it is of"
+        )
+    if (journal := address_in(output, JOURNAL_NAME)) not in there:
+        raise InputError(f"--resume: {output} has no {JOURNAL_NAME}, so that it is of no such job")
+    left, past = read_journal(journal)
+    require_same_job(left, job, f"take another folder, or delete {output}")
+    there = remove_leftovers(there)
+    return there, past._replace(failed={t: n for t, n in past.failed.items() if t in there})
+
+
+def read_journal(path: str) -> tuple[dict[str, Any], Past]:
+    """Return what job a folder is of.  Raises InputError for what does not tell."""
+    try:
+        with open_remote(path) as file:
+            left = json.load(file)
+        return left["job"], Past(dict(left["stamps"]), dict(left["failed"]))
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: does not say what job this is of; delete the folder") from None
+
+
+def write_journal(out: str, job: dict[str, Any], past: Past) -> None:
+    """Write what job a folder is of."""
+    with write_atomically(address_in(out, JOURNAL_NAME)) as path:
+        path.write_text(json.dumps({"job": job, **past._asdict()}, indent=1), "utf-8")
+
+
+@contextmanager
+def connect(address: str, most: int) -> Iterator[Client]:
+    """Yield the client of a cluster that is there, or of one of this machine's cores."""
+    if not address:
+        with (
+            LocalCluster(
+                n_workers=min(count_cores(), most), threads_per_worker=1, host="127.0.0.1",
+                dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+                env=blas_environment(),
+            ) as cluster,
+            Client(cluster) as client,
+        ):  # fmt: skip
+            client.register_plugin(InterruptIgnorer())
+            yield client
+        return
+    try:
+        where = address
+        if address.endswith(".json"):  # Dask would wait for it without end
+            with open_remote(address) as file:
+                where = str(json.load(file)["address"])
+        client = Client(where, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"--dask {address}: no scheduler answers there, expected tcp://HOST:PORT, or the "
+            f".json file that it has written: {error}"
+        ) from None
+    with client:
+        yield client
+
+
+def answer_files(
+    client: Client, left: list[InputFile], raw: bytes, given: InputFormat, failed: dict[str, int]
+) -> tuple[ExitStatus, Counts]:
+    """Answer for every file, tell of each; return the exit status, and how much that was.
+
+    `failed` counts the inputs that failed, by the file where that is recorded.  Raises InputError
+    for a file that cannot be answered, unless that is recorded.
+    """
+    counts, status = Counts(), ExitStatus.SOME_FAILED if failed else ExitStatus.FINE
+    futures = client.map(
+        answer_file, left, raw=raw, given=given, pure=False, retries=RETRIES, key="npbert"
+    )
+    known = {future.key: file for future, file in zip(futures, left, strict=True)}
+    try:
+        done = as_completed(futures, with_results=True, raise_errors=False)
+        del futures
+        for future, result in show_progress(done, 0, "files", len(left)):
+            file = known.pop(future.key)
+            report = report_of(file.source, result)
+            counted = report.counts
+            if report.error and not given.records_errors:
+                raise InputError(f"{report.error}; --resume goes on with what is not answered yet")
+            try:
+                print_json(report_line(report))
+            except BrokenPipeError:  # who watched has seen enough; the job is not done
+                discard_output()
+            if report.first or report.error:
+                tell(
+                    report.error or f"{report.file}: {report.first}{count_more(counted.failed - 1)}"
+                )
+                status, failed[file.target] = ExitStatus.SOME_FAILED, counted.failed
+            for each in fields(Counts):
+                total = getattr(counts, each.name) + getattr(counted, each.name)
+                setattr(counts, each.name, total)
+    finally:
+        if known:
+            client.cancel(list(known), force=True)
+    return status, counts
+
+
+def count_more(failed: int) -> str:
+    """Say how many more inputs of a file failed than the one that is told."""
+    return f"; and {failed:,} more of that file" if failed > 0 else ""
+
+
+def report_of(source: str, result: Any) -> FileReport:
+    """Return what a worker tells of a file, or what Dask does, which has tried it again."""
+    if isinstance(result, FileReport):
+        return result
+    error = result[1] if isinstance(result, tuple) else result
+    return FileReport(source, error=f"{source}: {type(error).__name__}: {error}")
+
+
+def report_line(report: FileReport) -> dict[str, Any]:
+    """Return what is printed of a file."""
+    if report.error:
+        return {"file": report.file, "error": report.error}
+    counts = report.counts
+    return {
+        "file": report.file, "rows": counts.inputs, "tokens": counts.tokens,
+        "failed": counts.failed, "seconds": report.seconds,
+    }  # fmt: skip

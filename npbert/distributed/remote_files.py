@@ -1,0 +1,198 @@
+"""Where a job on a cluster reads and writes: patterns of files, and files that appear whole."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+from uuid import uuid4
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from npbert.errors import InputError
+from npbert.jobs.atomic import sync_folder
+from npbert.jobs.lines import SUFFIXES, form_of
+
+PART_SUFFIX: Final = ".npbert-part"  # the end of a file's name while it is written
+STAMP_FIELDS: Final = (
+    "mtime",
+    "ETag",
+    "etag",
+    "LastModified",
+    "updated",
+    "created",
+)  # by file system
+FORM_SUFFIXES: Final = {".txt": "lines", ".parquet": "parquet", **SUFFIXES}
+
+
+class InputFile(NamedTuple):
+    """A file to read, and the one that its answers make."""
+
+    source: str  # an absolute path, or a URL
+    target: str
+    form: str  # as of npbert.jobs.lines, or "parquet"
+    stamp: str  # what changes when the file does
+
+
+def list_inputs(pattern: str, out: str, form: str | None) -> list[InputFile]:
+    """Return the files of a pattern, the largest first, so that none is waited for at the end.
+
+    Each keeps its place below the pattern's first wildcard.  Raises InputError.
+    """
+    system, path = split_url("--input", pattern)
+    if system.isdir(path):
+        raise InputError(f"--input {pattern}: is a folder; say which of its files: '{pattern}/*'")
+    fixed = path[: min((path.index(c) for c in "*?[" if c in path), default=len(path))]
+    root, base = fixed.rpartition("/")[0] + "/", address_in(out, "")
+    if full_address(system, root).startswith(base):
+        raise InputError(f"--output {out}: is where the files of --input are")
+    found = {
+        name: about
+        for name, about in find_files(system, path).items()
+        if not is_folder(about) and not full_address(system, name).startswith(base)
+    }
+    if not found:
+        raise InputError(f"--input {pattern}: there is no such file")
+    made = []
+    for name in sorted(found, key=lambda name: (-(found[name].get("size") or 0), name)):
+        kind = form or form_by_suffix(name)
+        target = address_in(out, answer_name(name.removeprefix(root).lstrip("/"), kind))
+        made.append(
+            InputFile(full_address(system, name), target, kind, modification_stamp(found[name]))
+        )
+    refuse_collisions(made)
+    return made
+
+
+def modification_stamp(about: Any) -> str:
+    """Return what a file system tells of a file that changes when the file does."""
+    known = [about[name] for name in STAMP_FIELDS if about.get(name) is not None]
+    return " ".join(map(str, [about.get("size"), *known[:1]]))
+
+
+def absolute_pattern(pattern: str) -> str:
+    """Return a pattern that means the same from any folder."""
+    return full_address(*split_url("--input", pattern))
+
+
+def refuse_collisions(made: list[InputFile]) -> None:
+    """Raise InputError where an answer would take the place of another."""
+    owners: dict[str, str] = {}
+    for file in made:
+        if file.target in owners:
+            raise InputError(
+                f"{owners[file.target]} and {file.source} would both be answered in {file.target}"
+            )
+        owners[file.target] = file.source
+
+
+def find_files(system: Any, path: str) -> dict[str, Any]:
+    """Return what a pattern stands for, with what the file system tells of each."""
+    try:
+        if any(c in path for c in "*?["):
+            return dict(system.glob(path, detail=True))
+        return {path: system.info(path)} if system.exists(path) else {}
+    except OSError as error:
+        raise InputError(f"--input {path}: cannot be read: {error.strerror or error}") from None
+
+
+def is_folder(about: Any) -> bool:
+    """Tell whether an entry of a file system is a folder."""
+    return bool(about.get("type") == "directory")
+
+
+def form_by_suffix(name: str) -> str:
+    """Return what a file holds, as its name says.  Raises InputError for a name that does not."""
+    bare = name.removesuffix(".gz")
+    suffix = Path(bare).suffix.lower()
+    if suffix not in FORM_SUFFIXES or (suffix == ".parquet" and bare != name):
+        raise InputError(
+            f"{name}: expected one of {', '.join(FORM_SUFFIXES)} at the end of its name, all but "
+            "parquet perhaps packed as .gz; or say --jsonl, --csv or --tsv"
+        )
+    return "parquet" if suffix == ".parquet" else form_of(Path(name))
+
+
+def answer_name(name: str, form: str) -> str:
+    """Return the name of a file's answers: JSON lines, packed where it is, or parquet."""
+    if form == "parquet":
+        return name
+    packed = ".gz" if name.endswith(".gz") else ""
+    stem, dot, suffix = name.removesuffix(".gz").rpartition(".")
+    return f"{stem if dot and '/' not in suffix else name.removesuffix('.gz')}.jsonl{packed}"
+
+
+def split_url(what: str, name: str) -> tuple[Any, str]:
+    """Return a file system, and a path on it.  Raises InputError."""
+    if Path(name).is_absolute():  # where "::" and the like are letters
+        return LocalFileSystem(), name.rstrip("/")
+    try:
+        system, path = fsspec.core.url_to_fs(name)
+    except (ImportError, ValueError) as error:  # s3fs is not installed; nobody knows the protocol
+        raise InputError(f"{what} {name}: {error}") from None
+    return system, path.rstrip("/")
+
+
+def full_address(system: Any, path: str) -> str:
+    """Return what a worker can open a file by."""
+    return path if isinstance(system, LocalFileSystem) else str(system.unstrip_protocol(path))
+
+
+def address_in(out: str, name: str) -> str:
+    """Return what a worker can open a file in a folder by."""
+    system, path = split_url("--output", out)
+    return full_address(system, f"{path}/{name}")
+
+
+def open_remote(source: str) -> BinaryIO:
+    """Open a file for reading."""
+    system, path = split_url("--input", source)
+    raw: BinaryIO = system.open(path, "rb")
+    return raw
+
+
+@contextmanager
+def write_atomically(target: str) -> Iterator[Path]:
+    """Yield where to write a file that gets its name, at once, when it is whole.
+
+    Whoever writes it a second time, as a worker may that was thought dead, does no harm.
+    """
+    system, path = split_url("--output", target)
+    here = isinstance(system, LocalFileSystem)
+    folder = Path(path).parent if here else Path(tempfile.gettempdir())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be made: {error.strerror}") from error
+    beside = folder / f".{Path(path).name}.{uuid4().hex}{PART_SUFFIX}"
+    try:
+        yield beside
+        if here:
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            beside.replace(path)
+            sync_folder(folder)
+        else:
+            system.put_file(str(beside), path)  # an object appears when it is whole
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def list_outputs(out: str) -> set[str]:
+    """Return the files of a folder and of those below it, as `files` names them."""
+    system, path = split_url("--output", out)
+    if not system.exists(path):
+        return set()
+    if not system.isdir(path):
+        raise InputError(f"--output {out}: expected a folder, and it is a file")
+    return {full_address(system, name) for name in system.find(path)}
+
+
+def remove_leftovers(there: set[str]) -> set[str]:
+    """Return files but those that a worker had begun when it died, which are removed."""
+    parts = {name for name in there if name.endswith(PART_SUFFIX)}
+    for name in parts:
+        Path(name).unlink(missing_ok=True)
+    return there - parts

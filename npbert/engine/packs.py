@@ -1,0 +1,128 @@
+"""Token lists to packs and back: no padding, results in the order given.
+
+Sequences of any lengths stand side by side in a pack, and every layer but attention sees only
+real tokens.  A pack holds about 512 tokens, so that its activations stay in the cache.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, pairwise
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from npbert.encoder import Ids, Pack
+from npbert.engine.inputs import Inputs
+from npbert.engine.threads import map_in_threads
+from npbert.textbook import Array
+
+PACK_TOKENS: Final = 512  # 1024 is a little slower, 256 costs matrix products their efficiency
+LISTS_AHEAD: Final = 64  # token lists that are read before the first is computed ...
+TOKENS_AHEAD: Final = 8 * PACK_TOKENS  # ... or as many as have that many tokens
+
+
+class Tokens(NamedTuple):
+    """A token list, and which of its tokens the head will read: of all lists of a call, or none."""
+
+    ids: Ids
+    wanted: Ids | None = None
+
+
+def even_slices(lengths: Sequence[int]) -> list[slice]:
+    """Return runs of neighbours, about equally long: one, or an even number for cores to share.
+
+    A run is as near to its share of the whole as whole neighbours allow, at most PACK_TOKENS.
+    """
+    ends = np.cumsum([0, *lengths])
+    total = int(ends[-1])
+    count = 1 if total <= PACK_TOKENS else 2 * -(-total // (2 * PACK_TOKENS))
+    targets = total * np.arange(1, count) / count
+    above = np.searchsorted(ends, targets)
+    nearest = above - (targets - ends[above - 1] < ends[above] - targets)
+    cuts = np.unique([0, *nearest, len(lengths)]).tolist()
+    return [slice(i, j) for i, j in pairwise(cuts)]
+
+
+def batch_slices(given: Inputs) -> list[slice]:
+    """Return the rows of a dense batch in packs, the choices of one question together."""
+    batch, length = given.ids.shape
+    unit = given.choices or 1
+    units = even_slices([length * unit] * (batch // unit))
+    return [slice(s.start * unit, s.stop * unit) for s in units] or [slice(0, 0)]
+
+
+def column_slices(lengths: Sequence[int]) -> list[slice]:
+    """Return the columns of sequences that stand side by side."""
+    ends = np.cumsum(lengths).tolist()
+    return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+
+def pack_rows(given: Inputs) -> Pack:
+    """Put the rows of a dense batch side by side, every position of them."""
+    batch, length = given.ids.shape
+    return Pack(
+        ids=given.ids.ravel(),
+        position_ids=given.positions.ravel(),
+        spans=column_slices([length] * batch),
+        keep=list(given.keep[..., None]),
+    )
+
+
+def pack_lists(lists: Sequence[Tokens]) -> Pack:
+    """Put token lists side by side."""
+    lengths = [len(each.ids) for each in lists]
+    columns = column_slices(lengths)
+    pack = Pack(
+        ids=np.concatenate([each.ids for each in lists]),
+        position_ids=np.concatenate([np.arange(n) for n in lengths]),
+        spans=columns,
+        keep=[np.ones((1, 1), bool)] * len(lengths),
+    )
+    wanted = [each.wanted for each in lists if each.wanted is not None]
+    if not wanted:
+        return pack
+    places = [rows + s.start for rows, s in zip(wanted, columns, strict=True)]
+    return pack._replace(
+        wanted=np.concatenate(places), wanted_spans=column_slices([len(rows) for rows in wanted])
+    )
+
+
+def read_ahead(lists: Iterable[Tokens]) -> Iterator[list[Tokens]]:
+    """Yield token lists that are read together; if reading fails, those before that first."""
+    together: list[Tokens] = []
+    try:
+        for each in lists:
+            together.append(each)
+            tokens = sum(len(one.ids) for one in together)
+            if len(together) == LISTS_AHEAD or tokens >= TOKENS_AHEAD:
+                yield together
+                together = []
+    except Exception:
+        yield together
+        raise
+    yield together
+
+
+def compute_lists(
+    compute: Callable[[Pack], Array],
+    lists: Sequence[Tokens],
+    *,
+    threads: int,
+    batch_invariant: bool = False,
+) -> Iterator[Array]:
+    """Yield for every token list, in order, its columns of what is computed of its pack.
+
+    Rounding depends on what shares a pack; `batch_invariant` gives every list its own.
+    """
+    lengths = [len(each.ids) for each in lists]
+    alone = [slice(i, i + 1) for i in range(len(lists))]
+    packs = alone if batch_invariant else even_slices(lengths)
+    # The largest first, so that the cores have done at about the same time.
+    order = sorted(range(len(packs)), key=lambda i: -sum(lengths[packs[i]]))
+
+    def columns_of(i: int) -> list[Array]:
+        pack = pack_lists(lists[packs[i]])
+        x = compute(pack)
+        return [x[:, s] for s in (pack.spans if pack.wanted is None else pack.wanted_spans)]
+
+    results = dict(zip(order, map_in_threads(columns_of, order, threads), strict=True))
+    return chain.from_iterable(results[i] for i in range(len(packs)))

@@ -1,0 +1,189 @@
+"""How many threads compute, and who computes what: everything that decides it, in one place.
+
+Packs run side by side, each with one BLAS thread; with several they would fight for the cores.  A
+pack that is alone shares its work with a helper thread.  There is no NumPy here, so that a process
+can be set up before NumPy, and its BLAS, load.
+
+BLAS threads are set as threadpoolctl does it (find the library, call its setter), for the OpenBLAS
+that ships inside NumPy's wheels.  Where there is another BLAS, set its variable to 1 before NumPy
+is imported, as the command line does; otherwise results stay right, and come slower.
+"""
+
+import ctypes
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from contextvars import copy_context
+from functools import cache
+from importlib.util import find_spec
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from npbert.errors import InputError, shown
+
+# Any BLAS reads one of these when NumPy loads.
+BLAS_VARIABLES: Final = (
+    "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
+WORTH_SHARING: Final = 8_000_000  # multiplications, 0.2 ms; a thread costs a quarter of that
+FEW_TOKENS: Final = 8  # for fewer the time goes to reading the weights
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_own = threading.local()
+_lock = threading.Lock()
+_inside = 0  # how many want one BLAS thread now
+_outside = 0  # how many threads BLAS had before
+
+
+def blas_environment(threads: int = 1) -> dict[str, str]:
+    """Return the environment in which any BLAS starts so many threads."""
+    return dict.fromkeys(BLAS_VARIABLES, str(threads))
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use: by affinity, and by its cgroup's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        return max(1, min(allowed or 1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup, or "max"
+        return allowed or 1
+
+
+def count_threads(asked: int | None) -> int:
+    """Return how many threads to compute with: as asked, or one for every core."""
+    if asked is None:
+        return count_cores()
+    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
+        raise InputError(f"threads is {shown(asked)}, expected a whole number from 1")
+    return asked
+
+
+# ---- packs side by side --------------------------------------------------------------------------
+
+
+def map_in_threads(function: Callable[[A], B], items: Iterable[A], threads: int) -> Iterator[B]:
+    """Yield function(item) for every item, in order, on a pool of threads, a little ahead."""
+    given = iter(items)
+    with one_blas_thread():
+        first = list(islice(given, 2 * threads))
+        if threads == 1 or len(first) < 2:
+            with helper_thread() if threads > 1 else nullcontext():
+                yield from map(function, chain(first, given))
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            under_way = deque(pool.submit(function, item) for item in first)
+            while under_way:
+                result = under_way.popleft().result()
+                under_way.extend(pool.submit(function, item) for item in islice(given, 1))
+                yield result
+
+
+# ---- one pack, shared with a helper --------------------------------------------------------------
+
+
+@contextmanager
+def helper_thread() -> Iterator[None]:
+    """Let the one pack that this thread computes share its work with a helper.
+
+    Every thread that asks has a helper of its own, which stays: to start a thread for every text
+    would cost 0.2 ms.
+    """
+    if not hasattr(_own, "pool"):
+        _own.pool = ThreadPoolExecutor(1, thread_name_prefix="npbert")
+    _own.helper = _own.pool
+    try:
+        yield
+    finally:
+        _own.helper = None
+
+
+def split_in_two(size: int, weights: int, tokens: int) -> list[slice]:
+    """Return range(size) in two halves, or whole where so little is not worth a second thread.
+
+    `weights` times `tokens` are multiplied.  The cut depends on nothing else, and is made whether
+    there is a second thread or not, so that no bit of a result depends on who computed it.
+    """
+    if size < 2 or weights * max(tokens, FEW_TOKENS) < WORTH_SHARING:
+        return [slice(0, size)]
+    return [slice(0, size // 2), slice(size // 2, size)]
+
+
+def run_parallel(function: Callable[[slice], B], parts: Sequence[slice]) -> list[B]:
+    """Call a function for every part: the first here, and the second by the helper, if any."""
+    first, *rest = parts
+    pool = getattr(_own, "helper", None)
+    # NumPy keeps what it does about overflow in the context, which a thread does not inherit.
+    waited_for = [pool.submit(copy_context().run, function, part) for part in rest] if pool else []
+    results = [function(first)]
+    return results + ([w.result() for w in waited_for] or [function(part) for part in rest])
+
+
+# ---- BLAS ----------------------------------------------------------------------------------------
+
+
+@cache
+def find_openblas() -> tuple[ctypes.CDLL, str] | None:
+    """Return the OpenBLAS of NumPy's wheel, and its names with {} for their middle, or None."""
+    spec = find_spec("numpy")
+    package = Path(spec.origin).parent.parent if spec and spec.origin else Path()
+    for path in (package / "numpy.libs").glob("*openblas*"):
+        found = ctypes.CDLL(str(path))
+        for name in ("scipy_openblas_{}64_", "openblas_{}64_", "scipy_openblas_{}", "openblas_{}"):
+            if hasattr(found, name.format("set_num_threads")):
+                return found, name
+    return None
+
+
+@cache
+def thread_controls() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
+    """Return the functions that get and set OpenBLAS's number of threads, or None."""
+    if (known := find_openblas()) is None:
+        return None
+    found, name = known
+    get, put = (getattr(found, name.format(f"{verb}_num_threads")) for verb in ("get", "set"))
+    return get, put
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Give matrix products one thread each until the last of those who asked has left."""
+    global _inside, _outside
+    found = thread_controls()
+    if found is None:
+        yield
+        return
+    get, put = found
+    with _lock:
+        if _inside == 0:
+            _outside = get()
+            put(1)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside = max(0, _inside - 1)  # a fork may have come between
+            if _inside == 0:
+                put(_outside)
+
+
+def reset_after_fork() -> None:
+    """Forget, in a forked child, who computed in its parent: none of them will ever leave."""
+    global _lock, _inside
+    _own.__dict__.clear()  # a child has no threads but the one that forked
+    _lock = threading.Lock()  # somebody may have held it
+    if _inside and (found := thread_controls()):
+        found[1](_outside)
+    _inside = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=reset_after_fork)

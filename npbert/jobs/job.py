@@ -1,0 +1,343 @@
+"""Batch work that loses nothing: any number of inputs through a task, in order, in little memory.
+
+Inputs are cut into blocks, and no pack of the model holds inputs of two blocks, so that a job that
+goes on at a block's beginning gives the same bytes as one that was never stopped.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Final, Protocol, Self
+
+from npbert import __version__
+from npbert.errors import ExitStatus, InputError, tell, warn
+from npbert.hub.cache import present
+from npbert.jobs.atomic import Places, is_whole
+from npbert.jobs.outputs import (
+    ArrayOutput,
+    LinesOutput,
+    StreamOutput,
+    answer_record,
+    open_output,
+    show_progress,
+)
+from npbert.jobs.records import InputFormat, Item, Source
+from npbert.tasks.rows import TASKS
+from npbert.tasks.task import Reading, Refusal, Tally, Task
+
+TABLE_SUFFIXES: Final = (".csv", ".tsv", ".parquet")  # that can be read, or not even that
+BLOCK_INPUTS: Final = 256  # inputs; a multiple of those that are read ahead, so that packs are full
+
+
+@dataclass
+class Counts(Tally):
+    """What a job has done so far."""
+
+    inputs: int = 0
+    failed: int = 0
+
+
+class BlockOutput(Protocol):
+    """What makes safe, block by block, what became of the answers."""
+
+    def commit(self, state: Mapping[str, Any]) -> None: ...
+    def finish(self, state: Mapping[str, Any]) -> None: ...
+
+
+class UnsavedOutput:
+    """An output of which nothing is safe before all is, or nothing ever."""
+
+    def commit(self, state: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def finish(self, state: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+
+class StopSignal:
+    """The first Ctrl-C ends the reading of inputs, so that those read are answered; a second all.
+
+    While an input is waited for, nothing is in hand, and the first ends the waiting.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False  # for an end, by the signal
+        self.ended = False  # the inputs, by themselves
+        self.waiting = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # no other hears signals
+            self.before = signal.signal(signal.SIGINT, self.heard)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self.before)
+
+    def heard(self, number: int, frame: FrameType | None) -> None:
+        """Take note of a signal."""
+        again, self.asked = self.asked, True
+        if again or self.waiting:
+            raise KeyboardInterrupt
+
+    def until(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yield items until the signal comes."""
+        while not self.asked:
+            try:
+                self.waiting = True
+                item = next(items)
+            except StopIteration:
+                self.ended = True
+                return
+            except KeyboardInterrupt:
+                return
+            finally:
+                self.waiting = False
+            yield item
+
+
+class Job:
+    """A task over many inputs.
+
+    Parameters
+    ----------
+    task : Task
+    counts : Counts
+        What was done before, where a job goes on; what is done is added.
+    record : bool
+        Let a Refusal stand in the place of an answer; otherwise it is raised, as an InputError.
+    block : int
+        How many inputs make a block.
+    """
+
+    def __init__(
+        self,
+        task: Task[Any, Any],
+        counts: Counts,
+        *,
+        record: bool,
+        block: int = BLOCK_INPUTS,
+    ) -> None:
+        task.streamable(task.options)
+        self.task = task
+        self.counts = counts
+        self.record = record
+        self.block = block
+        self.stop = StopSignal()
+
+    def answers(
+        self, items: Iterator[Item], output: BlockOutput, digest: Callable[[], str]
+    ) -> Iterator[tuple[Item, Any]]:
+        """Yield items with their results; what becomes of them block by block is made safe.
+
+        `digest` tells of all that was read of the input.  Raises InputError in an item's turn.
+        """
+        items = self.stop.until(items)
+        while True:
+            before = self.counts.inputs
+            for pair in self.answer_block(islice(items, self.block)):
+                yield pair
+                self.counts.inputs += 1
+                self.counts.failed += isinstance(pair[1], Refusal)
+            whole = self.counts.inputs - before == self.block
+            if whole or self.stop.ended:
+                state = {**asdict(self.counts), "sha256": digest()}
+                (output.finish if self.stop.ended else output.commit)(state)
+            if not whole or self.stop.ended:
+                return
+
+    def answer_block(self, items: Iterator[Item]) -> Iterator[tuple[Item, Any]]:
+        """Yield some items with their results."""
+        read: deque[Item] = deque()
+
+        def readings() -> Iterator[Reading[Any] | Refusal]:
+            for item in items:
+                read.append(item)
+                yield self.reading(item)
+
+        for result in self.task.answers(readings(), self.task.options, self.counts):
+            yield read.popleft(), result
+
+    def reading(self, item: Item) -> Reading[Any] | Refusal:
+        """Return an item as the model reads it, or why it cannot be read."""
+        try:
+            if isinstance(item.given, InputError):
+                raise item.given
+            return self.task.reading(item.given, self.task.options)
+        except InputError as error:
+            if self.record:
+                return Refusal(str(error))
+            raise InputError(f"{item.unit} {item.number}: {error}") from None
+
+
+def run_batch(
+    task: Task[Any, Any],
+    given: InputFormat,
+    texts: Sequence[str],
+    input_path: str | None,
+    output: str | None,
+    *,
+    resume: bool = False,
+) -> ExitStatus:
+    """Answer for every input, in order, and say how it went.
+
+    Parameters
+    ----------
+    task : Task
+    given : InputFormat
+        How the inputs stand in what is read.
+    texts : list of str
+        The inputs themselves; or none, and they stand in a file.
+    input_path, output : str or None
+        "-" and None are stdin and stdout.
+    resume : bool
+        Go on with an output that an interrupted job has left.
+
+    Raises
+    ------
+    InputError, OSError
+    """
+    path = check_output(task, given, output, resume=resume)
+    if path and resume and is_whole(path):
+        tell(f"{path} is there and whole, so that nothing is left to do")
+        return ExitStatus.FINE
+    if not texts and input_path in (None, "-") and sys.stdin is None:
+        raise InputError("there is no TEXT, and stdin is closed")
+    with closing(Source(given, texts, input_path)) as source:
+        if path:
+            refuse_input_as_output(path, source)
+        job = job_identity(task, given, source.form) if path else {}
+        out = open_output(path, job, resume=resume)
+        status, told = ExitStatus.FINE, (input_path, output) != (None, None)
+        try:
+            with out:
+                status = answer_source(task, given, source, out, summary=told)
+        finally:
+            safe = out.saved.get("inputs", 0)
+            unfinished = isinstance(out, LinesOutput) and not out.whole
+            if unfinished and (safe or status == ExitStatus.INTERRUPTED):
+                tell(f"{path}: not finished; {describe_rest(safe)}")
+        return status
+
+
+def answer_source(
+    task: Task[Any, Any],
+    given: InputFormat,
+    source: Source,
+    output: LinesOutput | StreamOutput,
+    *,
+    summary: bool,
+) -> ExitStatus:
+    """Take every input from the source to the output; return how that ended."""
+    # Someone who types wants an answer after every line; a pipe is read a little ahead.
+    typed = source.lines is not None and source.lines.own is None and sys.stdin.isatty()
+    counts = Counts(**{each.name: output.saved.get(each.name, 0) for each in fields(Counts)})
+    before, began = counts.tokens, time.monotonic()
+    job = Job(task, counts, record=given.records_errors, block=1 if typed else BLOCK_INPUTS)
+    items = source.items(counts.inputs, output.saved["sha256"] if counts.inputs else None)
+    answers = job.answers(items, output, source.digest)
+    quiet = source.texts or typed
+    with job.stop:
+        for item, result in answers if quiet else show_progress(answers, counts.inputs):
+            as_array = isinstance(output, ArrayOutput)
+            output.write(result if as_array else answer_record(item, result))
+    if counts.cut:
+        warn(task.truncation_notice(counts.cut, counts.unread, task.options))
+    if summary:
+        tell(summarize(counts, before, time.monotonic() - began))
+    if job.stop.asked and not job.stop.ended:
+        return ExitStatus.INTERRUPTED
+    return ExitStatus.SOME_FAILED if counts.failed else ExitStatus.FINE
+
+
+def check_output(
+    task: Task[Any, Any], given: InputFormat, output: str | None, *, resume: bool
+) -> Path | None:
+    """Return the file that answers go to; None is stdout.  Raises InputError."""
+    path = None if output in (None, "-") else Path(str(output))
+    if path is None:
+        if resume:
+            raise InputError("--resume goes on with a file; it needs --output FILE")
+        return None
+    ends = [end.lower() for end in path.suffixes]
+    if resume and path.exists() and not path.is_file():
+        raise InputError(f"--output {path}: is no file, and --resume goes on with one")
+    if ends and next((end for end in reversed(ends) if end != ".gz"), "") in TABLE_SUFFIXES:
+        raise InputError(f"--output {path}: answers are written as JSON lines, not as a table")
+    if ".npy" in ends[-2:-1]:
+        raise InputError(f"--output {path}: an array is not packed; expected a name in .npy")
+    if ends[-1:] == [".npy"] and not task.row.makes_arrays:
+        able = " and ".join(name for name, row in TASKS.items() if row.makes_arrays)
+        raise InputError(f"--output {path}: only {able} makes an array")
+    if ends[-1:] == [".npy"] and given.records_errors:
+        raise InputError(f"--output {path}: an array has no place to record an error")
+    return path
+
+
+def refuse_input_as_output(path: Path, source: Source) -> None:
+    """Refuse to write where the input is read from.  Raises InputError."""
+    raw = None if source.lines is None else source.lines.raw
+    with suppress(OSError):  # what has no descriptor is no file
+        read = os.fstat(raw.fileno()) if raw else None
+        for place in Places.of(path):
+            if read and place.is_file() and os.path.samestat(read, place.stat()):
+                raise InputError(f"--output {path}: writes {place}, which is the --input")
+
+
+def describe_rest(inputs: int) -> str:
+    """Say what an unfinished job has left."""
+    if not inputs:
+        return f"nothing is safe before {BLOCK_INPUTS} inputs are answered"
+    return f"{inputs:,} answers are safe, and --resume goes on behind them"
+
+
+def job_identity(task: Task[Any, Any], given: InputFormat, form: str | None) -> dict[str, Any]:
+    """Return all that a job's bytes depend on but its inputs, as JSON has it."""
+    said = {
+        "npbert": __version__,
+        "model": fingerprint(task.folder) if task.folder else None,
+        "options": {
+            each.name: hash_array(getattr(task.options, each.name)) for each in fields(task.options)
+        },
+        **asdict(given),
+        "form": form,
+        "block": BLOCK_INPUTS,
+    }
+    return json.loads(json.dumps(said))
+
+
+def hash_array(value: Any) -> Any:
+    """Return an option as JSON has it; of an array, which came from a file, its sha256."""
+    return hashlib.sha256(value.tobytes()).hexdigest() if hasattr(value, "tobytes") else value
+
+
+def summarize(counts: Counts, before: int, seconds: float) -> str:
+    """Say what was done, all in all, and how fast it went this time."""
+    parts = [f"{counts.inputs:,} input{'s' * (counts.inputs != 1)}", f"{counts.tokens:,} tokens"]
+    parts += [f"{counts.cut:,} cut"] if counts.cut else []
+    parts += [f"{counts.failed:,} failed"] if counts.failed else []
+    rate = (counts.tokens - before) / max(seconds, 1e-9)
+    return f"{', '.join(parts)}; {seconds:.1f} s, {rate:,.0f} tokens/s"
+
+
+def fingerprint(folder: Path) -> str:
+    """Return the sha256 of the files of a model that its answers depend on."""
+    digest = hashlib.sha256()
+    for name in present(folder):
+        with (folder / name).open("rb") as file:
+            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

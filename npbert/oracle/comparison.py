@@ -1,0 +1,332 @@
+"""npbert compare: two traces side by side, end to end and step by step."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npbert.errors import InputError, listed
+from npbert.model import Model
+from npbert.oracle.dialects import MAPS, fit, ours, told, unknown
+from npbert.oracle.replay import Precision, noise, precision_of, replayed
+from npbert.oracle.traces import INPUTS, Arrays, Call, Trace, activations, distance, errors
+
+FACTOR: Final = 8  # times the noise of a step; correct ports in other orders stay below 3
+FEW: Final = 12  # steps
+LOUDEST: Final = 32  # times the noise of rounding, of a port that is noisier throughout
+LOOSEST: Final = 0.5  # a step is off by then, whatever noise says
+
+
+class Place(NamedTuple):
+    """Where the greatest error is, and the two values there."""
+
+    where: tuple[int, ...]
+    ours: float
+    theirs: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One activation of two traces."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    end_to_end: float  # greatest error of live values, in units of the greatest value
+    this_step: float | None  # the same, from the candidate's own numbers; None without a model
+    tolerance: float
+    place: Place | None  # of the greatest error in this step, or end to end
+    absolute: float
+    relative: float
+    rms_ratio: float
+    cosine: float
+    ulps: float  # of float32
+    not_finite: int
+    padding: float  # the greatest error of values that stand for padding
+    layout: str = ""
+
+    @property
+    def off(self) -> bool:
+        """Whether this step is wrong, or without a model the numbers are, beyond rounding."""
+        value = self.end_to_end if self.this_step is None else self.this_step
+        return not value <= min(self.tolerance, LOOSEST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What was compared, and what was found."""
+
+    steps: list[Step]
+    precision: str
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> Step | None:
+        """The first step that is off."""
+        return next((step for step in self.steps if step.off), None)
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing is off."""
+        return self.first is None
+
+    def verdict(self, step: Step) -> str:
+        """Tell in a word how it stands with a step; an error may come in from a wrong one."""
+        if step.off:
+            return "wrong" if step.this_step is not None else "differs"
+        first = self.first
+        after = first is not None and self.steps.index(step) > self.steps.index(first)
+        return "inherited" if after and not step.end_to_end <= step.tolerance else "same"
+
+
+class Beside(NamedTuple):
+    """A candidate beside a model, on the candidate's inputs."""
+
+    call: Call
+    order: list[str]  # of the model's activations
+    theirs: Arrays
+    again: Arrays  # each step, computed from the candidate's earlier ones
+    comparison: Comparison
+
+
+def compare(
+    reference: Model | Trace, candidate: Trace, *, names: Mapping[str, str] = MAPS["pytorch"]
+) -> Comparison:
+    """Compare a candidate's activations with a reference's.
+
+    Parameters
+    ----------
+    reference : Model or Trace
+        A model is traced on the candidate's own inputs, and every step of the candidate is
+        computed once more from what it had computed before.
+    candidate : Trace
+        Of any port: oracle.dumps.load reads its files.
+    names : mapping
+        Templates of names, theirs to ours; see oracle.names.
+
+    Raises
+    ------
+    InputError
+        Where the two have nothing in common, or the candidate lacks the inputs.
+    """
+    if isinstance(reference, Model):
+        return beside(reference, candidate, names).comparison
+    notes: list[str] = []
+    arrays, exact = in_our_names(candidate, names), reference.activations
+    theirs = fitted(None, arrays, exact, notes)
+    same_inputs(reference, arrays)
+    said = reference.about.get("noise", {})
+    allowed = {name: float(said.get(name, 1e-6)) for name in exact}
+    return measured(None, exact, theirs, {}, allowed, precision_of(theirs), notes)
+
+
+def beside(model: Model, candidate: Trace, names: Mapping[str, str]) -> Beside:
+    """Compute a model on a candidate's inputs, and each step again from the candidate's numbers."""
+    notes: list[str] = []
+    arrays = in_our_names(candidate, names)
+    call = call_of(model, arrays, notes)
+    exact = activations(call)
+    theirs = fitted(call, arrays, exact, notes)
+    again, precision = replayed(call, theirs), precision_of(theirs)
+    allowed = noise(call, theirs, again, precision)
+    comparison = measured(call, exact, theirs, again, allowed, precision, notes)
+    return Beside(call, list(exact), theirs, again, comparison)
+
+
+def measured(
+    call: Call | None, exact: Arrays, theirs: Arrays, again: Arrays, allowed: Mapping[str, float],
+    precision: Precision, notes: list[str],
+) -> Comparison:  # fmt: skip
+    """Measure every activation that both have.  Raises InputError where there is none."""
+    if not theirs:
+        raise InputError(
+            f"the candidate has no activation of the reference's, {listed(exact)}"
+            f"{'; ' * bool(notes[-1:])}{notes[-1] if notes else ''}"
+        )
+    scale = loudness(call, theirs, again, allowed)
+    steps = [
+        step(call, name, exact[name], theirs[name], again.get(name), scale * allowed[name], notes)
+        for name in exact
+        if name in theirs
+    ]
+    return Comparison(steps=steps, precision=precision.name, notes=[n for n in notes if n])
+
+
+def loudness(
+    call: Call | None, theirs: Arrays, again: Arrays, allowed: Mapping[str, float]
+) -> float:
+    """Return how many times the noise of rounding a candidate's own noise is, at least 1.
+
+    A port that adds in another order, or keeps fewer digits, is louder in all of its steps, while a
+    mistake is seen in few: a quarter of the steps, the quietest, tell.  Of few steps, as hidden
+    states alone, most may be mistaken, and the quietest one tells.
+    """
+    if call is None:
+        return 1.0
+    live = {name: call.live(name, x.shape) for name, x in theirs.items()}
+    ratios = [distance(n, again[n], x, live[n]) / allowed[n] for n, x in theirs.items()]
+    quiet = sorted(ratios)[len(ratios) // 4] if len(ratios) >= FEW else 2 * min(ratios)
+    return float(np.clip(quiet, 1, LOUDEST))
+
+
+def in_our_names(candidate: Trace, names: Mapping[str, str]) -> Arrays:
+    """Return a candidate's arrays by our names."""
+    table = ours(candidate.arrays, names)
+    return {mine: candidate.arrays[name] for name, mine in table.items()}
+
+
+def call_of(model: Model, arrays: Arrays, notes: list[str]) -> Call:
+    """Return the call that a candidate answers.  Raises InputError without input_ids."""
+    if "input_ids" not in arrays:
+        raise InputError(
+            "the candidate has no input_ids, and without them nothing can be computed again; "
+            f"it has {listed(sorted(arrays))}"
+        )
+    given: Arrays = {}
+    rank = 3 if model.row.has_choices else 2
+    for name in INPUTS:
+        if name in arrays:
+            x = arrays[name]
+            wide = x if name == "attention_head_mask" or x.ndim >= rank else x[None]
+            if wide is not x:
+                notes.append(f"{name}: its batch axis was left out")
+            whole = name in ("input_ids", "position_ids") and wide.dtype.kind == "f"
+            given[name] = wide.astype(np.int64) if whole else wide
+    return Call(model, given)
+
+
+def same_inputs(reference: Trace, arrays: Arrays) -> None:
+    """Refuse to compare answers to different questions.  Raises InputError."""
+    for name, x in reference.given.items():
+        theirs = arrays.get(name)
+        if theirs is not None and not (
+            theirs.size == x.size and np.array_equal(theirs.ravel(), x.ravel())
+        ):
+            raise InputError(f"{name} of the two differ: {theirs.shape} and {x.shape}")
+
+
+def fitted(call: Call | None, arrays: Arrays, exact: Arrays, notes: list[str]) -> Arrays:
+    """Return what a candidate has of our activations, in our shapes.  Raises InputError."""
+    arrays = {name: x for name, x in arrays.items() if name not in INPUTS}
+    if "last_hidden_state" in arrays:
+        last = [name for name in exact if name.endswith(".output_layer_norm")][-1:]
+        arrays |= {last[0]: arrays.pop("last_hidden_state")} if last else {}
+    notes.append(told(unknown(arrays, exact)))
+    made: Arrays = {}
+    for name, x in arrays.items():
+        if name not in exact:
+            continue
+        heads = 0
+        if call is not None and ".attention." in name:
+            heads = len(call.model.config.heads(int(name.split(".")[2])))
+        found = fit(x, exact[name], heads)
+        if found is None:
+            raise InputError(
+                f"{name} has shape {x.shape}, expected {exact[name].shape}; no arrangement of its "
+                "axes fits"
+            )
+        if found.how:
+            notes.append(f"{name}: {found.how}")
+        made[name] = found.array
+    return made
+
+
+def step(
+    call: Call | None, name: str, exact: NDArray[Any], theirs: NDArray[Any],
+    again: NDArray[Any] | None, allowed: float, notes: list[str],
+) -> Step:  # fmt: skip
+    """Measure one activation."""
+    live = np.ones(exact.shape, bool) if call is None else call.live(name, exact.shape)
+    base = exact if again is None else again
+    off = np.where(live, errors(name, base, theirs), -1)
+    index = np.unravel_index(int(off.argmax()), off.shape) if off.size else ()
+    place = (
+        Place(tuple(map(int, index)), float(base[index]), float(theirs[index]))
+        if off.size
+        else None
+    )
+    counts = live & np.isfinite(theirs) & np.isfinite(exact) & (np.abs(exact) < 1e30)
+    a, b = exact[counts].astype(np.float64), theirs[counts].astype(np.float64)
+    difference = np.abs(a - b)
+    spacing = np.spacing(np.abs(a).astype(np.float32)).astype(np.float64)
+    return Step(
+        name=name,
+        shape=exact.shape,
+        dtype=theirs.dtype.name,
+        end_to_end=distance(name, exact, theirs, live),
+        this_step=None if again is None else distance(name, again, theirs, live),
+        tolerance=FACTOR * allowed,
+        place=place,
+        absolute=float(difference.max(initial=0)),
+        relative=float((difference / np.maximum(np.abs(a), 1e-300)).max(initial=0)),
+        rms_ratio=ratio(float((b * b).sum()), float((a * a).sum())) ** 0.5,
+        cosine=ratio(float((a * b).sum()), float(np.sqrt((a * a).sum() * (b * b).sum()))),
+        ulps=float((difference / spacing).max(initial=0)),
+        not_finite=int((~np.isfinite(theirs)).sum()),
+        padding=distance(name, exact, theirs, ~live),
+        layout="; ".join(n.partition(": ")[2] for n in notes if n.startswith(f"{name}: ")),
+    )
+
+
+def ratio(a: float, b: float) -> float:
+    """Return a / b; 1 of nothing and nothing."""
+    return a / b if b else 1.0
+
+
+def table(comparison: Comparison) -> Iterator[str]:
+    """Yield the lines of a table: every activation, and where the first wrong step is."""
+    stepwise = any(step.this_step is not None for step in comparison.steps)
+    width = max(len(step.name) for step in comparison.steps)
+    middle = "   this step   tolerance" if stepwise else "   tolerance"
+    yield f"  end to end{middle}   {'activation':{width}}   shape"
+    for step in comparison.steps:
+        this = "" if step.this_step is None else f"   {step.this_step:9.1e}"
+        mark = "\N{BLACK RIGHT-POINTING TRIANGLE}" if step is comparison.first else " "
+        verdict = comparison.verdict(step)
+        also = f"   {verdict}" if verdict != "same" else ""
+        shape = "\N{MULTIPLICATION SIGN}".join(map(str, step.shape))
+        numbers = f"{step.end_to_end:11.1e}{this}   {step.tolerance:9.1e}"
+        yield f"{mark}{numbers}   {step.name:{width}}   {shape}{also}"
+    yield from comparison.notes
+    first = comparison.first
+    if first is None:
+        yield f"the same, within the rounding of {comparison.precision}"
+        return
+    what = "first wrong step" if stepwise else "first difference"
+    yield f"{what}: {first.name}"
+    if first.place is not None:
+        yield f"  at {first.place.where}: {first.place.theirs!r}, expected {first.place.ours!r}"
+    yield (
+        f"  greatest absolute error {first.absolute:.3e}, relative {first.relative:.3e}, "
+        f"{first.ulps:.3g} ULP; root mean square {first.rms_ratio:.6g} times ours, cosine "
+        f"{first.cosine:.6f}; {first.not_finite} values not finite"
+    )
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as JSON; infinite and undefined numbers as null."""
+    steps = [
+        {**asdict(step), "off": step.off, "verdict": comparison.verdict(step)}
+        for step in comparison.steps
+    ]
+    first = comparison.first
+    return finite(
+        {
+            "same": comparison.same,
+            "first": first.name if first else None,
+            "precision": comparison.precision,
+            "notes": comparison.notes,
+            "steps": steps,
+        }
+    )
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON can hold it."""
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,252 @@
+"""A port's names and layouts, as ours: translated, repaired, and told.
+
+A map is a table of templates of names, theirs to ours; {n} is the number of a block, and the first
+template that fits decides.  Of all arrangements that give the expected shape, the nearest is taken:
+a port may leave out the batch axis, split heads or join them, flatten batch and length, or keep a
+token as a column.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npbert.errors import InputError, listed, shown
+
+BLOCK: Final = "transformer.layer.{n}."
+
+PYTORCH: Final = {
+    # what forward hooks and outputs of the model are called
+    "transformer.layer.{n}.attention": BLOCK + "attention.out_lin",
+    "transformer.layer.{n}.ffn": BLOCK + "ffn.lin2",
+    "transformer.layer.{n}": BLOCK + "output_layer_norm",
+    "embeddings": "embeddings.LayerNorm",
+    "hidden_states.0": "embeddings.LayerNorm",
+    "hidden_states.{n+1}": BLOCK + "output_layer_norm",
+    "attentions.{n}": BLOCK + "attention.weights",
+    "hidden_state": "last_hidden_state",
+    "pooled_state": "pooled",
+    "pooler_output": "pooled",
+    "vocab_activation": "vocab_activation",
+}
+BUMBLEBEE: Final = {
+    "embedder.token_embedding": "embeddings.word_embeddings",
+    "embedder.position_embedding": "embeddings.position_embeddings",
+    "embedder.norm": "embeddings.LayerNorm",
+    "encoder.blocks.{n}.self_attention.query": BLOCK + "attention.q_lin",
+    "encoder.blocks.{n}.self_attention.key": BLOCK + "attention.k_lin",
+    "encoder.blocks.{n}.self_attention.value": BLOCK + "attention.v_lin",
+    "encoder.blocks.{n}.self_attention.output": BLOCK + "attention.out_lin",
+    "encoder.blocks.{n}.self_attention_norm": BLOCK + "sa_layer_norm",
+    "encoder.blocks.{n}.ffn.intermediate": BLOCK + "ffn.lin1",
+    "encoder.blocks.{n}.ffn.activation": BLOCK + "ffn.activation",
+    "encoder.blocks.{n}.ffn.output": BLOCK + "ffn.lin2",
+    "encoder.blocks.{n}.output_norm": BLOCK + "output_layer_norm",
+    "pooler.output": "pre_classifier",
+    "language_modeling_head.dense": "vocab_transform",
+    "language_modeling_head.activation": "vocab_activation",
+    "language_modeling_head.norm": "vocab_layer_norm",
+    "language_modeling_head.bias": "vocab_projector",
+    "sequence_classification_head.output": "classifier",
+    "token_classification_head.output": "classifier",
+    "multiple_choice_head.output": "classifier",
+    "question_answering_head.output": "qa_outputs",
+}
+# torch.onnx names a value after the module and the operation that made it; of a module's values
+# the last one is its own.
+LAYER: Final = "/transformer/layer.{n}/"
+ONNX: Final = {
+    "/embeddings/word_embeddings/Gather_output_0": "embeddings.word_embeddings",
+    "/embeddings/position_embeddings/Gather_output_0": "embeddings.position_embeddings",
+    "/embeddings/Add_output_0": "embeddings.sum",
+    "/embeddings/LayerNorm/*": "embeddings.LayerNorm",
+    LAYER + "attention/q_lin/Add_output_0": BLOCK + "attention.q_lin",
+    LAYER + "attention/k_lin/Add_output_0": BLOCK + "attention.k_lin",
+    LAYER + "attention/v_lin/Add_output_0": BLOCK + "attention.v_lin",
+    LAYER + "attention/MatMul_output_0": BLOCK + "attention.scores",
+    LAYER + "attention/Where_output_0": BLOCK + "attention.masked_scores",
+    LAYER + "attention/Softmax_output_0": BLOCK + "attention.weights",
+    LAYER + "attention/out_lin/Add_output_0": BLOCK + "attention.out_lin",
+    LAYER + "Add_output_0": BLOCK + "attention_residual",
+    LAYER + "sa_layer_norm/*": BLOCK + "sa_layer_norm",
+    LAYER + "ffn/lin1/Add_output_0": BLOCK + "ffn.lin1",
+    LAYER + "ffn/activation/Mul_1_output_0": BLOCK + "ffn.activation",
+    LAYER + "ffn/lin2/Add_output_0": BLOCK + "ffn.lin2",
+    LAYER + "Add_1_output_0": BLOCK + "ffn_residual",
+    LAYER + "output_layer_norm/*": BLOCK + "output_layer_norm",
+    "/pre_classifier/*": "pre_classifier",
+    "/classifier/*": "classifier",
+    "/qa_outputs/Add_output_0": "qa_outputs",
+    "/vocab_transform/Add_output_0": "vocab_transform",
+    "/vocab_layer_norm/*": "vocab_layer_norm",
+    "/vocab_projector/Add_output_0": "vocab_projector",
+}
+NORM_ENDS: Final = (
+    "LayerNormalization_output_0",
+    "Add_1_output_0",
+    "Gemm_output_0",
+    "Add_output_0",
+)
+MAPS: Final[Mapping[str, Mapping[str, str]]] = {
+    "pytorch": PYTORCH, "bumblebee": BUMBLEBEE, "onnx": ONNX, "candle": PYTORCH,
+}  # fmt: skip
+
+
+def read_map(named: str) -> Mapping[str, str]:
+    """Return a map by its name, or from a JSON or TOML file.  Raises InputError."""
+    if named in MAPS:
+        return MAPS[named]
+    path = Path(named)
+    if not path.is_file():
+        raise InputError(
+            f"--map {named}: expected one of {', '.join(MAPS)}, or a .json or .toml file"
+        )
+    try:
+        text = path.read_text("utf-8")
+        table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+        raise InputError(f"{path}: expected an object of names, theirs to npbert's")
+    return table
+
+
+def ours(theirs: Iterable[str], table: Mapping[str, str]) -> dict[str, str]:
+    """Return our name for each of theirs; a name that no template fits is taken for ours.
+
+    A hook hears a step under its own name, and once more as the result of the module around it:
+    its own name counts.  Raises InputError where two names have equal rights to one of ours.
+    """
+    patterns = [(pattern_of(template), target) for template, target in table.items()]
+    found = {name: mine for name in theirs if (mine := renamed(name, patterns)) is not None}
+    made: dict[str, str] = {}
+    for name in sorted(found, key=lambda name: not name.endswith(found[name])):
+        rival = next((other for other in made if made[other] == found[name]), None)
+        if rival is None:
+            made[name] = found[name]
+        elif name.endswith(found[name]) or not rival.endswith(found[name]):
+            raise InputError(f"{shown(rival)} and {shown(name)} are both {found[name]}")
+    return made
+
+
+def renamed(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> str | None:
+    """Return our name for one of theirs; None for one that is a step on the way to another."""
+    bare = re.sub(r"^(?:model\.|module\.)*(?:distilbert\.|/distilbert(?=/))?", "", name)
+    for pattern, target in patterns:
+        if match := pattern.fullmatch(bare):
+            if "end" in pattern.groupindex and match["end"] not in NORM_ENDS:
+                return None
+            groups = match.groupdict()
+            n = int(groups["n"]) - int("m" in groups) if "n" in groups else 0
+            return target.replace("{n}", str(n))
+    return None if bare.startswith("/") or bare.endswith("dropout") else bare
+
+
+def pattern_of(template: str) -> re.Pattern[str]:
+    """Turn a template into a pattern: {n} a number, {n+1} the one after it, * an operation."""
+    escaped = re.escape(template)
+    escaped = escaped.replace(r"\{n\+1\}", r"(?P<n>[1-9]\d*)(?P<m>)")
+    escaped = escaped.replace(r"\{n\}", r"(?P<n>\d+)").replace(r"\*", r"(?P<end>[^/]+)")
+    return re.compile(escaped)
+
+
+def unknown(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return which names are nothing that npbert computes."""
+    return sorted(set(names) - set(known))
+
+
+def told(names: list[str]) -> str:
+    """Say which names were not understood."""
+    return f"not understood, and left out: {listed(names)}" if names else ""
+
+
+Shape = tuple[int, ...]
+
+
+class Fitted(NamedTuple):
+    """An array in the expected shape, and what was done to it."""
+
+    array: NDArray[Any]
+    how: str = ""
+
+
+def fit(x: NDArray[Any], like: NDArray[Any], heads: int) -> Fitted | None:
+    """Return an array arranged like another, or None where its numbers cannot be."""
+    found = [each for each in arrangements(x, like.shape, heads) if each.array.shape == like.shape]
+    if not found:
+        return None
+    if len(found) == 1 or not found[0].how:
+        return found[0]
+    return min(found, key=lambda each: apart(each.array, like))
+
+
+def apart(x: NDArray[Any], like: NDArray[Any]) -> float:
+    """Return how far two arrays are apart, in the mean."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = np.abs(x.astype(np.float64) - like)
+    return float(np.nan_to_num(difference, nan=1e300, posinf=1e300).clip(max=1e300).mean())
+
+
+def arrangements(x: NDArray[Any], shape: Shape, heads: int) -> Iterator[Fitted]:
+    """Yield an array as it is, and in every arrangement that a port may have for it."""
+    yield Fitted(x)
+    if (
+        shape[0] > 1
+        and x.size * shape[0] == int(np.prod(shape))
+        and x.shape in (shape[1:], (1, *shape[1:]))
+    ):
+        yield Fitted(np.broadcast_to(x, shape).copy(), "one row stood for the whole batch")
+    if x.size != int(np.prod(shape)):
+        return
+    squeezed = x.reshape(tuple(n for n in x.shape if n != 1))
+    wanted = tuple(n for n in shape if n != 1)
+    if squeezed.shape == wanted:
+        yield Fitted(x.reshape(shape), axes(x.shape, shape))
+    if len(shape) == 3:
+        batch, length, features = shape
+        if heads and features % heads == 0:
+            width = features // heads
+            splits: tuple[tuple[Shape, Shape], ...] = (
+                ((batch, heads, length, width), (0, 2, 1, 3)),
+                ((batch, length, heads, width), (0, 1, 2, 3)),
+                ((batch, heads, width, length), (0, 3, 1, 2)),
+                ((heads, batch, length, width), (1, 2, 0, 3)),
+            )
+            for split, order in splits:
+                if tuple(n for n in split if n != 1) == squeezed.shape:
+                    joined = x.reshape(split).transpose(order).reshape(shape)
+                    yield Fitted(joined, f"its heads were split, {x.shape}, and are joined")
+        if x.shape == (batch * length, features):
+            yield Fitted(x.reshape(shape), "batch and length were one axis")
+        if x.ndim == 2:
+            flat = (features, batch * length)
+            if squeezed.shape == flat:
+                yield Fitted(squeezed.T.reshape(shape), "a token was a column")
+        turns: tuple[tuple[Shape, str], ...] = (
+            ((0, 2, 1), "length and features"), ((1, 0, 2), "batch and length"),
+        )  # fmt: skip
+        for order, what in turns:
+            if x.ndim == 3 and tuple(x.shape[i] for i in order) == shape:
+                yield Fitted(x.transpose(order), f"{what} had changed places")
+    elif len(shape) == 4 and x.ndim in (3, 4):
+        full = x.reshape(shape) if x.ndim == 3 else x
+        if x.ndim == 3 and x.shape == (shape[0] * shape[1], *shape[2:]):
+            yield Fitted(full, "batch and heads were one axis")
+        for order, what in (((0, 1, 3, 2), "query and key"), ((1, 0, 2, 3), "batch and heads")):
+            if full.ndim == 4 and tuple(full.shape[i] for i in order) == shape:
+                yield Fitted(full.transpose(order), f"{what} had changed places")
+    elif len(shape) == 2 and x.ndim == 2 and x.shape[::-1] == shape:
+        yield Fitted(x.T, "rows and columns had changed places")
+
+
+def axes(found: Shape, wanted: Shape) -> str:
+    """Say which axes of length 1 were left out, or were too many."""
+    if found == wanted:
+        return ""
+    less = len(found) < len(wanted)
+    return f"an axis of length 1 was {'left out' if less else 'too many'}: {found}"

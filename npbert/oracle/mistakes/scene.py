@@ -1,0 +1,195 @@
+"""What a fault is: a formula in place of a step's, and a tap that puts it there."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from npbert.encoder import Block, Ids, embed, transformer_block
+from npbert.heads import HEADS
+from npbert.oracle.replay import Replay
+from npbert.oracle.traces import QUIET, Arrays, Call
+from npbert.textbook import Affine, Array, Mask, Tap, linear
+
+FIRST: Final = "embeddings.LayerNorm"
+INTO: Final = {  # the linear steps that do not read what came into the block, and what they read
+    "attention.out_lin": "attention.context",
+    "ffn.lin1": "sa_layer_norm",
+    "ffn.lin2": "ffn.activation",
+}
+
+
+@dataclass
+class Scene:
+    """What a formula sees: a step, and all that the candidate had when it came to it."""
+
+    call: Call
+    name: str  # of the step, in full
+    x: Array  # what the textbook makes of the candidate's numbers, columns
+    heard: Mapping[str, Array]  # what came before it, as the candidate has it
+    sequence: int = 0  # in attention, which one this is
+    sequences: Mapping[str, list[Array]] = field(default_factory=dict)  # attention of all of them
+
+    @property
+    def number(self) -> int:
+        """Which block this is."""
+        return int(self.name.split(".")[2])
+
+    @property
+    def block(self) -> Block:
+        """Its weights."""
+        return self.call.model.encoder.blocks[self.number]
+
+    def at(self, step: str) -> Array:
+        """Return an earlier value of the same block, or of the embeddings or the head."""
+        if self.name.startswith("transformer."):
+            return self.heard[f"transformer.layer.{self.number}.{step}"]
+        return self.heard[step]
+
+    @property
+    def before(self) -> Array:
+        """What came into the block."""
+        return self.heard[hidden(self.number - 1)]
+
+    @property
+    def last(self) -> Array:
+        """What came into the head."""
+        return self.heard[hidden(self.call.model.config.num_blocks - 1)]
+
+    @property
+    def span(self) -> slice:
+        """The columns of this sequence."""
+        return self.call.pack.spans[self.sequence]
+
+    @property
+    def keep(self) -> Mask:
+        """Which of its keys are heard, (L, 1)."""
+        return self.call.pack.keep[self.sequence]
+
+    @property
+    def head_mask(self) -> Array:
+        """The factors of the heads, (H, 1, 1)."""
+        return self.call.masks[self.number]
+
+    def heads(self, step: str) -> Array:
+        """Return q, k or v of this sequence, (H, K, L)."""
+        x = self.at(f"attention.{step}")[:, self.span]
+        return x.reshape(len(self.head_mask), -1, x.shape[-1])
+
+    def first(self, offset: int = 0) -> Ids:
+        """Return the column of the first token of every sequence, or of one after it."""
+        length = self.call.length
+        return np.array([s.start + min(offset, length - 1) for s in self.call.pack.spans])
+
+
+Formula = Callable[[Scene], Array]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A mistake that ports make, and what it does to the steps of a block, or of an end."""
+
+    text: str
+    steps: Mapping[str, Formula] = field(hash=False)
+    harmless: str = ""  # why no later number shows it, if so
+
+
+def hidden(block: int) -> str:
+    """Return the name of the hidden state after a block; before all of them it is the norm's."""
+    return FIRST if block < 0 else f"transformer.layer.{block}.output_layer_norm"
+
+
+def stage_of(name: str, blocks: int) -> int:
+    """Return where a step belongs: 0 the embeddings, 1 the first block, ..., and then the head."""
+    if name.startswith("embeddings."):
+        return 0
+    return int(name.split(".")[2]) + 1 if name.startswith("transformer.") else blocks + 1
+
+
+def suffix_of(name: str) -> str:
+    """Return a step's name within its block; elsewhere all of it."""
+    return name.split(".", 3)[3] if name.startswith("transformer.") else name
+
+
+class Injection(Replay):
+    """A replay in which some stages make a mistake."""
+
+    def __init__(
+        self,
+        call: Call,
+        candidate: Arrays,
+        known: Mapping[str, Array],
+        mistakes: Mapping[int, list[Fault]],
+    ) -> None:
+        super().__init__(call, candidate)
+        self.before: dict[str, Array] = dict(known)
+        self.mistakes = mistakes
+        self.sequences: dict[str, list[Array]] = {}
+
+    def __call__(self, name: str, x: Array) -> Array:
+        """Put a mistake's value in the place of the textbook's, then go on as the candidate did."""
+        if name.endswith(QUIET):
+            return x
+        sequence = 0
+        if x.ndim == 3:
+            sequence = len(self.sequences.setdefault(name, []))
+        stage = stage_of(name, self.call.model.config.num_blocks)
+        for fault in self.mistakes.get(stage, ()):
+            formula = fault.steps.get(suffix_of(name))
+            if formula is not None:
+                made = formula(Scene(self.call, name, x, self.before, sequence, self.sequences))
+                x = np.asarray(made, x.dtype).reshape(x.shape)
+        y = super().__call__(name, x)
+        self.before[name] = y
+        if x.ndim == 3:
+            self.sequences[name].append(y)
+        return y
+
+
+def run_stages(call: Call, x: Array, stages: range, tap: Tap) -> None:
+    """Run some stages of the forward pass from what comes into the first of them."""
+    model = call.model
+    run = model.run_of(tap)
+    spans = call.pack.asking(call.pack.spans)
+    with np.errstate(all="ignore"):
+        for stage in stages:
+            if stage == 0:
+                x = embed(model.encoder, call.pack, run.with_prefix("embeddings"))
+            elif stage <= model.config.num_blocks:
+                block, mask = model.encoder.blocks[stage - 1], call.masks[stage - 1]
+                under = run.with_prefix(f"transformer.layer.{stage - 1}")
+                x = transformer_block(block, x, x, spans, mask, under)
+            else:
+                first = np.array([s.start for s in call.pack.spans], np.intp)
+                HEADS[model.row.head](model.head, x, first, run)
+
+
+def mistaken(
+    call: Call, candidate: Arrays, known: Mapping[str, Array], stages: range,
+    mistakes: Mapping[int, list[Fault]],
+) -> Arrays:  # fmt: skip
+    """Return every activation of some stages, from the candidate's numbers, with mistakes."""
+    tap = Injection(call, candidate, known, mistakes)
+    start = known.get(hidden(stages.start - 2), np.zeros((0, 0)))
+    run_stages(call, start, stages, tap)
+    return tap.rows()
+
+
+def layer_of(block: Block, step: str) -> Affine:
+    """Return the weights of a linear step."""
+    group, name = step.split(".")
+    layer: Affine = getattr(getattr(block, group), name)
+    return layer
+
+
+def weights_of(scene: Scene) -> tuple[Affine, Array]:
+    """Return a linear layer's weights, and what goes into it."""
+    step = suffix_of(scene.name)
+    return layer_of(scene.block, step), scene.at(INTO[step]) if step in INTO else scene.before
+
+
+def of_block(j: int, scene: Scene) -> Array:
+    """The same input through the same layer of another block."""
+    other = scene.call.model.encoder.blocks[j]
+    return linear(layer_of(other, suffix_of(scene.name)), weights_of(scene)[1])

@@ -1,0 +1,286 @@
+"""npbert.trace: every intermediate number of a dense call, by PyTorch's names; and the ruler."""
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npbert import __version__
+from npbert.checkpoint.parameters import Parameters, assemble
+from npbert.engine import inputs
+from npbert.engine.packs import pack_rows
+from npbert.engine.taps import Keeper
+from npbert.errors import InputError
+from npbert.model import Model
+from npbert.tasks.sentence_transformers import read_recipe
+from npbert.textbook import Array
+
+Arrays = dict[str, NDArray[Any]]
+INPUTS: Final = ("input_ids", "attention_mask", "position_ids", "attention_head_mask")
+LOWEST: Final = -9e3  # a masked score: ports use the smallest number, -inf, or -10000
+QUIET: Final = "dropout"  # names that end so are places, not steps: nothing happens there
+
+
+@dataclass(frozen=True)
+class Trace(Mapping[str, NDArray[Any]]):
+    """Every activation of a dense call by name, rows outside, in the order of the pass."""
+
+    arrays: Arrays  # inputs first
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    @property
+    def activations(self) -> Arrays:
+        """What was computed, without what was given."""
+        return {name: x for name, x in self.arrays.items() if name not in INPUTS}
+
+    @property
+    def given(self) -> Arrays:
+        """The inputs of the call."""
+        return {name: x for name, x in self.arrays.items() if name in INPUTS}
+
+
+class Call:
+    """A dense call of a model: its checked inputs, and how its columns and rows change places."""
+
+    def __init__(self, model: Model, given: Mapping[str, NDArray[Any]]) -> None:
+        arrays = [given.get(name) for name in INPUTS]
+        self.model = model
+        self.arrays = given
+        self.inputs = inputs.check_batch(model.config, model.row, *arrays[:3])  # type: ignore[arg-type]
+        self.masks = inputs.head_masks(model.config, arrays[3], model.dtype)
+        self.batch, self.length = self.inputs.ids.shape
+        self.pack = pack_rows(self.inputs)
+        self.candidate: Mapping[str, NDArray[Any]] = {}  # whose numbers are looked into
+        self.layout = self.inputs.layout(model.row)
+
+    def live(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool]:
+        """Return which values of an activation stand for real tokens, broadcast to its shape.
+
+        In attention a query counts, and all of its keys; of a batch row without any real token,
+        nothing does.
+        """
+        keep = self.inputs.keep
+        if ".attention." in name and len(shape) == 4:
+            return np.broadcast_to(keep[:, None, :, None], shape)
+        if shape[:2] == keep.shape:
+            return np.broadcast_to(keep.reshape(*keep.shape, *[1] * (len(shape) - 2)), shape)
+        return np.ones(shape, bool)
+
+
+def is_masked(name: str, x: NDArray[Any]) -> NDArray[np.bool]:
+    """Return which scores stand for keys that are not heard, and so for no number."""
+    if not name.endswith("masked_scores"):
+        return np.zeros(x.shape, bool)
+    return ~(x > LOWEST)
+
+
+def errors(name: str, ours: NDArray[Any], theirs: NDArray[Any]) -> Array:
+    """Return how far every value is off, in units of the greatest of ours.
+
+    A key that only one side hears is off by 1; one that neither hears is not off at all, whatever
+    number stands for it.  NaN and infinity, where ours are finite, are infinitely far.
+    """
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    hidden, missed = is_masked(name, ours), is_masked(name, theirs)
+    alike = (hidden & missed) | (np.isnan(a) & np.isnan(b)) | (a == b)
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = np.where(alike | hidden | missed, 0, np.abs(a - b))
+        greatest = np.abs(np.where(hidden | ~np.isfinite(a), 0, a)).max(initial=1e-300)
+        scaled: Array = np.where(hidden != missed, 1, off / greatest)
+    scaled[~(scaled >= 0)] = np.inf
+    return scaled
+
+
+def distance(
+    name: str, ours: NDArray[Any], theirs: NDArray[Any], counts: NDArray[np.bool]
+) -> float:
+    """The greatest error of the values that count."""
+    return float(errors(name, ours, theirs)[counts].max(initial=0))
+
+
+def trace(
+    model: Model,
+    input_ids: ArrayLike | None = None,
+    attention_mask: ArrayLike | None = None,
+    position_ids: ArrayLike | None = None,
+    attention_head_mask: ArrayLike | None = None,
+    *,
+    text: str | Sequence[str] | None = None,
+    pair: str | Sequence[str] | None = None,
+    only: str = "*",
+    split_heads: bool = False,
+    noise: bool = False,
+) -> Trace:
+    """Compute a batch and keep every intermediate value.
+
+    Parameters
+    ----------
+    model : Model
+        Load it with dtype="float64" for the oracle's own numbers.
+    input_ids, attention_mask, position_ids, attention_head_mask : array_like
+        As in a call of the model.
+    text, pair : str or list of str, optional
+        In place of input_ids: texts are cut into tokens and padded on the right.
+    only : str
+        Keep activations whose names fit this pattern, e.g. "*.output_layer_norm".
+    split_heads : bool
+        Keep q_lin, k_lin, v_lin and context as (batch, heads, length, K).
+    noise : bool
+        Of a float64 model, compute once more in float32, and tell how far that is from it.
+
+    Returns
+    -------
+    Trace
+        Rows outside: (batch, length, features); attention (batch, heads, query, key).
+
+    Raises
+    ------
+    InputError
+    """
+    given = dict(
+        zip(INPUTS, (input_ids, attention_mask, position_ids, attention_head_mask), strict=True)
+    )
+    if text is not None:
+        if input_ids is not None:
+            raise InputError("trace takes input_ids or text, not both")
+        given |= tokens(model, text, pair)
+    if given["input_ids"] is None:
+        raise InputError("trace needs input_ids, or text")
+    arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
+    call = Call(model, arrays)
+    kept = activations(call, only)
+    said = about(call, list(kept))
+    if model.dtype == np.float64 and noise:
+        said["noise"] = rounding(call, kept, arrays)
+    if split_heads:
+        kept = {name: by_heads(call, name, x) for name, x in kept.items()}
+    return Trace(whole(call, arrays) | kept, said)
+
+
+def activations(call: Call, only: str = "*") -> Arrays:
+    """Return every activation of a call whose name fits a pattern."""
+    kept = computed(call, lambda name: not name.endswith(QUIET) and fnmatchcase(name, only))
+    return kept | (
+        sentence_embedding(call, kept) if fnmatchcase("sentence_embedding", only) else {}
+    )
+
+
+def computed(call: Call, wanted: Callable[[str], bool]) -> Arrays:
+    """Return what the forward pass tells of a call, as far as it is wanted."""
+    keeper = Keeper(call.layout, wanted)
+    call.model.run(call.pack, call.arrays.get("attention_head_mask"), keeper)
+    return keeper.rows()
+
+
+def rounding(call: Call, kept: Arrays, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Return what float32 does to every activation, end to end, in units of its greatest value."""
+    narrow = Call(float32_model(call.model), arrays)
+    return {
+        name: max(distance(name, kept[name], x, call.live(name, x.shape)), 2.0**-24)
+        for name, x in computed(narrow, kept.__contains__).items()
+    }
+
+
+def tokens(model: Model, text: Any, pair: Any) -> dict[str, Any]:
+    """Return the ids and the mask of texts, padded on the right."""
+    if model.tokenizer is None:
+        raise InputError("the model came without a tokenizer; pass input_ids")
+    texts = [text] if isinstance(text, str) else list(text)
+    pairs = [pair] * len(texts) if pair is None or isinstance(pair, str) else list(pair)
+    if len(pairs) != len(texts):
+        raise InputError(f"there are {len(texts)} texts and {len(pairs)} of their pairs")
+    lists = [model.tokenizer.encode(a, b).ids for a, b in zip(texts, pairs, strict=True)]
+    width, pad = max(map(len, lists)), model.tokenizer.id_of("pad_token") or 0
+    ids = [[*ids, *[pad] * (width - len(ids))] for ids in lists]
+    mask = [[1] * len(ids) + [0] * (width - len(ids)) for ids in lists]
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def sentence_embedding(call: Call, kept: Arrays) -> Arrays:
+    """Return what the modules of a sentence-transformers folder make of the hidden state."""
+    model = call.model
+    last = f"transformer.layer.{model.config.num_blocks - 1}.output_layer_norm"
+    found = read_recipe(model.folder, model.dtype.type) if model.folder else None
+    if found is None or not model.row.is_encoder or last not in kept:
+        return {}
+    made: dict[str, list[Array]] = {}
+    for x, keep in zip(kept[last], call.inputs.keep, strict=True):
+
+        def keep_it(name: str, y: Array) -> Array:
+            made.setdefault(name, []).append(y)
+            return y
+
+        found[1].embed(x[keep], tap=keep_it)
+    return {name: np.stack(rows) for name, rows in made.items()}
+
+
+def by_heads(call: Call, name: str, x: NDArray[Any]) -> NDArray[Any]:
+    """Return (batch, length, A) as (batch, heads, length, K), where attention has heads."""
+    if not name.endswith((".q_lin", ".k_lin", ".v_lin", ".context")):
+        return x
+    block = int(name.split(".")[2])
+    heads = len(call.model.config.heads(block))
+    return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3).copy()
+
+
+def whole(call: Call, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Return all inputs of a call, what was left out too."""
+    shape = arrays["input_ids"].shape
+    heads = (call.model.config.num_blocks, call.model.config.num_attention_heads)
+    return {
+        "input_ids": arrays["input_ids"].astype(np.int64),
+        "attention_mask": call.inputs.keep.reshape(shape).astype(np.int64),
+        "position_ids": call.inputs.positions.reshape(shape).astype(np.int64),
+        "attention_head_mask": np.asarray(
+            arrays.get("attention_head_mask", np.ones(heads)), np.float64
+        ),
+    }
+
+
+def about(call: Call, order: list[str]) -> dict[str, Any]:
+    """Return what there is to know about a trace, as JSON."""
+    model = call.model
+    return {
+        "npbert": __version__,
+        "architecture": model.architecture,
+        "dtype": model.dtype.name,
+        "engine": model.engine,
+        "config": model.config.to_dict(),
+        "weights_sha256": fingerprint(model.parameters),
+        "order": order,
+        "padding": [np.flatnonzero(~row).tolist() for row in call.inputs.keep],
+    }
+
+
+def fingerprint(parameters: Parameters) -> str:
+    """Return the sha256 of all weights as float32, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(parameters):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(parameters[name], "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def float32_model(model: Model) -> Model:
+    """Return the same model in float32, computed by the textbook."""
+    if model.dtype == np.float32:
+        return model
+    narrow = copy.copy(model)
+    narrow.parameters = {n: x.astype(np.float32) for n, x in model.parameters.items()}
+    narrow.dtype, narrow.engine = np.dtype(np.float32), "textbook"
+    narrow.encoder, narrow.head = assemble(narrow.parameters, model.config)
+    return narrow

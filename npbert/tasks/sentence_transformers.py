@@ -1,0 +1,278 @@
+"""From the vectors of tokens to the vector of a sentence, as sentence-transformers folders say it.
+
+modules.json lists what happens after the encoder: Pooling, Dense, LayerNorm, Normalize.  Every
+module is run or refused by name; none is passed over.  Source: Reimers and Gurevych 2019,
+"Sentence-BERT", and the modules of sentence-transformers 5, whose files these are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from npbert.checkpoint import MODULES
+from npbert.checkpoint.files import FLOATS, read_json_object
+from npbert.checkpoint.folders import read_modules, read_tensors
+from npbert.engine.activations import ACTIVATIONS
+from npbert.errors import CheckpointError, InputError, listed, shown
+from npbert.hub.cache import ENCODER_SETTINGS
+from npbert.textbook import Affine, Array, Tap, activation, layer_norm, linear, untapped
+
+Step = Callable[[Array], Array]  # (features,) -> (features,)
+
+SETTINGS: Final = "config_sentence_transformers.json"
+SIMILARITIES: Final = ("cosine", "dot", "euclidean", "manhattan")
+TORCH_ACTIVATIONS: Final = {
+    "Identity": "linear", "Tanh": "tanh", "GELU": "gelu", "ReLU": "relu", "SiLU": "silu",
+    "Sigmoid": "sigmoid", "Mish": "mish", "ReLU6": "relu6", "LeakyReLU": "leaky_relu",
+}  # fmt: skip
+EPSILON: Final = 1e-5  # of PyTorch's LayerNorm; the encoder's own norms use another
+SHORTEST: Final = 1e-12  # a vector is divided by no smaller length
+
+
+def weighted_mean(x: Array, first: int) -> Array:
+    """The mean of tokens, each weighted by its place in the text, counted from 1."""
+    places = np.arange(first + 1, first + len(x) + 1, dtype=x.dtype)[:, None]
+    return (x * places).sum(axis=-2) / places.sum()
+
+
+# In the order in which they are joined, and under the names that old files have for them.
+POOLINGS: Final[Mapping[str, tuple[str, Callable[[Array, int], Array]]]] = {
+    "cls": ("pooling_mode_cls_token", lambda x, _: x[0]),
+    "max": ("pooling_mode_max_tokens", lambda x, _: x.max(axis=-2)),
+    "mean": ("pooling_mode_mean_tokens", lambda x, _: x.mean(axis=-2)),
+    "mean_sqrt_len_tokens": (
+        "pooling_mode_mean_sqrt_len_tokens",
+        lambda x, _: x.sum(axis=-2) / np.sqrt(x.dtype.type(len(x))),
+    ),
+    "weightedmean": ("pooling_mode_weightedmean_tokens", weighted_mean),
+    "lasttoken": ("pooling_mode_lasttoken", lambda x, _: x[-1]),
+}
+
+
+def pool(x: Array, modes: Sequence[str], skipped: int = 0) -> Array:
+    """Return one vector for the vectors of tokens, (tokens, D), the modes side by side.
+
+    The first `skipped` tokens, a prompt, take no part.  Of no tokens every mode makes zeros, where
+    a mean would be 0 / 0.
+    """
+    heard = x[skipped:]
+    if not len(heard):
+        return np.zeros(len(modes) * x.shape[-1], x.dtype)
+    return np.concatenate([POOLINGS[mode][1](heard, skipped) for mode in modes])
+
+
+def normalize(x: Array) -> Array:
+    """Return vectors with length 1, of any that are not zero."""
+    lengths = np.sqrt((x * x).sum(axis=-1, keepdims=True))
+    return x / np.maximum(lengths, SHORTEST)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What may stand before a text, by name, and what does when nobody says."""
+
+    named: Mapping[str, str] = field(default_factory=dict)
+    default: str | None = None
+
+    def chosen(self, prompt: str | None, name: str | None) -> str:
+        """Return the prompt as given, or by its name.  Raises InputError for no name of one."""
+        if prompt is not None:
+            return prompt
+        name = self.default if name is None else name
+        if name is not None and name not in self.named:
+            raise InputError(
+                f"prompt_name is {name!r}, but the model has {listed(self.named) or 'no prompts'}"
+            )
+        return "" if name is None else self.named[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What becomes of the hidden states of a text."""
+
+    modes: Sequence[str] = ("mean",)
+    include_prompt: bool = True
+    steps: Sequence[tuple[str, Step]] = ()  # after pooling, by the names of their folders
+    max_length: int | None = None  # tokens
+    lower: bool = False
+    prompts: Prompts = field(default_factory=Prompts)
+    similarity: str = "cosine"
+
+    def dimensions(self, hidden_size: int) -> int:
+        """Return how many dimensions an embedding has."""
+        return len(self.embed(np.zeros((1, hidden_size), np.float32)))
+
+    def embed(self, x: Array, skipped: int = 0, tap: Tap = untapped) -> Array:
+        """Return the vector of a text whose tokens have these, (tokens, D).
+
+        A tap hears "pooling", and what follows under its module's folder, e.g. "2_Dense".
+        """
+        made = tap("pooling", pool(x, self.modes, 0 if self.include_prompt else skipped))
+        for name, step in self.steps:
+            made = tap(name, step(made))
+        return tap("sentence_embedding", made)
+
+
+def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Path, Recipe] | None:
+    """Return the encoder's folder, and what happens after it; None where no modules.json is.
+
+    Raises CheckpointError naming the file at fault, or the module that npbert cannot run.
+    """
+    path = folder / MODULES
+    if not path.exists():
+        return None
+    found = read_modules(folder)
+    names = module_kinds([kind for kind, _ in found], path)
+    modules = [(name, place) for name, (_, place) in zip(names, found, strict=True)]
+    if names[:1] != ["Transformer"] or names[1:2] != ["Pooling"] or len(set(names[:2])) < 2:
+        raise CheckpointError(
+            f"{path}: lists {listed(names) or 'nothing'}; expected Transformer, then Pooling"
+        )
+    encoder, pooling = modules[0][1], read_json_object(modules[1][1] / "config.json")
+    steps = [(under.name, READERS[name](under, dtype)) for name, under in modules[2:]]
+    settings, more = read_encoder_settings(encoder), read_settings(folder)
+    similarity = more.get("similarity_fn_name") or "cosine"
+    if similarity not in SIMILARITIES:
+        raise CheckpointError(
+            f"{folder / SETTINGS}: similarity_fn_name is {shown(similarity)}, expected one of "
+            f"{', '.join(SIMILARITIES)}"
+        )
+    return encoder, Recipe(
+        modes=modes_of(pooling, modules[1][1] / "config.json"),
+        include_prompt=pooling.get("include_prompt", True) is not False,
+        steps=steps,
+        max_length=settings.get("max_seq_length"),
+        lower=settings.get("do_lower_case") is True,
+        prompts=read_prompts(folder),
+        similarity=similarity,
+    )
+
+
+def module_kinds(types: Sequence[str], path: Path) -> list[str]:
+    """Return the last word of each module's type.  Raises CheckpointError for one not known."""
+    kinds = []
+    for i, named in enumerate(types):
+        package, _, name = named.rpartition(".")
+        known = ("Transformer", "Pooling", *READERS)
+        if not package.startswith("sentence_transformers.") or name not in known:
+            raise CheckpointError(
+                f"{path}: module {i} is {shown(named)}, which npbert cannot run; it runs "
+                f"{', '.join(known)} of sentence_transformers"
+            )
+        kinds.append(name)
+    return kinds
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return what sentence-transformers says of a model as a whole, or nothing."""
+    return first_of(folder, (SETTINGS,))
+
+
+def read_encoder_settings(folder: Path) -> dict[str, Any]:
+    """Return what it says of an encoder, or nothing.  Raises CheckpointError."""
+    settings = first_of(folder, ENCODER_SETTINGS)
+    length = settings.get("max_seq_length")
+    if length is not None and (type(length) is not int or length < 1):
+        raise CheckpointError(
+            f"{folder}: max_seq_length is {shown(length)}, expected a whole number from 1"
+        )
+    return settings
+
+
+def read_prompts(folder: Path) -> Prompts:
+    """Return a model's prompts.  Raises CheckpointError."""
+    settings, path = read_settings(folder), folder / SETTINGS
+    named, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if not isinstance(named, dict) or not all(isinstance(p, str) for p in named.values()):
+        raise CheckpointError(f"{path}: prompts is {shown(named)}, expected an object of strings")
+    if default is not None and default not in named:
+        raise CheckpointError(
+            f"{path}: default_prompt_name is {shown(default)}, which is not among the prompts, "
+            f"{listed(named) or 'of which there are none'}"
+        )
+    return Prompts(named, default)
+
+
+def first_of(folder: Path, files: Sequence[str]) -> dict[str, Any]:
+    """Return the contents of the first of these files that is there, or nothing."""
+    there = [folder / name for name in files if (folder / name).exists()]
+    return read_json_object(there[0]) if there else {}
+
+
+def modes_of(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Return how tokens are pooled: a name or several, or as old files say it, by flags."""
+    named = config.get("pooling_mode")
+    if named is None:
+        flagged = [mode for mode, (flag, _) in POOLINGS.items() if config.get(flag) is True]
+        return tuple(flagged) or ("mean",)
+    modes = [named] if isinstance(named, str) else named
+    if not isinstance(modes, list) or not modes or not set(map(str, modes)) <= set(POOLINGS):
+        raise CheckpointError(
+            f"{path}: pooling_mode is {shown(named)}, expected of {', '.join(POOLINGS)}"
+        )
+    return tuple(modes)
+
+
+def read_dense(folder: Path, dtype: type[np.floating]) -> Step:
+    """Return activation(W x + b)."""
+    path = folder / "config.json"
+    config = read_json_object(path)
+    where = config.get("module_input_name", "sentence_embedding")
+    if where != "sentence_embedding" or config.get("module_output_name", where) != where:
+        raise CheckpointError(f"{path}: works on {shown(where)}, expected sentence_embedding")
+    if config.get("use_residual"):
+        raise CheckpointError(f"{path}: use_residual is true, which npbert cannot run")
+    named = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    package, _, name = named.rpartition(".")
+    if not package.startswith("torch.nn") or name not in TORCH_ACTIVATIONS:
+        raise CheckpointError(
+            f"{path}: activation_function is {shown(named)}; npbert knows torch.nn's "
+            f"{', '.join(TORCH_ACTIVATIONS)}"
+        )
+    sizes = config.get("out_features"), config.get("in_features")
+    biased = config.get("bias", True) is not False
+    layer = affine(folder, "linear", dtype, sizes, sizes[:1] if biased else None)
+    function = ACTIVATIONS[TORCH_ACTIVATIONS[name]]
+    return lambda x: activation(function, linear(layer, x[:, None]))[:, 0]
+
+
+def read_layer_norm(folder: Path, dtype: type[np.floating]) -> Step:
+    """Return a norm with PyTorch's epsilon."""
+    size = (read_json_object(folder / "config.json").get("dimension"),)
+    norm = affine(folder, "norm", dtype, size, size)
+    return lambda x: layer_norm(norm, x[:, None], EPSILON)[:, 0]
+
+
+def affine(
+    folder: Path, name: str, dtype: type[np.floating], shape: tuple[Any, ...],
+    bias: tuple[Any, ...] | None,
+) -> Affine:  # fmt: skip
+    """Read a weight and its bias, which is 0 where there is none.  Raises CheckpointError."""
+    tensors = read_tensors(folder)
+    wanted = {f"{name}.weight": shape} | ({f"{name}.bias": bias} if bias else {})
+    if set(tensors) != set(wanted):
+        raise CheckpointError(
+            f"{folder}: holds {listed(sorted(tensors))}, expected {listed(sorted(wanted))}"
+        )
+    for tensor, expected in wanted.items():
+        found = tensors[tensor]
+        if found.shape != expected or found.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{found.path}: {tensor} is {found.dtype} {found.shape}, but config.json says "
+                f"{shown(expected)}"
+            )
+    weight = tensors[f"{name}.weight"].array(dtype)
+    column = weight if weight.ndim == 2 else weight[:, None]
+    zeros = np.zeros((len(column), 1), dtype)
+    return Affine(column, tensors[f"{name}.bias"].array(dtype)[:, None] if bias else zeros)
+
+
+READERS: Final[Mapping[str, Callable[[Path, type[np.floating]], Step]]] = {
+    "Dense": read_dense,
+    "LayerNorm": read_layer_norm,
+    "Normalize": lambda *_: normalize,
+    "Dropout": lambda *_: lambda x: x,  # as always when nobody trains
+}

@@ -1,0 +1,299 @@
+"""What all tasks share: one in, one out; a list in, a list out; a generator in, results lazily."""
+
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Self, SupportsIndex, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npbert import textbook
+from npbert.engine.activations import sigmoid
+from npbert.engine.packs import Tokens
+from npbert.errors import InputError, listed, shown, warn
+from npbert.hub import Rebuildable
+from npbert.loading import load
+from npbert.model import Model
+from npbert.tasks.options import Asked, Unit, change_options
+from npbert.tasks.rows import TaskRow
+from npbert.text.tokenizer import Encoding
+from npbert.textbook import Array
+
+Answer = dict[str, Any]
+Given = TypeVar("Given")
+
+
+@dataclass(frozen=True)
+class Reading(Generic[Given]):
+    """One input as the model reads it: token lists, at least one, and what the answer needs."""
+
+    lists: Sequence[tuple[list[int], Sequence[int] | None]]  # ids; which positions are wanted
+    given: Given
+    cut: Sequence[int] = ()  # how many tokens did not fit, of each text that was cut
+    tokens: Sequence[Tokens] = ()  # the lists, as soon as the model has checked them
+
+
+class Refusal(NamedTuple):
+    """Why there is no result for an input, in the place of one."""
+
+    why: str
+
+
+@dataclass
+class Tally:
+    """What was read so far."""
+
+    tokens: int = 0
+    cut: int = 0  # texts of which some tokens did not fit
+    unread: int = 0  # those tokens
+
+    def add(self, reading: Reading[Any]) -> None:
+        """Count one more input."""
+        self.tokens += sum(len(each.ids) for each in reading.tokens)
+        self.cut += len(reading.cut)
+        self.unread += sum(reading.cut)
+
+
+class Task(Rebuildable, ABC, Generic[Asked, Given]):
+    """A model that answers questions about texts; made by npbert.pipeline."""
+
+    options: Asked
+    folder: Path | None = None  # that all was read from
+
+    def __init__(
+        self,
+        model: Model,
+        options: Asked,
+        row: TaskRow,
+        *,
+        threads: int | None = None,
+        batch_invariant: bool = False,
+    ) -> None:
+        if model.architecture != row.architecture:
+            raise InputError(
+                f"{row.name} needs a model {row.architecture}, but this one is {model.architecture}"
+            )
+        if model.tokenizer is None:
+            raise InputError(
+                f"{row.name} reads text, but the model came without a tokenizer: its folder has "
+                "neither tokenizer.json nor vocab.txt"
+            )
+        self.row = row
+        self.model = model
+        self.tokenizer = model.tokenizer
+        self.options = self.settled(options)
+        self.threads = threads
+        self.batch_invariant = batch_invariant
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        made, arguments, *more = super().__reduce_ex__(protocol)
+        how = {"threads": self.threads, "batch_invariant": self.batch_invariant}
+        return (partial(made, **how), arguments) if self.rebuild else (made, arguments, *more)
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | os.PathLike[str], options: Asked, row: TaskRow, **how: Any
+    ) -> Self:
+        """Load the model of a folder for this task."""
+        return cls(load(folder), options, row, **how)
+
+    def __call__(self, inputs: Any, **changes: Any) -> Any:
+        """Answer for one input, or for many of them.
+
+        Parameters
+        ----------
+        inputs : one input; a list of them; or any other iterable of them
+            An input is a str, or a tuple or dict of the task's fields.  One input gives one
+            result, a list a list.  Any other iterable gives an iterator that reads a little ahead
+            of what it yields, in constant memory.
+        **changes
+            Options that hold for this call only.
+
+        Raises
+        ------
+        InputError
+            Says which input, what is wrong with it, and what was expected.
+        """
+        options = self.changed(changes)
+        if isinstance(inputs, list):
+            return self.collect(self.stream(inputs, options), options)
+        self.streamable(options)
+        if isinstance(inputs, str | tuple | Mapping):
+            (result,) = self.stream([inputs], options)  # to its end, which tells what was cut
+            return result
+        if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray):
+            return self.stream(inputs, options)
+        fields = self.row.fields
+        one = "a str" if self.row.required == 1 else f"a dict of {' and '.join(fields)}"
+        raise InputError(f"{self.row.name} reads {one}, or many, not {type(inputs).__name__}")
+
+    def changed(self, changes: Mapping[str, Any]) -> Asked:
+        """Return the task's options with some changed.  Raises InputError."""
+        return (
+            self.settled(change_options(self.row.name, self.options, changes))
+            if changes
+            else self.options
+        )
+
+    def settled(self, options: Asked) -> Asked:
+        """Return options ready for this model.  Raises InputError for what it cannot do."""
+        return options
+
+    def collect(self, results: Iterator[Any], options: Asked) -> Any:
+        """Return the results for a list of inputs."""
+        return list(results)
+
+    def streamable(self, options: Asked) -> None:
+        """Refuse options for which all inputs must be seen together.  Raises InputError."""
+
+    def stream(self, inputs: Iterable[Any], options: Asked) -> Iterator[Any]:
+        """Yield a result for each input, in order; tell at the end how much was cut."""
+        tally = Tally()
+        readings = (self.numbered(i, item, options) for i, item in enumerate(inputs))
+        yield from self.answers(readings, options, tally)
+        if tally.cut:
+            warn(self.truncation_notice(tally.cut, tally.unread, options))
+
+    def answers(
+        self, readings: Iterable[Reading[Given] | Refusal], options: Asked, tally: Tally
+    ) -> Iterator[Any]:
+        """Yield a result for each reading, in order, or the refusal that stands in its place."""
+        read: deque[Reading[Given] | Refusal] = deque()
+
+        def lists() -> Iterator[Tokens]:
+            for reading in readings:
+                read.append(reading)
+                if isinstance(reading, Reading):
+                    tally.add(reading)
+                    yield from reading.tokens
+
+        values = self.model.stream_lists(
+            lists(), threads=self.threads, batch_invariant=self.batch_invariant
+        )
+        for first in values:
+            while isinstance(reading := read.popleft(), Refusal):
+                yield reading
+            yield self.answer(reading, [first, *islice(values, len(reading.tokens) - 1)], options)
+        yield from read  # refusals, if any
+
+    def truncation_notice(self, texts: int, tokens: int, options: Asked) -> str:
+        """Say how much was cut."""
+        return (
+            f"{texts} of the texts {'was' if texts == 1 else 'were'} cut to "
+            f"{self.most()} tokens, {tokens} tokens were not read (long='error' refuses such texts)"
+        )
+
+    def most(self) -> int:
+        """Return how many tokens of a text are read."""
+        return self.tokenizer.max_length
+
+    def numbered(self, i: int, item: Any, options: Asked) -> Reading[Given]:
+        """Read input number i.  Raises InputError saying which input it was."""
+        try:
+            return self.reading(item, options)
+        except InputError as error:
+            raise InputError(f"text {i}: {error}") from None
+
+    def reading(self, item: Any, options: Asked) -> Reading[Given]:
+        """Turn one input into token lists that the model takes.  Raises InputError."""
+        made = self.read(item, options)
+        return replace(made, tokens=list(self.model.check_lists(made.lists)))
+
+    @abstractmethod
+    def read(self, item: Any, options: Asked) -> Reading[Given]:
+        """Turn one input into token lists.  Raises InputError."""
+
+    @abstractmethod
+    def answer(self, reading: Reading[Given], values: list[Array], options: Asked) -> Any:
+        """Turn what the model computed for the token lists of one input into a result."""
+
+    def parts(self, item: Any) -> list[Any]:
+        """Return what an input holds for each of the task's fields, None where it has none."""
+        return parts(item, self.row.fields, self.row.required)
+
+    def uncut(self, encodings: Iterable[Encoding], options: Any) -> list[int]:
+        """Return how much was cut of each encoding that was; refuse it if that was asked."""
+        cut = [each for each in encodings if each.cut]
+        if cut and options.long == "error":
+            raise InputError(
+                f"has {len(cut[0]) + cut[0].cut} tokens, but the model reads "
+                f"{len(cut[0])}; shorten it, or say long='truncate'"
+            )
+        return [each.cut for each in cut]
+
+
+def parts(item: Any, names: tuple[str, ...], required: int) -> list[Any]:
+    """Return what an input, in any of its forms, holds under each name, None for what it lacks."""
+    listing = " and ".join(names[:required]) + "".join(
+        f" and perhaps {n}" for n in names[required:]
+    )
+    if isinstance(item, Mapping):
+        if unknown := set(item) - set(names):
+            raise InputError(f"has {listed(sorted(map(repr, unknown)))}, expected {listing}")
+        if missing := [name for name in names[:required] if item.get(name) is None]:
+            raise InputError(f"has no {' and no '.join(missing)}")
+        return [item.get(name) for name in names]
+    if isinstance(item, tuple) and required <= len(item) <= len(names):
+        return [*item, *[None] * (len(names) - len(item))]
+    if isinstance(item, tuple):
+        raise InputError(f"is a tuple of {len(item)}, expected {listing}")
+    if required > 1:
+        raise InputError(f"is {shown(item)}, expected a dict or tuple of {listing}")
+    return [item, *[None] * (len(names) - 1)]
+
+
+def several(name: str, value: Any, of: str) -> list[Any]:
+    """Return a list of at least one str.  Raises InputError."""
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{name} is {shown(value)}, expected a list of {of}")
+    if not value:
+        raise InputError(f"{name} is empty, expected at least one of {of}")
+    return list(value)
+
+
+def windows(length: int, room: int, shared: int) -> list[slice]:
+    """Return slices of at most `room`, each of which shares so much with the one before it."""
+    if not 0 <= shared < room:
+        raise InputError(
+            f"stride is {shared}, but a window has {room} tokens of text, "
+            "and neighbours cannot share all of them"
+        )
+    last = max(0, length - shared - 1) // (room - shared)
+    return [
+        slice(i * (room - shared), min(length, i * (room - shared) + room)) for i in range(last + 1)
+    ]
+
+
+def counted(text: str, unit: Unit) -> NDArray[np.intp]:
+    """Return for every position in a text, its end too, how many units stand before it."""
+    points = np.frombuffer(text.encode("utf-32-le"), "<u4")
+    wide = {
+        "char": np.ones(len(points), np.intp),
+        "byte": 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000),
+        "utf16": 1 + (points >= 0x10000),
+    }
+    return np.concatenate([[0], np.cumsum(wide[unit])]).astype(np.intp)
+
+
+def softmax(x: Array) -> Array:
+    """Return logits as probabilities, along the last axis, in float64."""
+    return textbook.softmax(x.astype(np.float64)[..., None])[..., 0]
+
+
+def scored(function: str, logits: Array) -> Array:
+    """Return logits as scores, along the last axis, in float64."""
+    if function == "softmax":
+        return softmax(logits)
+    wide = logits.astype(np.float64)
+    return sigmoid(wide) if function == "sigmoid" else wide
+
+
+def best(scores: Array, k: int | None) -> list[int]:
+    """Return where the k greatest scores are (None: all), greatest first; equals in order."""
+    return [int(i) for i in np.argsort(-scores, kind="stable")[:k]]

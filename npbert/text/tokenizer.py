@@ -1,0 +1,280 @@
+"""Text to ids and offsets, over the tokenizers package, without its surprises.
+
+Texts are cut before [CLS] and [SEP] are added, so that a cut text still has them, and how much was
+cut is told.  Offsets count characters of the text as it was given.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, repeat
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Pieces
+
+from npbert.checkpoint.files import replacing, write_json
+from npbert.errors import CheckpointError, InputError, shown
+from npbert.text.tokenizer_files import (
+    SETTINGS,
+    SPECIALS,
+    blamed,
+    blaming,
+    choices,
+    content,
+    read_settings,
+    read_vocabulary,
+)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A text, or a pair, as the model reads it; all lists have one entry per token."""
+
+    ids: list[int]
+    tokens: list[str]
+    offsets: list[tuple[int, int]]  # characters of the text it comes from, [start, end)
+    word_ids: list[int | None]  # which word of the text; None for [CLS] and its like
+    sequence_ids: list[int | None]  # 0 the text, 1 its pair, None neither
+    cut: int  # tokens that did not fit
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, some: slice) -> "Encoding":
+        """Return some of the tokens, which is no cut."""
+        return Encoding(
+            self.ids[some], self.tokens[some], self.offsets[some], self.word_ids[some],
+            self.sequence_ids[some], 0,
+        )  # fmt: skip
+
+    def extend(self, more: "Encoding", source: int | None) -> None:
+        """Add tokens that come from one source."""
+        self.ids.extend(more.ids)
+        self.tokens.extend(more.tokens)
+        self.offsets.extend(more.offsets)
+        self.word_ids.extend(more.word_ids)
+        self.sequence_ids.extend(repeat(source, len(more)))
+
+
+class Tokenizer:
+    """A WordPiece tokenizer and the special tokens that a DistilBERT was trained with."""
+
+    def __init__(
+        self, pieces: Pieces, settings: Mapping[str, Any], max_length: int, path: Path
+    ) -> None:
+        self.pieces = pieces
+        self.path = path  # of the file to blame; a panic may wait in it for a certain text
+        self.settings = settings
+        self.max_length = max_length  # tokens, [CLS] and [SEP] included
+        pieces.no_truncation()
+        pieces.no_padding()
+        also = settings.get("additional_special_tokens") or []
+        for text in [*map(self.text_of, SPECIALS), *(content(token, "") for token in also)]:
+            if pieces.token_to_id(text) is not None:  # so that "[MASK]" in a text is one token
+                pieces.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+        self.templates = [self.template(1), self.template(2)]
+
+    @classmethod
+    def from_folder(cls, folder: Path, max_positions: int) -> Self | None:
+        """Read tokenizer.json, or vocab.txt; return None where there is neither.
+
+        Raises CheckpointError naming the file at fault.
+        """
+        settings = read_settings(folder)
+        found = read_vocabulary(folder, settings)
+        if found is None:
+            return None
+        path, pieces = found
+        limit = settings.get("model_max_length")  # 1e30 means that nobody said
+        with blaming(path):
+            return cls(pieces, settings, min(int(limit or max_positions), max_positions), path)
+
+    def id_of(self, role: str) -> int | None:
+        """Return the id of a special token by its role, e.g. "mask_token", or None."""
+        return self.pieces.token_to_id(self.text_of(role))
+
+    @cached_property
+    def known(self) -> NDArray[np.intp]:
+        """The ids that have a token, in order."""
+        return np.array(sorted(self.pieces.get_vocab().values()))
+
+    def settings_in_effect(self) -> dict[str, Any]:
+        """Return what tokenizer_config.json should say, its silent choices said aloud."""
+        return {**self.settings, **choices(self.pieces)}
+
+    def text_of(self, role: str) -> str:
+        """Return how a special token is written in a text, e.g. "[MASK]"."""
+        return content(self.settings.get(role), SPECIALS[role])
+
+    def encode(
+        self, text: str, pair: str | None = None, max_length: int | None = None, *,
+        cut: Literal["longest", "first"] = "longest",
+    ) -> Encoding:  # fmt: skip
+        """Return a text, or a text and its pair, as tokens, at most `max_length` of them.
+
+        What does not fit is cut from the end of the text, or of the longer of the two, or of the
+        first in any case (from the start where the settings say truncation_side left), before
+        [CLS] and [SEP] are added.  Raises InputError for what is no valid text.
+        """
+        parts = [self.tokens_of(part) for part in ([text] if pair is None else [text, pair])]
+        return self.fit(parts, max_length, cut=cut)
+
+    def tokens_of(self, text: str) -> Encoding:
+        """Return all tokens of a text, without [CLS] and [SEP].  Raises InputError."""
+        valid(text)
+        try:  # which costs nothing; a context manager would
+            made = plain(self.pieces.encode(text, add_special_tokens=False))
+        except BaseException as error:
+            raise blamed(error, self.path) from None
+        keep_accents(text, made.offsets)
+        return replace(made, word_ids=joined(made.word_ids, made.offsets))
+
+    def tokens_of_words(self, words: Sequence[str]) -> Encoding:
+        """Return all tokens of words; offsets count in the words joined by spaces."""
+        for word in words:
+            valid(word)
+        with blaming(self.path):
+            made = plain(self.pieces.encode(words, is_pretokenized=True, add_special_tokens=False))
+        starts = list(accumulate((len(word) + 1 for word in words), initial=0))
+        for i, (number, (start, end)) in enumerate(zip(made.word_ids, made.offsets, strict=True)):
+            shift = starts[number or 0]
+            made.offsets[i] = (start + shift, end + shift)
+        keep_accents(" ".join(words), made.offsets)
+        return made
+
+    def fit(
+        self, parts: Sequence[Encoding], max_length: int | None = None, *,
+        cut: Literal["longest", "first"] = "longest",
+    ) -> Encoding:  # fmt: skip
+        """Put one text's tokens, or two, between [CLS] and [SEP], cut as encode does."""
+        room, lengths = self.room(len(parts), max_length), [len(part) for part in parts]
+        if room < len(parts):
+            raise InputError(
+                f"max_length is {self.limit(max_length)}, which leaves no room for text beside "
+                "the special tokens"
+            )
+        keep = share(lengths, room)
+        if cut == "first":
+            keep = [room - sum(lengths[1:]), *lengths[1:]]
+            if keep[0] < min(1, lengths[0]):
+                raise InputError(
+                    f"the second text has {lengths[1]} tokens, which leaves no room for the first: "
+                    f"the model reads {self.limit(max_length)}"
+                )
+        left = self.settings.get("truncation_side") == "left"
+        kept = [
+            part[slice(max(0, n - k), n) if left else slice(k)]
+            for part, n, k in zip(parts, lengths, keep, strict=True)
+        ]
+        return replace(self.around(kept), cut=max(0, sum(lengths) - room))
+
+    def around(self, parts: Sequence[Encoding]) -> Encoding:
+        """Put one text's tokens, or two, between [CLS] and [SEP], whole."""
+        made = Encoding([], [], [], [], [], 0)
+        for source, (special, written) in self.templates[len(parts) - 1]:
+            if source is None:
+                made.extend(Encoding([special], [written], [(0, 0)], [None], [None], 0), None)
+            else:
+                made.extend(parts[source], source)
+        if not made.ids:
+            raise InputError("the text has no token, and the model adds none")
+        return made
+
+    def limit(self, max_length: int | None = None) -> int:
+        """Return how many tokens are read, [CLS] and [SEP] included."""
+        return self.max_length if max_length is None else min(max_length, self.max_length)
+
+    def room(self, texts: int, max_length: int | None = None) -> int:
+        """Return how many tokens of one text, or two, fit between [CLS] and [SEP]."""
+        specials = sum(source is None for source, _ in self.templates[texts - 1])
+        return self.limit(max_length) - specials
+
+    def template(self, texts: int) -> list[tuple[int | None, tuple[int, str]]]:
+        """Return what stands around one text or two: which text, or None and a special token.
+
+        The package would put texts into their template itself, but after a cut it also pairs
+        every leftover of one text with every leftover of the other: quadratic in their lengths.
+        """
+        unknown = self.text_of("unk_token")
+        whole = self.pieces.encode(unknown, unknown if texts == 2 else None)
+        slots = list(
+            zip(whole.sequence_ids, zip(whole.ids, whole.tokens, strict=True), strict=True)
+        )
+        if [source for source, _ in slots if source is not None] != list(range(texts)):
+            raise CheckpointError(f"{unknown} is no token of its own, as every tokenizer needs one")
+        return slots
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Return the text that ids spell, pieces joined to words."""
+        with blaming(self.path):
+            return self.pieces.decode(list(ids), skip_special_tokens=skip_special)
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, and the settings beside it, into a folder."""
+        with replacing(folder / "tokenizer.json") as path:
+            self.pieces.save(str(path))
+        write_json(folder / SETTINGS, self.settings_in_effect())
+
+
+def plain(found: Any) -> Encoding:
+    """Return what the package found as lists, made once: it makes them anew whenever asked."""
+    return Encoding(found.ids, found.tokens, found.offsets, found.word_ids, [0] * len(found), cut=0)
+
+
+def keep_accents(text: str, offsets: list[tuple[int, int]]) -> None:
+    """Let tokens end behind their accents, where these are characters of their own.
+
+    An uncased tokenizer strips accents, and would end a token between a letter and its own.
+    """
+    if text.isascii() or not offsets:
+        return
+    beyond = [start for start, _ in offsets[1:]] + [len(text)]
+    for i, ((start, end), limit) in enumerate(zip(offsets, beyond, strict=True)):
+        accented = end
+        while accented < limit and unicodedata.category(text[accented]) == "Mn":
+            accented += 1
+        if accented > end:
+            offsets[i] = (start, accented)
+
+
+def joined(
+    word_ids: list[int | None], offsets: list[tuple[int, int]]
+) -> list[int | None]:  # fmt: skip
+    """Return word numbers in which tokens of the same characters are of the same word.
+
+    A tokenizer may say something of a character in a token of its own, as that it is a capital.
+    """
+    apart = 0
+    made: list[int | None] = []
+    for i, (word, (start, _)) in enumerate(zip(word_ids, offsets, strict=True)):
+        if i and word != word_ids[i - 1] and start < offsets[i - 1][1]:
+            apart += 1
+        made.append(None if word is None else word - apart)
+    return made
+
+
+def valid(text: Any) -> None:
+    """Refuse what is no text.  Raises InputError."""
+    if not isinstance(text, str):
+        raise InputError(f"a text is a str, not {type(text).__name__}: {shown(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text has half a character, {text[error.start]!a}, at position {error.start}; "
+            "it was decoded from broken UTF-16 or with surrogateescape"
+        ) from None
+
+
+def share(lengths: list[int], room: int) -> list[int]:
+    """Return how many tokens each part keeps: the longer one loses first, as in transformers."""
+    if sum(lengths) <= room or len(lengths) == 1:
+        return [min(n, room) for n in lengths]
+    shorter = min(*lengths, room // 2)
+    first = shorter if lengths[0] <= lengths[1] else room - shorter
+    return [min(first, lengths[0]), min(room - first, lengths[1])]
