@@ -11,17 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.textbook import (
-    Affine,
-    Array,
-    Attention,
-    FeedForward,
-    Function,
-    Mask,
-    Span,
-    Tap,
-    untapped,
-)
+from npbert.textbook import Affine, Array, Attention, FeedForward, Function, Mask, Span, Tap, no_tap
 
 Ids = NDArray[np.integer]
 
@@ -51,16 +41,16 @@ class Run:
     ops: Operations
     activation: Function
     pooler: Function
-    tap: Tap = untapped
+    tap: Tap = no_tap
     untapped_prefixes: Collection[str] = ()  # below which the tap hears nothing
 
     def with_prefix(self, prefix: str) -> "Run":
         """Return the same run, whose tap hears names below a prefix."""
         tap = self.tap
-        if tap is untapped:
+        if tap is no_tap:
             return self
         if prefix in self.untapped_prefixes:
-            return replace(self, tap=untapped)
+            return replace(self, tap=no_tap)
         return replace(self, tap=lambda name, x: tap(f"{prefix}.{name}", x))
 
 
@@ -88,13 +78,13 @@ class Pack(NamedTuple):
     ids: Ids  # (T,)
     position_ids: Ids  # (T,)
     spans: Sequence[slice]  # the columns of each sequence
-    keep: Sequence[Mask]  # for each sequence (L, 1), or (1, 1) for all: False hides a token
+    key_masks: Sequence[Mask]  # for each sequence (L, 1), or (1, 1) for all: False hides a token
     wanted: Ids | None = None  # the columns that the head will read; None: all
     wanted_spans: Sequence[slice] = ()  # which of the wanted columns are whose
 
-    def asking(self, columns: Sequence[slice]) -> list[Span]:
+    def spans_of(self, columns: Sequence[slice]) -> list[Span]:
         """Return who asks whom, where each sequence asks with these columns."""
-        return [Span(*each) for each in zip(columns, self.spans, self.keep, strict=True)]
+        return [Span(*each) for each in zip(columns, self.spans, self.key_masks, strict=True)]
 
 
 def embed(weights: Encoder, pack: Pack, run: Run) -> Array:
@@ -128,12 +118,12 @@ def encode(weights: Encoder, pack: Pack, head_masks: Sequence[Array], run: Run) 
     head_masks : for each block (H, 1, 1)  ->  (D, T), or (D, wanted)
     """
     x = embed(weights, pack, run.with_prefix("embeddings"))
-    spans = pack.asking(pack.spans)
+    spans = pack.spans_of(pack.spans)
     for i, (block, head_mask) in enumerate(zip(weights.blocks, head_masks, strict=True)):
         keys = x
         if pack.wanted is not None and i == len(weights.blocks) - 1:
             # What the head will not read need not ask; in earlier blocks it will yet be asked.
-            x, spans = x[:, pack.wanted], pack.asking(pack.wanted_spans)
+            x, spans = x[:, pack.wanted], pack.spans_of(pack.wanted_spans)
         of_block = run.with_prefix(f"transformer.layer.{i}")
         x = transformer_block(block, x, keys, spans, head_mask, of_block)
     return x

@@ -83,13 +83,13 @@ def warn(message: str) -> None:
     warnings.warn(message, NpbertWarning, stacklevel=level)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """Return '; did you mean X?' for the known name most like this one, or ''."""
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     """Return a value as a message shows it: as Python writes it, cut to 80 characters."""
     try:
         text = repr(value)
@@ -100,7 +100,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def listed(things: Iterable[object], most: int = 8) -> str:
+def listing(things: Iterable[object], most: int = 8) -> str:
     """Return the first few things, separated by commas, and how many more there are."""
     texts = [str(thing) for thing in things]
     rest = len(texts) - most

@@ -73,29 +73,30 @@ class Family:
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
     "base": Architecture(
-        class_suffix="Model", head="base", layers={}, is_encoder=True,
+        class_suffix="Model", head="return_states", layers={}, is_encoder=True,
         outputs={"hidden_state": TOKENS, "pooled_state": SEQUENCES},
     ),
     "for_masked_language_modeling": Architecture(
-        class_suffix="ForMaskedLM", head="masked_lm", outputs={"logits": TOKENS},
+        class_suffix="ForMaskedLM", head="predict_words", outputs={"logits": TOKENS},
         layers={"vocab_transform": "D D", "vocab_layer_norm": "D", "vocab_projector": "V D"},
     ),
     "for_sequence_classification": Architecture(
-        class_suffix="ForSequenceClassification", head="per_sequence", reads_first=True,
+        class_suffix="ForSequenceClassification", head="classify_sequences", reads_first=True,
         layers={**POOLER_LAYERS, "classifier": "C D"}, outputs={"logits": SEQUENCES},
     ),
     "for_token_classification": Architecture(
-        class_suffix="ForTokenClassification", head="per_token",
+        class_suffix="ForTokenClassification", head="classify_tokens",
         layers={"classifier": "C D"}, outputs={"logits": TOKENS},
     ),
     "for_question_answering": Architecture(
-        class_suffix="ForQuestionAnswering", head="question_answering", num_labels=2,
+        class_suffix="ForQuestionAnswering", head="find_spans", num_labels=2,
         layers={"qa_outputs": "2 D"}, outputs={"start_logits": SPANS, "end_logits": SPANS},
         dropout="qa_dropout",
     ),
     "for_multiple_choice": Architecture(
-        class_suffix="ForMultipleChoice", head="per_sequence", reads_first=True, has_choices=True,
-        layers={**POOLER_LAYERS, "classifier": "1 D"}, outputs={"logits": CHOICES},
+        class_suffix="ForMultipleChoice", head="classify_sequences", reads_first=True,
+        has_choices=True, layers={**POOLER_LAYERS, "classifier": "1 D"},
+        outputs={"logits": CHOICES},
     ),
 }  # fmt: skip
 
@@ -143,7 +144,7 @@ FAMILIES: Final[dict[str, Family]] = {
     ),
 }  # fmt: skip
 DEFAULT_FAMILY: Final = next(iter(FAMILIES))
-ENCODER: Final = next(name for name, row in ARCHITECTURES.items() if row.is_encoder)
+ENCODER_ARCHITECTURE: Final = next(name for name, row in ARCHITECTURES.items() if row.is_encoder)
 
 
 def class_name(family: str, architecture: str) -> str:

@@ -13,40 +13,40 @@ Weights = Mapping[str, Affine]
 Head = Callable[[Weights, Array, Ids, Run], dict[str, Array]]
 
 
-def pooled(w: Weights, x: Array, first: Ids, run: Run) -> Array:
+def pool_first(w: Weights, x: Array, first: Ids, run: Run) -> Array:
     """The first token stands for its sequence; the function is the family's, not the config's."""
     h = run.tap("pre_classifier", run.ops.linear(w["pre_classifier"], x[:, first]))
     return run.tap("pooled", run.ops.activation(run.pooler, h))
 
 
-def base(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
+def return_states(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """The hidden state itself; pooled too if the checkpoint has the weights for it."""
     if "pre_classifier" not in w:
         return {"hidden_state": x}
-    return {"hidden_state": x, "pooled_state": pooled(w, x, first, run)}
+    return {"hidden_state": x, "pooled_state": pool_first(w, x, first, run)}
 
 
-def masked_lm(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
+def predict_words(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """Which word stands here?  (V, T)"""
     h = run.tap("vocab_transform", run.ops.linear(w["vocab_transform"], x))
     h = run.tap("vocab_activation", run.ops.activation(run.activation, h))
     h = run.tap("vocab_layer_norm", run.ops.layer_norm(w["vocab_layer_norm"], h))
-    return logits(run.tap("vocab_projector", run.ops.linear(w["vocab_projector"], h)), run)
+    return logits_of(run.tap("vocab_projector", run.ops.linear(w["vocab_projector"], h)), run)
 
 
-def per_sequence(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
+def classify_sequences(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """Which class has this sequence?  (C, sequences);  a choice has one class, its score."""
-    h = run.tap("dropout", pooled(w, x, first, run))
-    return logits(run.tap("classifier", run.ops.linear(w["classifier"], h)), run)
+    h = run.tap("dropout", pool_first(w, x, first, run))
+    return logits_of(run.tap("classifier", run.ops.linear(w["classifier"], h)), run)
 
 
-def per_token(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
+def classify_tokens(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """Which class has this token?  (C, T)"""
     h = run.tap("dropout", x)
-    return logits(run.tap("classifier", run.ops.linear(w["classifier"], h)), run)
+    return logits_of(run.tap("classifier", run.ops.linear(w["classifier"], h)), run)
 
 
-def question_answering(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
+def find_spans(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """Does the answer start here, does it end here?  (1, T) each"""
     both = run.tap("qa_outputs", run.ops.linear(w["qa_outputs"], run.tap("dropout", x)))
     return {
@@ -55,11 +55,12 @@ def question_answering(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, 
     }
 
 
-def logits(x: Array, run: Run) -> dict[str, Array]:
+def logits_of(x: Array, run: Run) -> dict[str, Array]:
     """The scores of one linear layer are the whole result."""
     return {"logits": run.tap("logits", x)}
 
 
 HEADS: Mapping[str, Head] = {  # by their names, as the rows of families.py have them
-    head.__name__: head for head in (base, masked_lm, per_sequence, per_token, question_answering)
+    head.__name__: head
+    for head in (return_states, predict_words, classify_sequences, classify_tokens, find_spans)
 }

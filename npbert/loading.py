@@ -11,8 +11,8 @@ from numpy.typing import DTypeLike
 from npbert.checkpoint.config import Config, find_architecture
 from npbert.checkpoint.folders import read_checkpoint
 from npbert.checkpoint.parameters import PROJECTOR, WORDS, draw_parameters, parameter_shapes
-from npbert.errors import CheckpointError, InputError, shown, warn
-from npbert.hub import locate, pinned
+from npbert.errors import CheckpointError, InputError, quote, warn
+from npbert.hub import locate, pin_source
 from npbert.model import Model
 from npbert.text.tokenizer import Tokenizer
 
@@ -69,9 +69,9 @@ def load(
     HubError
         Where the repository cannot be read, and what to do about it.
     """
-    kind = check_dtype(dtype)
+    kind = parse_dtype(dtype)
     if not isinstance(config, Mapping | None):
-        raise InputError(f"config is {shown(config)}, expected a mapping of fields to override")
+        raise InputError(f"config is {quote(config)}, expected a mapping of fields to override")
     where: dict[str, Any] = {
         "revision": revision, "subfolder": subfolder, "cache_dir": cache_dir, "token": token,
         "offline": offline,
@@ -95,7 +95,7 @@ def load(
     )  # fmt: skip
     for array in found.parameters.values():
         array.flags.writeable = False  # as those that are mapped: a pickle tells of no change
-    place, pins = pinned(source, folder, where)
+    place, pins = pin_source(source, folder, where)
     kept = None if config is None else dict(config)  # as it is now, whatever becomes of it
     how: dict[str, Any] = {
         "dtype": kind.__name__, "engine": engine, "config": kept, "strict": strict,
@@ -113,8 +113,8 @@ def init(
     model in either dtype, but for rounding.  Raises ConfigError, InputError.
     """
     if not isinstance(config, Config):
-        raise InputError(f"config is {shown(config)}, expected an npbert.Config")
-    kind, name = check_dtype(dtype), find_architecture(architecture, config)
+        raise InputError(f"config is {quote(config)}, expected an npbert.Config")
+    kind, name = parse_dtype(dtype), find_architecture(architecture, config)
     wanted = parameter_shapes(config, name)
     tied = config.tie_word_embeddings and wanted.pop(PROJECTOR, None) is not None
     parameters = draw_parameters(wanted, config, kind, seed)
@@ -123,7 +123,7 @@ def init(
     return Model(config, name, parameters)
 
 
-def check_dtype(dtype: DTypeLike) -> type[np.floating]:
+def parse_dtype(dtype: DTypeLike) -> type[np.floating]:
     """Return the type to compute in.  Raises InputError for any but float32 and float64."""
     try:
         return DTYPES[np.dtype(dtype if dtype is not None else "none").name]

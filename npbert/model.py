@@ -19,12 +19,12 @@ from npbert.engine import inputs, kernels, packs
 from npbert.engine.activations import ACTIVATIONS
 from npbert.engine.taps import Dropout, Keeper, chain_taps, raise_at_not_finite
 from npbert.engine.threads import count_threads, map_in_threads
-from npbert.errors import CheckpointError, InputError, shown, warn
-from npbert.families import ARCHITECTURES, ENCODER, FAMILIES, SEQUENCES, Architecture
+from npbert.errors import CheckpointError, InputError, quote, warn
+from npbert.families import ARCHITECTURES, ENCODER_ARCHITECTURE, FAMILIES, SEQUENCES, Architecture
 from npbert.heads import HEADS
 from npbert.hub import Rebuildable
 from npbert.text.tokenizer import Tokenizer
-from npbert.textbook import Array, Tap, untapped
+from npbert.textbook import Array, Tap, no_tap
 
 ENGINES: Final[Mapping[str, Operations]] = {"kernels": kernels, "textbook": textbook}
 
@@ -119,7 +119,7 @@ class Model(Rebuildable):
             Names the argument, what came, and what was expected.
         """
         if not hasattr(dropout, "random") and dropout is not None:
-            raise InputError(f"dropout is {shown(dropout)}, expected a numpy.random.Generator")
+            raise InputError(f"dropout is {quote(dropout)}, expected a numpy.random.Generator")
         given = inputs.check_batch(self.config, self.row, input_ids, attention_mask, position_ids)
         # The first hidden state is heard where dropout may thin it out; without dropout that is
         # the embeddings after their norm.
@@ -135,7 +135,7 @@ class Model(Rebuildable):
             layout = part.layout(self.row)
             keeper = Keeper(layout, kept.__contains__)
             taps: list[Tap] = [self.dropout(dropout)] if dropout else []
-            tap = chain_taps([*taps, keeper]) if taps or kept else untapped
+            tap = chain_taps([*taps, keeper]) if taps or kept else no_tap
             columns = self.run(packs.pack_rows(part), attention_head_mask, tap, quiet)
             return {name: layout.rows(name, x) for name, x in columns.items()}, keeper.rows()
 
@@ -194,13 +194,13 @@ class Model(Rebuildable):
         a list with an array for every sequence: (length, classes), (length, 2) of start and end
         logits for question answering, (length, D) for base.  Raises InputError.
         """
-        given = inputs.many("packed", sequences)
+        given = inputs.list_of("packed", sequences)
         choices = 1
         if self.row.has_choices:
-            grouped = [inputs.many("a group", group) for group in given]
+            grouped = [inputs.list_of("a group", group) for group in given]
             choices = inputs.count_choices(grouped)
             given = [choice for group in grouped for choice in group]
-        places = [None] * len(given) if rows is None else inputs.many("rows", rows)
+        places = [None] * len(given) if rows is None else inputs.list_of("rows", rows)
         if len(places) != len(given):
             raise InputError(f"rows has {len(places)} lists for {len(given)} sequences")
         lists = list(self.check_lists(zip(given, places, strict=True)))  # all, before computing any
@@ -276,7 +276,7 @@ class Model(Rebuildable):
         )
 
     def run(
-        self, pack: Pack, attention_head_mask: ArrayLike | None = None, tap: Tap = untapped,
+        self, pack: Pack, attention_head_mask: ArrayLike | None = None, tap: Tap = no_tap,
         untapped_prefixes: Collection[str] = (),
     ) -> Outcome:  # fmt: skip
         """Run a pack; columns out.  Raises CheckpointError for results that are not finite."""
@@ -291,7 +291,7 @@ class Model(Rebuildable):
         self, pack: Pack, masks: Sequence[Array], tap: Tap, untapped_prefixes: Collection[str] = ()
     ) -> Outcome:
         """Run a pack, whatever comes of it; masks are (H, 1, 1) for each block."""
-        run = self.run_of(tap, untapped_prefixes)
+        run = self.make_run(tap, untapped_prefixes)
         head = self.head
         spans = pack.spans if pack.wanted is None else pack.wanted_spans
         if self.row.is_encoder and pack.wanted is not None:
@@ -301,7 +301,7 @@ class Model(Rebuildable):
             first = np.array([s.start for s in spans if head], np.intp)
             return HEADS[self.row.head](head, x, first, run)
 
-    def run_of(self, tap: Tap, untapped_prefixes: Collection[str] = ()) -> Run:
+    def make_run(self, tap: Tap, untapped_prefixes: Collection[str] = ()) -> Run:
         """Return how this model's passes are run, and who listens."""
         return Run(
             ops=ENGINES[self.engine],
@@ -317,7 +317,7 @@ class Model(Rebuildable):
         The hidden state it computes is hidden state number `blocks` of the whole.
         """
         model = copy.copy(self)
-        model.architecture, model.head, model.rebuild = ENCODER, {}, None
+        model.architecture, model.head, model.rebuild = ENCODER_ARCHITECTURE, {}, None
         model.encoder = self.encoder._replace(blocks=self.encoder.blocks[:blocks])
         return model
 
@@ -338,7 +338,7 @@ def choose_engine(engine: str | None, dtype: np.dtype[np.floating]) -> str:
     fast = dtype == np.float32
     if engine not in (None, *ENGINES) or (engine == "kernels" and not fast):
         raise InputError(
-            f"engine is {shown(engine)}, expected 'textbook'" + (" or 'kernels'" if fast else "")
+            f"engine is {quote(engine)}, expected 'textbook'" + (" or 'kernels'" if fast else "")
         )
     return engine or ("kernels" if fast else "textbook")
 

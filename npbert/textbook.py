@@ -54,14 +54,14 @@ class FeedForward(NamedTuple):
 
 
 class Span(NamedTuple):
-    """One sequence: the columns that ask, the columns asked, and which of these are heard."""
+    """One sequence: the columns of its queries and of its keys, and which keys are heard."""
 
-    asking: slice
-    asked: slice
-    keep: Mask  # (L, 1), or (1, 1) for all alike: False hides a token
+    queries: slice
+    keys: slice
+    key_mask: Mask  # (L, 1), or (1, 1) for all alike: False hides a token
 
 
-def untapped(name: str, x: Array) -> Array:
+def no_tap(name: str, x: Array) -> Array:
     """The default tap: nobody listens.
 
     Every intermediate value is offered to a tap under its PyTorch name, and the pass goes on with
@@ -91,17 +91,17 @@ def layer_norm(norm: Affine, x: Array, epsilon: float = EPSILON) -> Array:
     return norm.weight * (x / np.sqrt(variance + epsilon)) + norm.bias
 
 
-def add_norm(norm: Affine, x: Array, y: Array, tap: Tap = untapped, name: str = "sum") -> Array:
+def add_norm(norm: Affine, x: Array, y: Array, tap: Tap = no_tap, name: str = "sum") -> Array:
     """The residual connection x + y, normed."""
     return layer_norm(norm, tap(name, x + y))
 
 
 def attention(
-    q: Array, k: Array, v: Array, keep: Mask, head_mask: Array, tap: Tap = untapped
+    q: Array, k: Array, v: Array, key_mask: Mask, head_mask: Array, tap: Tap = no_tap
 ) -> Array:
     """Every query takes the mean of the values, weighted by how well their keys match it.
 
-    q : (H, K, Lq);  k, v : (H, K, L);  keep : (L, 1), False hides a key from all queries;
+    q : (H, K, Lq);  k, v : (H, K, L);  key_mask : (L, 1), False hides a key from all queries;
     head_mask : (H, 1, 1), 0 silences a head  ->  (H, K, Lq)
 
     Scores and weights are (H, L, Lq): a row for every key, a column for every query.
@@ -109,14 +109,14 @@ def attention(
     listens to all alike.  Source: Vaswani et al. 2017, "Attention Is All You Need", equation 1.
     """
     scores = tap("scores", k.mT @ q / math.sqrt(k.shape[-2]))
-    scores = tap("masked_scores", np.where(keep, scores, np.finfo(scores.dtype).min))
+    scores = tap("masked_scores", np.where(key_mask, scores, np.finfo(scores.dtype).min))
     weights = tap("weights", tap("dropout", softmax(scores)) * head_mask)
     return v @ weights
 
 
 def self_attention(
     w: Attention, x: Array, keys: Array, spans: Sequence[Span], head_mask: Array,
-    tap: Tap = untapped,
+    tap: Tap = no_tap,
 ) -> Array:  # fmt: skip
     """Tokens ask the tokens of their own sequence, in H ways at once.
 
@@ -132,14 +132,14 @@ def self_attention(
     q, k, v = (a.reshape(heads, width // heads, a.shape[-1]) for a in (q, k, v))  # (H, K, T)
     context = np.empty_like(q)
     for s in spans:
-        context[..., s.asking] = attention(
-            q[..., s.asking], k[..., s.asked], v[..., s.asked], s.keep, head_mask, tap
+        context[..., s.queries] = attention(
+            q[..., s.queries], k[..., s.keys], v[..., s.keys], s.key_mask, head_mask, tap
         )
     context = tap("context", context.reshape(width, x.shape[-1]))  # (A, T)
     return tap("out_lin", linear(w.out_lin, context))
 
 
-def feed_forward(w: FeedForward, function: Function, x: Array, tap: Tap = untapped) -> Array:
+def feed_forward(w: FeedForward, function: Function, x: Array, tap: Tap = no_tap) -> Array:
     """Every token by itself: to more features, through an activation function, and back."""
     h = tap("lin1", linear(w.lin1, x))  # (F, T)
     h = tap("activation", activation(function, h))

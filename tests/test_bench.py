@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import npbert
-from npbert.bench import Entrant, Work, bench, measure, shape_work, text_work
+from npbert.bench import Entrant, Work, bench, measure_work, shape_work, text_work
 from npbert.bench import peers as contestants
 from npbert.cli import main
 from npbert.families import ARCHITECTURES
@@ -45,7 +45,7 @@ def test_everyone_prepares_and_then_runs_in_turn():
         "floor": Logged("floor", [1, 1], log),
         "onnxruntime": Logged("onnxruntime", [4, 2, 5, 3], log),
     }
-    facts = measure(MIXED, entrants, 2, sort=True)
+    facts = measure_work(MIXED, entrants, 2, sort=True)
     turns = ["npbert", "floor", "onnxruntime", "onnxruntime, sorted"]
     assert log[4:] == turns * 2
     assert [line.split(" [")[0] for line in log[:4]] == [f"prepare {who}" for who in turns]
@@ -62,10 +62,10 @@ def test_everyone_prepares_and_then_runs_in_turn():
 def test_one_who_answers_otherwise_runs_other_weights():
     entrants = {who: Logged(who, [], [], answer) for who, answer in (("npbert", 1), ("x", 1.05))}
     with pytest.raises(npbert.InputError, match=r"^x: answers 1\.05 where npbert answers 1, so"):
-        measure(MIXED, entrants, 1)
+        measure_work(MIXED, entrants, 1)
     entrants["x"].answer = float("nan")
     with pytest.raises(npbert.InputError, match=r"^x: answers nan where"):
-        measure(MIXED, entrants, 1)
+        measure_work(MIXED, entrants, 1)
 
 
 def test_a_model_is_timed_in_processes_of_its_own():
@@ -87,32 +87,32 @@ def test_dense_packed_and_padded_in_any_order_have_the_same_answer(architecture,
     model = npbert.init(TINY, architecture)
     model.save(tmp_path)
     settings = {"architecture": architecture, "folder": str(tmp_path)}
-    prepare, _ = contestants.npbert(settings)
+    prepare, _ = contestants.prepare_npbert(settings)
     even = Work("even", [[5, 6, 7, 8, 9], [1, 2, 3, 4, 5]], False, [[0, 1]])
 
     def infer(ids, mask):
         return next(x for x in vars(model(ids, mask)).values() if x is not None)
 
-    padded = contestants.padding(architecture, infer)
+    padded = contestants.prepare_padded(architecture, infer)
     answers = [
         prepare(vars(even))(),
         prepare({**vars(even), "packed": True})(),
         prepare(vars(MIXED))(),
         padded(vars(MIXED))(),
-        padded(vars(MIXED.sorted()))(),
+        padded(vars(MIXED.sort_by_length()))(),
     ]
     some = min(map(len, answers))
     assert some >= 1
     for answer in answers[1:]:
         np.testing.assert_allclose(answer[:some], answers[0][:some], rtol=1e-4, atol=1e-6)
-    floor, _ = contestants.floor(settings)
+    floor, _ = contestants.prepare_floor(settings)
     assert floor(vars(MIXED))().size == 0
 
 
 def test_the_floor_multiplies_every_linear_layer_by_what_is_read(tmp_path, monkeypatch):
     model = npbert.init(TINY, "for_sequence_classification")
     model.save(tmp_path)
-    prepare, _ = contestants.floor(
+    prepare, _ = contestants.prepare_floor(
         {"architecture": model.architecture, "folder": str(tmp_path)}
     )  # fmt: skip
     seen = []
@@ -129,7 +129,7 @@ def test_the_floor_multiplies_every_linear_layer_by_what_is_read(tmp_path, monke
 def test_short_work_is_repeated_until_a_turn_is_long_enough(monkeypatch):
     monkeypatch.setattr(contestants, "TURN", 0.02)
     calls = []
-    assert 0 <= contestants.turn(lambda: calls.append(0)) < 0.01
+    assert 0 <= contestants.time_turn(lambda: calls.append(0)) < 0.01
     assert len(calls) > 2
 
 
@@ -279,7 +279,7 @@ REFUSED = {
         "--shapes has 'x8', expected batch x length, as in 8x128",
     ),
     "too long": (["TINY", "--shapes", "1x13"], "--shapes has 1x13, but the model reads 12 tokens"),
-    "no run": (["TINY", "--runs", "0"], "runs is 0, expected a whole number from 1"),
+    "no run": (["TINY", "--runs", "0"], "--runs is 0, expected a whole number from 1"),
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from rigged import WIDTH, rigged
 
 import npbert
-from npbert.tasks.feature_extraction import upto
+from npbert.tasks.feature_extraction import blocks_below
 
 # ---- zero-shot classification -------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ def test_a_model_without_these_classes_is_refused(tmp_path):
 
 def test_a_long_text_is_cut_and_the_hypothesis_is_not(tmp_path):
     task = npbert.pipeline("zero-shot-classification", by_first_token(tmp_path, NLI, [0, 0, 0]))
-    with pytest.warns(npbert.NpbertWarning, match="^1 of the texts was cut to 64 tokens, "):
+    with pytest.warns(npbert.NpbertWarning, match="^1 of the texts was truncated to 64 tokens, "):
         task("word " * 100, candidate_labels="a,b")
     with pytest.raises(npbert.InputError, match="the second text has 104 tokens, which"):
         task("word", candidate_labels=["a", "word " * 100])
@@ -276,7 +276,7 @@ def test_a_query_stands_behind_its_prompt(tmp_path):
     assert task.predict(("sea", "cat"), prompt="") != plain
     with pytest.raises(npbert.InputError, match=r"^prompt_name is 'p', but the model has q$"):
         task.predict(("sea", "cat"), prompt_name="p")
-    with pytest.warns(npbert.NpbertWarning, match="^1 of the texts was cut to 8 tokens, "):
+    with pytest.warns(npbert.NpbertWarning, match="^1 of the texts was truncated to 8 tokens, "):
         task.predict(("sea", "cat " * 9))
 
 
@@ -361,4 +361,4 @@ def test_a_layer_that_is_not_there_is_refused():
             f"layer is {layer}, but the model has 4 hidden states, 0 to 3 (or -4 to -1, from the "
             "last)"
         )
-    assert upto(task.whole, -1) == 3
+    assert blocks_below(task.whole, -1) == 3

@@ -78,8 +78,8 @@ def test_a_warning_is_one_line_on_stderr():
     out, err = npbert_says("text-classification", "good " * 300)
     assert json.loads(out)["label"] == "POSITIVE"
     assert err == (
-        "npbert: 1 of the texts was cut to 256 tokens, 46 tokens were not read "
-        "(long='error' refuses such texts)\n"
+        "npbert: 1 of the texts was truncated to 256 tokens, 46 tokens were not read "
+        "(--long error refuses such texts)\n"
     )
 
 
@@ -87,11 +87,11 @@ UNUSABLE = {
     "no mask": (["fill-mask", "x"], "text 0: has no [MASK], so that there is nothing to fill in"),
     "too long": (
         ["text-classification", "--long", "error", "good " * 300],
-        "text 0: has 302 tokens, but the model reads 256; shorten it, or say long='truncate'",
+        "text 0: has 302 tokens, but the model reads 256; shorten it, or say --long truncate",
     ),
     "no answers": (
         ["fill-mask", "--top-k", "0", "x"],
-        "top_k is 0, expected a whole number from 1",
+        "--top-k is 0, expected a whole number from 1",
     ),
 }
 

@@ -165,7 +165,7 @@ SHAPES = [
 
 @pytest.mark.parametrize(("name", "folder", "options"), SHAPES)
 @pytest.mark.parametrize("on_error", ["fail", "record"])
-@pytest.mark.filterwarnings("ignore:.* cut to 64 tokens:npbert.NpbertWarning")
+@pytest.mark.filterwarnings("ignore:.* truncated to 64 tokens:npbert.NpbertWarning")
 def test_the_answers_of_every_task_are_of_the_type_that_is_promised(
     name, folder, options, on_error
 ):

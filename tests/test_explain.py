@@ -57,7 +57,7 @@ def pages():
 def traced(model, name):
     """Return the sequence that a page shows, by npbert.trace in the engine of the page."""
     _, text, pair = CASES[name]
-    return passes.computed(model, text, pair)
+    return passes.trace_pass(model, text, pair)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -85,7 +85,7 @@ def test_the_numbers_in_the_page_are_those_of_the_trace_to_three_digits(pages, n
     for array in arrays:
         block = int(array.split(".")[2]) if array.startswith("transformer") else 0
         by_heads = array.endswith((".q_lin", ".k_lin", ".v_lin", ".context"))
-        real = run.heads(array, block) if by_heads else run.rows(array)
+        real = run.split_heads(array, block) if by_heads else run.rows(array)
         told = page.array(array)
         assert told.shape == real.shape
         hidden = np.isnan(told)
@@ -101,7 +101,7 @@ def test_the_numbers_in_the_page_are_those_of_the_trace_to_three_digits(pages, n
 
 def test_the_trace_is_the_public_one():
     model = npbert.load(DEMO / "sentiment", engine="textbook")
-    run = passes.computed(npbert.load(DEMO / "sentiment"), "A film.", None)
+    run = passes.trace_pass(npbert.load(DEMO / "sentiment"), "A film.", None)
     for name, x in npbert.trace(model, text="A film.").items():
         assert np.array_equal(run.trace[name], x)
 
@@ -169,7 +169,7 @@ def test_a_picture_shows_the_numbers_of_the_trace(pages):
     run = traced(model, "masked")
     for name, kind, most, uri in figures:
         found, colours = decode_png(uri)
-        assert np.array_equal(found, pictures.shades(run.rows(name), kind, float(most)))
+        assert np.array_equal(found, pictures.colour_numbers(run.rows(name), kind, float(most)))
         assert np.array_equal(colours, pictures.PALETTES[kind])
 
 
@@ -192,7 +192,7 @@ def test_lightness_orders_the_colours_and_signs_have_hues_that_everyone_tells_ap
 def test_the_effect_of_a_head_is_that_of_the_head_mask(pages, name):
     model, page = pages(name)
     run = traced(model, name)
-    asked = answers.question(run)
+    asked = answers.question_of(run)
     config, told = model.config, page.data["answer"]
     ids, keep = run.trace["input_ids"], run.trace["attention_mask"]
     assert len(told["effects"]) == sum(len(config.heads(i)) for i in range(config.num_blocks))
@@ -273,7 +273,7 @@ def test_tokens_and_labels_stay_text():
     assert page.faults == []
     assert page.count("script") == 2
     assert "b" not in [a.get("id") for _, a in page.elements]
-    assert set(map(markup.visible, WICKED)) < set(page.data["tokens"])
+    assert set(map(markup.escape_controls, WICKED)) < set(page.data["tokens"])
 
 
 def test_texts_that_are_compared_stay_text():
@@ -286,7 +286,7 @@ def inert(page):
     assert page.count("script") == 2
     assert page.count("style") == 1
     assert not [a for _, a in page.elements if a.get("src") == "x"]
-    assert " ".join(markup.visible(HOSTILE).split()) in page.text
+    assert " ".join(markup.escape_controls(HOSTILE).split()) in page.text
     assert not [c for c in "\u202e\u2066\u2028\x00\x07\x1b" if c in page.html]
 
 

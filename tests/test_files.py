@@ -16,12 +16,7 @@ from safetensors.numpy import save_file
 
 import npbert
 from npbert import CheckpointError
-from npbert.checkpoint.files import (
-    JSON_LIMIT,
-    read_json_object,
-    read_safetensors,
-    replacing,
-)
+from npbert.checkpoint.files import JSON_LIMIT, read_json_object, read_safetensors, replace_file
 from npbert.checkpoint.folders import read_tensors
 
 DTYPES = (np.float32, np.float64)
@@ -243,7 +238,7 @@ def test_json_is_read_with_a_byte_order_mark_but_not_with_a_name_twice(tmp_path:
 
 
 def write_and_fail(path: Path) -> None:
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         temporary.write_text("half of the n")
         raise KeyError("the disk is full")
 

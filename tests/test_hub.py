@@ -15,7 +15,7 @@ from hub_server import HALF, Hub, files_of
 import npbert
 from npbert import HubError, InputError, NpbertWarning
 from npbert.hub import locate
-from npbert.hub.cache import cache_folder, endpoint, is_offline
+from npbert.hub.cache import cache_folder, hub_address, is_offline
 from npbert.tasks import built_in_folder
 
 ROOT = Path(__file__).parent.parent
@@ -520,9 +520,9 @@ def test_offline_and_the_address_are_as_the_environment_says(
 ) -> None:
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    assert (is_offline(), endpoint()) == (False, "https://huggingface.co")
+    assert (is_offline(), hub_address()) == (False, "https://huggingface.co")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9/")
-    assert endpoint() == "http://127.0.0.1:9"
+    assert hub_address() == "http://127.0.0.1:9"
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         for value, expected in (("1", True), ("on", True), ("Yes", True), ("0", False)):
             monkeypatch.setenv(name, value)

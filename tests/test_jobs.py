@@ -17,7 +17,7 @@ import pytest
 
 import npbert
 from npbert.cli import main
-from npbert.jobs.lines import LIMIT
+from npbert.jobs.lines import LINE_LIMIT
 
 NPBERT = [sys.executable, "-m", "npbert"]
 CLASSIFY = "text-classification"
@@ -109,7 +109,9 @@ def test_a_summary_stands_on_stderr(tmp_path):
     done = quietly(CLASSIFY, "-i", given, "-o", tmp_path / "o", "--on-error", "record")
     assert done.returncode == 4
     cut, summed = done.stderr.splitlines()
-    assert cut.startswith("npbert: 1 of the texts was cut to 256 tokens, 46 tokens were not read")
+    assert cut.startswith(
+        "npbert: 1 of the texts was truncated to 256 tokens, 46 tokens were not read"
+    )
     assert summed.startswith("npbert: 3 inputs, 260 tokens, 1 cut, 1 failed; ")
     assert summed.endswith(" tokens/s")
 
@@ -146,8 +148,8 @@ BAD = {
     5: (b"[1]", "is [1], expected a JSON object"),
     6: (b'{"id": 6, "text": 5}', "a text is a str, not int: 5"),
     7: (b'{"id": 7}', "has no text, but id; --field says where it stands"),
-    260: (b'{"id": 8, "text": "' + b"x" * LIMIT + b'"}',
-          f"has over {LIMIT} bytes, the most that is read of a line"),
+    260: (b'{"id": 8, "text": "' + b"x" * LINE_LIMIT + b'"}',
+          f"has over {LINE_LIMIT} bytes, the most that is read of a line"),
     261: (b'{"id": 9, "error": 1, "text": "a"}',
           "has a field 'error', where the answer would go"),
 }  # fmt: skip
@@ -249,7 +251,7 @@ def test_another_job_does_not_go_on_with_it(stopped, job):
     )
     err = job(*command, "--on-error", "record", status=2)
     assert err == (
-        f"npbert: --resume: on_error was 'fail' when the job began, and is 'record' now; {anew}"
+        f"npbert: --resume: --on-error was 'fail' when the job began, and is 'record' now; {anew}"
     )
     other = Path(__file__).parent.parent / "golden" / "tasks" / "single"
     assert "--resume: model was " in job(*command, "-m", other, status=2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from npbert import InputError
-from npbert.jobs.lines import LIMIT, Lines, form_of, parse_object, read_records
+from npbert.jobs.lines import LINE_LIMIT, Lines, form_of, parse_object, read_records
 
 
 def read(path: Path, raw: bytes, form: str = "lines") -> list[tuple[int, object]]:
@@ -42,10 +42,10 @@ def test_a_line_that_is_not_utf_8_is_told_and_the_next_is_read(file):
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])
-@pytest.mark.parametrize("more", [0, 1, LIMIT, 25 * LIMIT])
+@pytest.mark.parametrize("more", [0, 1, LINE_LIMIT, 25 * LINE_LIMIT])
 def test_a_line_may_have_so_many_bytes_and_no_more(file, more, end):
-    raw = b"x" * (LIMIT - len(end) + more) + end
-    told = f"?has over {LIMIT} bytes, the most that is read of a line"
+    raw = b"x" * (LINE_LIMIT - len(end) + more) + end
+    told = f"?has over {LINE_LIMIT} bytes, the most that is read of a line"
     assert read(file, raw) == [(1, told if more else "x" * len(raw.rstrip()))]
     between = read(file, b"a\n" + raw.rstrip() + b"\nb")
     assert [line for line, _ in between] == [1, 2, 3]
@@ -63,14 +63,14 @@ def test_a_line_of_100_mb_never_stands_in_memory(file):
     finally:
         tracemalloc.stop()
     assert isinstance(record.value, InputError)
-    assert peak < 6 * LIMIT
+    assert peak < 6 * LINE_LIMIT
 
 
 def test_a_row_of_many_lines_never_stands_in_memory_either(file):
-    field = b'"' + b"x" * (LIMIT // 2) + b'"'
-    told = f"?has over {LIMIT} bytes, the most that is read of a row"
+    field = b'"' + b"x" * (LINE_LIMIT // 2) + b'"'
+    told = f"?has over {LINE_LIMIT} bytes, the most that is read of a row"
     raw = b"a,b\n" + b",\n".join([field] * 9) + b'\n1,"\n'
-    raw += (b"x" * 1000 + b"\n") * (2 * LIMIT // 1000) + b'z""z"\n3,4\n'
+    raw += (b"x" * 1000 + b"\n") * (2 * LINE_LIMIT // 1000) + b'z""z"\n3,4\n'
     found = read(file, raw, "csv")
     assert found[-1][1] == {"a": "3", "b": "4"}
     assert (11, told) in found

@@ -13,11 +13,10 @@ from safetensors.numpy import save_file
 
 import npbert
 from npbert.cli import main
-from npbert.oracle.dialects import MAPS, fit, ours, read_map
-from npbert.oracle.dumps import load, save
-from npbert.oracle.replay import bits_used, rounded
+from npbert.oracle.dialects import MAPS, canonical_names, fit_layout, read_map
+from npbert.oracle.replay import narrowest_type, round_to_type
 from npbert.oracle.traces import Trace
-from npbert.oracle.verify import BOUNDS, FOLDER, folders, named, verify
+from npbert.oracle.verify import BOUNDS, CASES_FOLDER, case_folders, repository_name, verify
 from npbert.tasks import built_in_folder
 
 CLASSES = GOLDEN / "DistilBertForSequenceClassification"
@@ -108,8 +107,8 @@ def test_a_trace_goes_on_through_the_modules_of_a_sentence():
 
 @pytest.mark.parametrize("name", ["t.safetensors", "t.npz", "t"])
 def test_a_trace_is_the_same_when_it_was_written_and_read(tmp_path, traced, name):
-    save(traced, tmp_path / name)
-    again = load(tmp_path / name)
+    traced.save(tmp_path / name)
+    again = npbert.Trace.load(tmp_path / name)
     assert again.arrays.keys() == traced.arrays.keys()
     assert all(np.array_equal(again.arrays[n], x) for n, x in traced.arrays.items())
     assert again.about == json.loads(json.dumps(traced.about))
@@ -119,10 +118,13 @@ def test_a_trace_is_the_same_when_it_was_written_and_read(tmp_path, traced, name
 
 
 def test_a_float32_port_by_pytorch_is_the_same(model):
-    found = npbert.compare(model, load(GOLDEN / "ports" / "pytorch.safetensors"))
+    found = npbert.compare(model, npbert.Trace.load(GOLDEN / "ports" / "pytorch.safetensors"))
     assert found.same
     assert len(found.steps) > 30
-    assert npbert.diagnose(model, load(GOLDEN / "ports" / "pytorch.safetensors")).findings == []
+    assert (
+        npbert.diagnose(model, npbert.Trace.load(GOLDEN / "ports" / "pytorch.safetensors")).findings
+        == []
+    )
 
 
 def test_npberts_own_kernels_are_the_same(model):
@@ -148,7 +150,8 @@ def test_an_error_is_new_in_one_step_and_inherited_by_all_after_it(model, traced
 def test_halves_are_recognised_and_measured_by_their_own_rounding(model, traced):
     for kind, unit in (("float16", 2.0**-11), ("bfloat16", 2.0**-8)):
         arrays = {
-            n: rounded(narrow(x), kind) if x.dtype == float else x for n, x in traced.arrays.items()
+            n: round_to_type(narrow(x), kind) if x.dtype == float else x
+            for n, x in traced.arrays.items()
         }
         found = npbert.compare(model, Trace(arrays))
         assert found.precision == kind
@@ -158,10 +161,10 @@ def test_halves_are_recognised_and_measured_by_their_own_rounding(model, traced)
 
 def test_the_bits_that_values_use_are_counted():
     x = np.random.default_rng(0).normal(size=1000).astype(np.float32)
-    assert bits_used(x) == "float32"
-    assert bits_used(rounded(x, "float16")) == "float16"
-    assert bits_used(rounded(x, "bfloat16")) == "bfloat16"
-    assert bits_used(x.astype(float) / 3) == "float32"
+    assert narrowest_type(x) == "float32"
+    assert narrowest_type(round_to_type(x, "float16")) == "float16"
+    assert narrowest_type(round_to_type(x, "bfloat16")) == "bfloat16"
+    assert narrowest_type(x.astype(float) / 3) == "float32"
 
 
 LAYOUTS = {
@@ -178,7 +181,7 @@ LAYOUTS = {
 @pytest.mark.parametrize(("turn", "told"), LAYOUTS.values(), ids=LAYOUTS)
 def test_harmless_layouts_are_repaired_and_told(turn, told):
     like = np.random.default_rng(1).normal(size=(1, 6, 24))
-    found = fit(turn(like.astype(np.float32)), like, 3)
+    found = fit_layout(turn(like.astype(np.float32)), like, 3)
     np.testing.assert_allclose(found.array, like, rtol=1e-6)
     assert found.how.startswith(told)
     assert bool(told) == bool(found.how)
@@ -211,7 +214,7 @@ def test_names_of_other_systems_are_understood():
                    "transformer.layer.2.output_layer_norm"],
     }  # fmt: skip
     for system, names in theirs.items():
-        mine = ours(names, MAPS[system])
+        mine = canonical_names(names, MAPS[system])
         assert set(mine.values()) >= {block + "ffn.lin1", "embeddings.LayerNorm",
                                       block + "output_layer_norm"}, system  # fmt: skip
         assert len(mine) == len(names) - (system in ("pytorch", "onnx"))
@@ -219,9 +222,9 @@ def test_names_of_other_systems_are_understood():
 
 def test_a_step_heard_twice_counts_under_its_own_name():
     names = ["transformer.layer.0.ffn.lin2", "transformer.layer.0.ffn"]
-    assert ours(names, MAPS["pytorch"]) == {names[0]: names[0]}
+    assert canonical_names(names, MAPS["pytorch"]) == {names[0]: names[0]}
     with pytest.raises(npbert.InputError, match=r"are both embeddings\.sum"):
-        ours(["a", "b"], {"a": "embeddings.sum", "b": "embeddings.sum"})
+        canonical_names(["a", "b"], {"a": "embeddings.sum", "b": "embeddings.sum"})
 
 
 def test_a_map_may_be_a_file(tmp_path):
@@ -229,7 +232,9 @@ def test_a_map_may_be_a_file(tmp_path):
     (tmp_path / "m.toml").write_text('"enc.{n}.out" = "transformer.layer.{n}.output_layer_norm"\n')
     for name in ("m.json", "m.toml"):
         table = read_map(str(tmp_path / name))
-        assert ours(["enc.1.out"], table) == {"enc.1.out": "transformer.layer.1.output_layer_norm"}
+        assert canonical_names(["enc.1.out"], table) == {
+            "enc.1.out": "transformer.layer.1.output_layer_norm"
+        }
     (tmp_path / "bad.json").write_text("[1]")
     for name in ("none.json", "bad.json"):
         with pytest.raises(npbert.InputError, match=name.replace(".", r"\.")):
@@ -363,7 +368,7 @@ def test_trace_compare_and_diagnose_speak_in_statuses(tmp_path, capsys, traced):
     good, bad = tmp_path / "good.npz", tmp_path / "bad"
     ids = " ".join(map(str, IDS[0]))
     assert main(["trace", str(CLASSES), "--ids", ids, "--dtype", "float32", "-o", str(good)]) == 0
-    save(candidate(traced, logits=candidate(traced).arrays["logits"] + 1), bad)
+    candidate(traced, logits=candidate(traced).arrays["logits"] + 1).save(bad)
     assert main(["compare", str(CLASSES), str(good)]) == 0
     assert "the same, within the rounding of float32" in capsys.readouterr().out
     assert main(["compare", str(CLASSES), str(bad)]) == 1
@@ -378,7 +383,7 @@ def test_trace_compare_and_diagnose_speak_in_statuses(tmp_path, capsys, traced):
     assert (finding["step"], finding["evidence"]) == ("logits", "every value has 1 added")
     again = tmp_path / "again.safetensors"
     assert main(["trace", str(CLASSES), "--inputs", str(good), "-o", str(again)]) == 0
-    assert np.array_equal(load(again).arrays["input_ids"], [IDS[0]])
+    assert np.array_equal(npbert.Trace.load(again).arrays["input_ids"], [IDS[0]])
     assert main(["compare", str(again), str(good)]) == 0
 
 
@@ -410,15 +415,15 @@ def test_a_checkpoint_is_held_to_what_was_published_of_its_name(tmp_path, capsys
     assert main(["verify", str(CLASSES)]) == 2
     assert "nothing was published of a checkpoint of this name" in capsys.readouterr().err
     hub = Path("cache/models--distilbert--distilbert-base-uncased/snapshots/1234")
-    assert named(hub) == "distilbert-base-uncased"
+    assert repository_name(hub) == "distilbert-base-uncased"
 
 
 def test_what_ships_is_what_was_recorded_and_small():
-    files = [path for path in FOLDER.rglob("*") if path.is_file()]
+    files = [path for path in CASES_FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 1_000_000
     recorded = {path.read_bytes() for path in GOLDEN.glob("DistilBert*/*")}
     assert all(path.read_bytes() in recorded for path in files)
-    assert len(folders()) == 6
+    assert len(case_folders()) == 6
 
 
 def test_the_kit_is_a_port_that_is_right(tmp_path, capsys):
@@ -428,6 +433,42 @@ def test_the_kit_is_a_port_that_is_right(tmp_path, capsys):
     for folder in made:
         assert main(["compare", str(folder / "model"), str(folder / "trace")]) == 0
         inputs = {path.stem: np.load(path) for path in (folder / "inputs").glob("*.npy")}
-        given = load(folder / "trace.safetensors").given
+        given = npbert.Trace.load(folder / "trace.safetensors").given
         assert all(np.array_equal(inputs[name], x) for name, x in given.items())
     assert "npbert diagnose FOLDER/model YOUR_FOLDER" in (tmp_path / "kit/README.md").read_text()
+
+
+def test_a_candidate_is_a_trace_a_mapping_of_arrays_or_a_path(tmp_path):
+    model = npbert.load(GOLDEN / "DistilBertForSequenceClassification", dtype="float64")
+    path = GOLDEN / "ports" / "tanh_gelu.npz"
+    trace = npbert.Trace.load(path)
+    for given in (trace, dict(trace), path, str(path)):
+        found = npbert.diagnose(model, given)
+        assert [finding.step for finding in found.findings] == [
+            "transformer.layer.0.attention.out_lin", "transformer.layer.0.ffn.activation",
+        ]  # fmt: skip
+        assert npbert.compare(model, given).first.name == found.comparison.first.name
+    trace.save(tmp_path / "again")
+    assert npbert.compare(tmp_path / "again", path).same
+    assert npbert.compare(trace, {name: x.tolist() for name, x in trace.items()}).same
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (7, "a trace is 7, expected a Trace, a mapping of names to arrays, or the path of a file "
+            "or folder that holds one"),
+        ({}, "a trace is empty, expected a mapping of names to arrays"),
+        ({"input_ids": "a"}, "input_ids has dtype <U1, expected numbers"),
+        ("nothing.npz", "nothing.npz: no such file or folder"),
+    ],
+)  # fmt: skip
+def test_what_is_no_trace_is_refused_in_a_sentence(given, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    model = npbert.load(GOLDEN / "DistilBertForSequenceClassification", dtype="float64")
+    for call in (npbert.compare, npbert.diagnose):
+        with pytest.raises(npbert.InputError) as raised:
+            call(model, given)
+        assert str(raised.value) == message
+    with pytest.raises(npbert.InputError, match=r"^model is .*, expected a Model: npbert.load"):
+        npbert.diagnose(tmp_path, {})

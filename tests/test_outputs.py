@@ -131,7 +131,7 @@ def test_a_file_that_was_taken_away_while_it_was_written_is_missed(path):
 
 
 def test_what_is_no_part_of_a_job_is_left_alone(path):
-    part = Places.of(path).part
+    part = Places.from_path(path).part
     part.write_bytes(b"my own")
     with pytest.raises(InputError) as caught:
         LinesOutput(path, JOB, resume=True)

@@ -211,7 +211,7 @@ def test_groups_hold_every_sequence_once_in_order_and_are_even_and_near_to_their
     rng = np.random.default_rng(seed)
     longest = int(rng.choice([2, 30, 512]))
     lengths = rng.integers(1, longest + 1, rng.integers(0, 90)).tolist()
-    groups, total = packing.even_slices(lengths), sum(lengths)
+    groups, total = packing.split_evenly(lengths), sum(lengths)
 
     assert [i for g in groups for i in range(g.start, g.stop)] == list(range(len(lengths)))
     assert all(group.stop > group.start for group in groups)
@@ -227,9 +227,9 @@ def test_groups_hold_every_sequence_once_in_order_and_are_even_and_near_to_their
 
 
 def test_two_sequences_that_are_too_long_for_a_pack_are_no_pack_each_for_nothing() -> None:
-    assert packing.even_slices([300, 300]) == [slice(0, 1), slice(1, 2)]
-    assert packing.even_slices([24] * 64) == [slice(i, i + 16) for i in range(0, 64, 16)]
-    assert packing.even_slices([512] * 3) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert packing.split_evenly([300, 300]) == [slice(0, 1), slice(1, 2)]
+    assert packing.split_evenly([24] * 64) == [slice(i, i + 16) for i in range(0, 64, 16)]
+    assert packing.split_evenly([512] * 3) == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
 def test_windows_end_after_so_many_sequences_or_tokens_and_go_on_to_the_end() -> None:

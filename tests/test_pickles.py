@@ -59,7 +59,7 @@ def folder_of(name: str, tmp_path: Path) -> Path:
 
 
 def bits(tensors: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    return {name: (t.dtype, t.shape, t.packed()) for name, t in tensors.items()}
+    return {name: (t.dtype, t.shape, t.to_bytes()) for name, t in tensors.items()}
 
 
 def test_every_recorded_file_has_a_twin_here() -> None:

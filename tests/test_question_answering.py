@@ -5,8 +5,8 @@ import pytest
 from rigged import rigged
 
 import npbert
-from npbert.tasks.question_answering import ranked
-from npbert.tasks.task import windows
+from npbert.tasks.question_answering import rank_spans
+from npbert.tasks.task import split_into_chunks
 
 START, END, BOTH, NULL, NOTHING = [0], [1], [0, 1], [0, 1], [11]
 WORDS = "the a ship sailed from to in and who where when did it left on sea quietly ##ly . , ?"
@@ -65,10 +65,10 @@ def test_a_score_is_never_above_1(qa):
     bristols = {a["start"]: a["score"] for a in answers if a["answer"] == "Bristol"}
     assert sorted(bristols) == [context.index("Bristol"), context.rindex("Bristol")]
     assert len({(a["start"], a["end"]) for a in answers}) == len(answers) == 50
-    tokens = qa.tokenizer.tokens_of(context)
+    tokens = qa.tokenizer.tokenize(context)
     alone = [
         qa(question="Where from?", context=context[tokens.offsets[i][0] : tokens.offsets[j][1]])
-        for i, j in ((w.start, w.stop - 1) for w in windows(len(tokens), 18, 15))
+        for i, j in ((w.start, w.stop - 1) for w in split_into_chunks(len(tokens), 18, 15))
     ]
     surest = max(a["score"] for a in alone if a["answer"] == "Bristol")
     assert max(bristols.values()) == pytest.approx(surest, rel=1e-4)
@@ -95,7 +95,8 @@ def test_a_question_is_cut_to_max_question_length_and_that_is_told(qa):
         answer = qa(question=question, context=CONTEXT, max_question_length=3)
     assert answer == qa(question="when when when", context=CONTEXT)
     assert [str(w.message) for w in told] == [
-        "1 of the questions was cut to 3 tokens (max_question_length), 47 tokens were not read"
+        "1 of the questions was truncated to 3 tokens (max_question_length), 47 tokens were not "
+        "read"
     ]
 
 
@@ -169,10 +170,10 @@ def test_spans_are_ranked_as_every_pair_of_start_and_end_would_be():
     start, end = rng.random(9), rng.random(9)
     places = np.arange(9), np.arange(1, 10)
     every = {(i, j + 1): start[i] * end[j] for i in range(9) for j in range(i, min(9, i + 4))}
-    got = list(ranked(start, end, places, 99, 4))
+    got = list(rank_spans(start, end, places, 99, 4))
     assert [span for span, _ in got] == sorted(every, key=every.get, reverse=True)
     assert all(score == every[span] for span, score in got)
-    assert list(ranked(start, end, places, 5, 4)) == got[:5]
+    assert list(rank_spans(start, end, places, 5, 4)) == got[:5]
 
 
 EMPTY = {

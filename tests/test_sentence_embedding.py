@@ -155,7 +155,9 @@ def test_a_text_is_cut_where_the_folder_says_and_that_is_told(tmp_path):
         tmp_path, MEAN, sentence_bert_config={"max_seq_length": 5, "do_lower_case": True}
     )
     embed = npbert.pipeline("sentence-embedding", folder)
-    with pytest.warns(npbert.NpbertWarning, match=r"^1 of the texts was cut to 5 tokens, 2 tokens"):
+    with pytest.warns(
+        npbert.NpbertWarning, match=r"^1 of the texts was truncated to 5 tokens, 2 tokens"
+    ):
         cut = embed("CAT dog cat dog cat")
     np.testing.assert_allclose(cut, embed("cat dog cat"), rtol=1e-6)
     with pytest.raises(npbert.InputError, match="has 7 tokens, but the model reads 5"):

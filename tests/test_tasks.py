@@ -13,7 +13,7 @@ import npbert
 from npbert.engine.packs import LISTS_AHEAD
 from npbert.tasks import built_in_folder
 from npbert.tasks.rows import TASKS
-from npbert.tasks.text_classification import usual_function
+from npbert.tasks.text_classification import default_score_function
 
 RECORDED = Path(__file__).parent.parent / "golden" / "demo"
 
@@ -154,7 +154,7 @@ def test_the_function_applied_can_be_chosen(classify):
     ],
 )
 def test_the_function_applied_is_what_the_config_implies(fields, function):
-    assert usual_function(npbert.Config(**fields)) == function
+    assert default_score_function(npbert.Config(**fields)) == function
 
 
 def test_every_mask_of_a_text_gets_its_own_candidates(fill):
@@ -275,7 +275,7 @@ def test_long_texts_are_cut_and_counted(classify):
     with pytest.warns(npbert.NpbertWarning) as told:
         classify([long, "short", long])
     assert [str(w.message) for w in told] == [
-        "2 of the texts were cut to 256 tokens, 92 tokens were not read "
+        "2 of the texts were truncated to 256 tokens, 92 tokens were not read "
         "(long='error' refuses such texts)"
     ]
 
@@ -292,7 +292,9 @@ def test_a_warning_points_at_the_line_that_called(classify):
 
 
 def test_one_long_text_alone_is_told_of_too(classify):
-    with pytest.warns(npbert.NpbertWarning, match=r"^1 of the texts was cut to 256 tokens, 46 "):
+    with pytest.warns(
+        npbert.NpbertWarning, match=r"^1 of the texts was truncated to 256 tokens, 46 "
+    ):
         assert classify("good " * 300)["label"] == "POSITIVE"
 
 
@@ -393,7 +395,7 @@ def test_odd_texts_get_an_answer(classify, fill, text):
 
 
 def test_a_megabyte_of_text_gets_an_answer(classify):
-    with pytest.warns(npbert.NpbertWarning, match="1 of the texts was cut to 256 tokens"):
+    with pytest.warns(npbert.NpbertWarning, match="1 of the texts was truncated to 256 tokens"):
         assert classify("a dull film " * 90_000)["label"] == "NEGATIVE"
 
 

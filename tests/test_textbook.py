@@ -234,9 +234,9 @@ def test_self_attention_asks_within_a_sequence_and_joins_the_heads() -> None:
     for s in spans:
         q, k, v = (
             textbook.linear(layer, a).reshape(H, K, -1)
-            for layer, a in zip(w[:3], [x[:, s.asking], *[keys[:, s.asked]] * 2], strict=True)
+            for layer, a in zip(w[:3], [x[:, s.queries], *[keys[:, s.keys]] * 2], strict=True)
         )
-        heard = textbook.attention(q, k, v, s.keep, head_mask)
+        heard = textbook.attention(q, k, v, s.key_mask, head_mask)
         columns.append(textbook.linear(w.out_lin, heard.reshape(H * K, -1)))
     actual = textbook.self_attention(*asking())
     np.testing.assert_allclose(actual, np.concatenate(columns, axis=1), rtol=1e-13)

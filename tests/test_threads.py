@@ -13,8 +13,8 @@ import npbert
 from npbert import families
 from npbert.engine.threads import (
     count_cores,
+    limit_blas_threads,
     map_in_threads,
-    one_blas_thread,
     run_parallel,
     split_in_two,
     thread_controls,
@@ -143,7 +143,7 @@ def test_matrix_products_have_one_thread_inside_and_as_many_as_before_outside():
             put(outside)
             seen = list(map_in_threads(lambda _: get(), range(5), 2))
             assert seen == [1] * 5
-            with one_blas_thread(), one_blas_thread():
+            with limit_blas_threads(), limit_blas_threads():
                 assert get() == 1
             assert get() == outside
     finally:

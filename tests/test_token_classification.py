@@ -8,8 +8,15 @@ from rigged import SPECIALS, rigged
 
 import npbert
 from npbert.engine.packs import LISTS_AHEAD
-from npbert.tasks.task import windows
-from npbert.tasks.token_classification import Part, Tag, entities, halved, judged, tags
+from npbert.tasks.task import split_into_chunks
+from npbert.tasks.token_classification import (
+    Part,
+    Tag,
+    group_entities,
+    parse_labels,
+    scored_slices,
+    word_labels,
+)
 from npbert.text.tokenizer import Encoding
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-DATE-TIME", "I-DATE-TIME"]
@@ -80,19 +87,19 @@ def test_windows_of_any_size_give_every_token_once(ner, length, stride):
 
 
 def test_a_token_is_scored_in_the_window_that_shows_most_around_it():
-    spans = windows(100, 40, 20)
+    spans = split_into_chunks(100, 40, 20)
     assert spans == [slice(0, 40), slice(20, 60), slice(40, 80), slice(60, 100)]
-    assert halved(spans) == [slice(0, 30), slice(30, 50), slice(50, 70), slice(70, 100)]
-    assert windows(40, 40, 20) == [slice(0, 40)]
-    assert windows(41, 40, 20) == [slice(0, 40), slice(20, 41)]
-    assert windows(0, 40, 20) == [slice(0, 0)]
+    assert scored_slices(spans) == [slice(0, 30), slice(30, 50), slice(50, 70), slice(70, 100)]
+    assert split_into_chunks(40, 40, 20) == [slice(0, 40)]
+    assert split_into_chunks(41, 40, 20) == [slice(0, 40), slice(20, 41)]
+    assert split_into_chunks(0, 40, 20) == [slice(0, 0)]
 
 
 def test_a_kind_keeps_its_hyphens(ner):
     """Defect of transformers: an unprefixed "DATE-TIME" is cut to "TIME"."""
     assert found(ner("Monday noon in Paris")) == [("DATE-TIME", "Monday noon"), ("LOC", "Paris")]
-    assert tags(["O", "DATE-TIME", "PER"]) == [Tag("O"), Tag("DATE-TIME"), Tag("PER")]
-    assert tags(["B-DATE-TIME"]) == [Tag("DATE-TIME", begins=True)]
+    assert parse_labels(["O", "DATE-TIME", "PER"]) == [Tag("O"), Tag("DATE-TIME"), Tag("PER")]
+    assert parse_labels(["B-DATE-TIME"]) == [Tag("DATE-TIME", begins=True)]
 
 
 def test_an_accent_does_not_glue_a_word_to_the_one_before(ner):
@@ -129,7 +136,7 @@ def test_max_takes_the_surest_piece_not_the_last_label():
     """Defect of Bumblebee: word_max takes the piece whose label has the greatest number."""
     pieces = Encoding([1, 2], ["a", "##b"], [(0, 1), (1, 2)], [0, 0], [0, 0], 0)
     scores = np.array([[0.1, 0.9, 0.0], [0.4, 0.0, 0.6]])
-    assert list(judged(pieces, scores, "max")) == [Part(0, 2, 1, 0.9)]
+    assert list(word_labels(pieces, scores, "max")) == [Part(0, 2, 1, 0.9)]
 
 
 def test_bumblebees_names_of_strategies_are_understood(ner):
@@ -161,7 +168,7 @@ SCHEMES = {
 def test_every_scheme_of_labels_is_read(labels, expected):
     names = sorted(set(labels))
     parts = [Part(i, i + 1, names.index(label), 1.0) for i, label in enumerate(labels)]
-    made = [(kind, len(some)) for kind, some in entities(iter(parts), tags(names))]
+    made = [(kind, len(some)) for kind, some in group_entities(iter(parts), parse_labels(names))]
     assert made == expected
 
 
@@ -210,10 +217,10 @@ def test_the_built_in_model_finds_people_and_places():
 
 def test_tokens_of_the_same_characters_are_of_one_word():
     tokenizer = npbert.pipeline("token-classification").tokenizer
-    tokens = tokenizer.tokens_of("Ada met Bob.")  # a capital has a token of its own
+    tokens = tokenizer.tokenize("Ada met Bob.")  # a capital has a token of its own
     assert tokens.tokens == ["⇧", "ad", "##a", "met", "⇧", "bo", "##b", "."]
     assert tokens.word_ids == [0, 0, 0, 1, 2, 2, 2, 3]
-    assert tokenizer.tokens_of_words(["Ada", "met", "Bob."]).word_ids == [0, 0, 0, 1, 2, 2, 2, 2]
+    assert tokenizer.tokenize_words(["Ada", "met", "Bob."]).word_ids == [0, 0, 0, 1, 2, 2, 2, 2]
 
 
 def test_a_text_without_tokens_has_no_entities(ner):

@@ -70,17 +70,17 @@ def test_settings_may_name_other_special_tokens(
     folder(tmp_path, whole=whole, vocabulary=[*UNCASED, "<m>"])
     words.write(tmp_path / file, {"mask_token": token, "do_lower_case": True})
     tokenizer = loaded(tmp_path)
-    assert tokenizer.text_of("mask_token") == "<m>"
+    assert tokenizer.token_text("mask_token") == "<m>"
     assert tokenizer.id_of("mask_token") == len(UNCASED)
     assert tokenizer.encode("the <m>.").tokens == [CLS, "the", "<m>", ".", SEP]
-    assert tokenizer.text_of("pad_token") == "[PAD]"
+    assert tokenizer.token_text("pad_token") == "[PAD]"
 
 
 def test_tokenizer_config_has_the_last_word_about_special_tokens(tmp_path: Path) -> None:
     folder(tmp_path, vocabulary=[*UNCASED, "<a>", "<b>"], settings={"mask_token": "<a>"})
     words.write(tmp_path / "special_tokens_map.json", {"mask_token": "<b>", "pad_token": "<b>"})
     tokenizer = loaded(tmp_path)
-    assert [tokenizer.text_of(role) for role in ("mask_token", "pad_token")] == ["<a>", "<b>"]
+    assert [tokenizer.token_text(role) for role in ("mask_token", "pad_token")] == ["<a>", "<b>"]
 
 
 def test_vocab_txt_may_call_cls_and_sep_otherwise(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_panic_that_waits_for_a_text_is_an_error_that_names_the_file(tmp_path:
     said = json.loads((path / "tokenizer.json").read_text("utf-8"))
     said["pre_tokenizer"] = {"type": "FixedLength", "length": 0}
     (path / "tokenizer.json").write_text(json.dumps(said), "utf-8")
-    for read in (Tokenizer.encode, Tokenizer.tokens_of, lambda t, x: t.tokens_of_words([x])):
+    for read in (Tokenizer.encode, Tokenizer.tokenize, lambda t, x: t.tokenize_words([x])):
         with pytest.raises(npbert.CheckpointError) as caught:
             read(loaded(path), "the cat")
         assert str(caught.value).startswith(f"{path / 'tokenizer.json'}: is no tokenizer: ")

@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from npbert.text.tokenizer import Tokenizer
-from npbert.text.tokenizer_files import CHOICES
+from npbert.text.tokenizer_files import NORMALIZER_CHOICES
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 UNCASED = [
@@ -58,7 +58,9 @@ def folder(
 
 def normalizer(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a tokenizer.json has to say in order to agree with settings."""
-    return {ours: settings[theirs] for theirs, ours in CHOICES.items() if theirs in settings}
+    return {
+        ours: settings[theirs] for theirs, ours in NORMALIZER_CHOICES.items() if theirs in settings
+    }
 
 
 def loaded(path: Path) -> Tokenizer:

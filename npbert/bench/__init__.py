@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 from npbert.engine.threads import blas_environment, count_cores
-from npbert.errors import InputError, nearest, shown, warn
+from npbert.errors import InputError, quote, suggest, warn
 from npbert.model import Model
 
 PEERS: Final = {"onnxruntime": ("onnxruntime",), "transformers": ("transformers", "torch")}
@@ -47,16 +47,16 @@ class Work:
         return sum(map(len, self.sequences))
 
     @property
-    def mixed(self) -> bool:
+    def is_mixed(self) -> bool:
         return len(set(map(len, self.sequences))) > 1
 
-    def sorted(self) -> "Work":
+    def sort_by_length(self) -> "Work":
         """Return the work in batches of like lengths."""
         order = sorted(range(len(self.sequences)), key=lambda i: len(self.sequences[i]))
-        return Work(self.name, self.sequences, self.packed, in_batches(order))
+        return Work(self.name, self.sequences, self.packed, batches_of(order))
 
 
-def in_batches(order: Sequence[int]) -> list[list[int]]:
+def batches_of(order: Sequence[int]) -> list[list[int]]:
     """Return neighbours together, 32 at a time."""
     return [list(order[i : i + BATCH]) for i in range(0, len(order), BATCH)]
 
@@ -80,7 +80,7 @@ def text_work(name: str, texts: Sequence[str], model: Model) -> Work:
     if cut := sum(encoding.cut > 0 for encoding in encodings):
         warn(f"{name}: {cut} of the texts do not fit the model, and were cut")
     ids = [encoding.ids for encoding in encodings]
-    return Work(name, ids, True, in_batches(range(len(ids))))
+    return Work(name, ids, True, batches_of(range(len(ids))))
 
 
 def bench(
@@ -114,7 +114,7 @@ def bench(
             for who in ("npbert", "floor", *against)
         }
         for work in works:
-            yield measure(work, entrants, runs, sort=sort)
+            yield measure_work(work, entrants, runs, sort=sort)
 
 
 def require(runs: int, peers: Sequence[str], onnx: Path | None) -> None:
@@ -123,8 +123,8 @@ def require(runs: int, peers: Sequence[str], onnx: Path | None) -> None:
         raise InputError(f"runs is {runs}, expected a whole number from 1")
     for peer in peers:
         if peer not in PEERS:
-            hint = nearest(peer, PEERS) or f"; there are {', '.join(PEERS)}"
-            raise InputError(f"unknown peer {shown(peer)}{hint}")
+            hint = suggest(peer, PEERS) or f"; there are {', '.join(PEERS)}"
+            raise InputError(f"unknown peer {quote(peer)}{hint}")
     modules = [module for peer in peers for module in PEERS[peer]]
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
@@ -152,26 +152,26 @@ class Entrant:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
         )  # fmt: skip
         try:
-            self.version: str = self.ask({"who": who, **settings})["version"]
+            self.version: str = self.request({"who": who, **settings})["version"]
         except BaseException:
             self.__exit__()
             raise
 
     def prepare(self, label: str, work: Work) -> list[float]:
         """Make work ready under a label and do it once; return the first numbers of the answer."""
-        return self.ask({"prepare": label, "work": asdict(work)})["answer"]
+        return self.request({"prepare": label, "work": asdict(work)})["answer"]
 
     def run(self, label: str) -> tuple[float, int | None]:
         """Do it once more; return seconds, and the peak memory in bytes since it was prepared."""
-        told = self.ask({"run": label})
+        told = self.request({"run": label})
         return told["seconds"], told["memory"]
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def request(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request and wait for what is told.  Raises InputError for what went wrong."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
@@ -190,18 +190,18 @@ class Entrant:
             self.process.communicate()
 
 
-def measure(
+def measure_work(
     work: Work, entrants: Mapping[str, Entrant], runs: int, *, sort: bool = False
 ) -> dict[str, Any]:
     """Time one work, all in turn, and compare: npbert's time over another's of the same turn."""
     turns: dict[str, tuple[Entrant, Work]] = {}
     for who, entrant in entrants.items():
         turns[who] = entrant, work
-        if sort and work.mixed and who in PEERS:
-            turns[f"{who}, sorted"] = entrant, work.sorted()
+        if sort and work.is_mixed and who in PEERS:
+            turns[f"{who}, sorted"] = entrant, work.sort_by_length()
     answers = {label: entrant.prepare(label, job) for label, (entrant, job) in turns.items()}
     for label, answer in answers.items():
-        compare_answers(label, answer, answers["npbert"])
+        require_same_answers(label, answer, answers["npbert"])
     seconds: dict[str, list[float]] = {label: [] for label in turns}
     memory: dict[str, int | None] = {}
     for _ in range(runs):
@@ -210,9 +210,9 @@ def measure(
             taken, memory[label] = entrant.run(label)
             seconds[label].append(taken)
 
-    def told(label: str) -> dict[str, Any]:
+    def facts_of(label: str) -> dict[str, Any]:
         facts = {
-            **spread(seconds[label]),
+            **spread_of(seconds[label]),
             "tokens_per_second": work.tokens / statistics.median(seconds[label]),
             "share_of_floor": share(label),
             "peak_memory": memory[label],
@@ -224,7 +224,7 @@ def measure(
         return {
             **facts,
             "version": turns[label][0].version,
-            "ratio": spread(a / b for a, b in pairs),
+            "ratio": spread_of(a / b for a, b in pairs),
         }
 
     def share(label: str) -> float:
@@ -235,19 +235,19 @@ def measure(
         "sequences": len(work.sequences),
         "tokens": work.tokens,
         "packed": work.packed,
-        "npbert": told("npbert"),
-        "floor": told("floor"),
-        "against": {label: told(label) for label in turns if label not in ("npbert", "floor")},
+        "npbert": facts_of("npbert"),
+        "floor": facts_of("floor"),
+        "against": {label: facts_of(label) for label in turns if label not in ("npbert", "floor")},
     }
 
 
-def spread(values: Iterable[float]) -> dict[str, float]:
+def spread_of(values: Iterable[float]) -> dict[str, float]:
     """Return the middle and the ends of what was measured."""
     known = list(values)
     return {"median": statistics.median(known), "min": min(known), "max": max(known)}
 
 
-def compare_answers(who: str, theirs: Sequence[float], ours: Sequence[float]) -> None:
+def require_same_answers(who: str, theirs: Sequence[float], ours: Sequence[float]) -> None:
     """Raise InputError where a peer's numbers are not npbert's: it then has other weights."""
     pairs = list(zip(theirs, ours, strict=False))  # a question's start, without its end
     far = max((abs(a - b) for a, b in pairs), default=0.0)
@@ -258,7 +258,7 @@ def compare_answers(who: str, theirs: Sequence[float], ours: Sequence[float]) ->
         )
 
 
-def machine() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     """Return what times depend on."""
     processor = platform.processor() or platform.machine()
     with suppress(OSError):

@@ -21,7 +21,7 @@ import numpy as np
 from npbert.encoder import Ids
 from npbert.engine.threads import count_cores
 from npbert.families import ARCHITECTURES, FAMILIES, class_name
-from npbert.heads import HEADS, masked_lm
+from npbert.heads import HEADS, predict_words
 from npbert.loading import load
 from npbert.textbook import Array
 
@@ -29,42 +29,44 @@ COLUMNS: Final = 4096  # tokens in one matrix product of the floor; more gain no
 EXCERPT: Final = 8  # numbers by which answers are compared
 TURN: Final = 0.2  # seconds; one run of a few ms would time cold caches and threads that wake up
 
-Work = Mapping[str, Any]  # npbert.bench.Work, as JSON
-Run = Callable[[], Array]  # does a piece of work, returns the first numbers of the first sequence
-Prepare = Callable[[Work], Run]
-Settings = Mapping[str, str]  # family, architecture, folder, onnx
+WorkData = Mapping[str, Any]  # npbert.bench.Work, as JSON
+Turn = Callable[[], Array]  # does a piece of work, returns the first numbers of the first sequence
+Prepare = Callable[[WorkData], Turn]
+PeerSettings = Mapping[str, str]  # family, architecture, folder, onnx
 
 
-def npbert(settings: Settings) -> tuple[Prepare, str]:
+def prepare_npbert(settings: PeerSettings) -> tuple[Prepare, str]:
     """npbert itself, dense or packed."""
     from npbert import __version__
 
     model = load(settings["folder"], settings["architecture"])
 
-    def prepare(work: Work) -> Run:
+    def prepare(work: WorkData) -> Turn:
         given: Any = [np.array(ids) for ids in work["sequences"]]
-        places = [asked(model.architecture, ids) for ids in given]
-        rows = [[place] for place in places] if one_row(model.architecture) else None
+        places = [compared_token(model.architecture, ids) for ids in given]
+        rows = [[place] for place in places] if reads_one_row(model.architecture) else None
         if not work["packed"]:
             given = np.array(given)
         if model.row.has_choices:
             given = given[None] if isinstance(given, np.ndarray) else [given]
 
-        def packed() -> Array:
+        def run_packed() -> Array:
             answers = model.packed(given, rows=rows)
-            return excerpt(model.architecture, answers, len(places), 0, 0 if rows else places[0])
+            return answer_excerpt(
+                model.architecture, answers, len(places), 0, 0 if rows else places[0]
+            )
 
-        def dense() -> Array:
+        def run_dense() -> Array:
             out = model(given)
             first = next(x for x in vars(out).values() if x is not None)
-            return excerpt(model.architecture, first, len(places), 0, places[0])
+            return answer_excerpt(model.architecture, first, len(places), 0, places[0])
 
-        return packed if work["packed"] else dense
+        return run_packed if work["packed"] else run_dense
 
     return prepare, __version__
 
 
-def floor(settings: Settings) -> tuple[Prepare, str]:
+def prepare_floor(settings: PeerSettings) -> tuple[Prepare, str]:
     """Matrix products of the shapes, and with the weights, of every linear layer; nothing else.
 
     Where npbert computes only what the head reads, so does the floor.  It is no law of nature:
@@ -73,7 +75,7 @@ def floor(settings: Settings) -> tuple[Prepare, str]:
     model = load(settings["folder"], settings["architecture"])
     rng = np.random.default_rng(0)
 
-    def prepare(work: Work) -> Run:
+    def prepare(work: WorkData) -> Turn:
         tokens, sequences = sum(map(len, work["sequences"])), len(work["sequences"])
         products = []
         for name, weight in model.parameters.items():
@@ -97,7 +99,9 @@ def floor(settings: Settings) -> tuple[Prepare, str]:
     def columns(name: str, tokens: int, sequences: int, *, packed: bool) -> int:
         """Return by how many columns a weight must be multiplied."""
         per_sequence = model.row.reads_first
-        read = sequences if packed and (per_sequence or one_row(model.architecture)) else tokens
+        read = (
+            sequences if packed and (per_sequence or reads_one_row(model.architecture)) else tokens
+        )
         if name.startswith(f"transformer.layer.{model.config.num_blocks - 1}."):
             return read  # keys and values too: see attention.attend_through_weights
         if name.startswith("transformer."):
@@ -107,7 +111,7 @@ def floor(settings: Settings) -> tuple[Prepare, str]:
     return prepare, np.__version__
 
 
-def onnxruntime(settings: Settings) -> tuple[Prepare, str]:
+def prepare_onnxruntime(settings: PeerSettings) -> tuple[Prepare, str]:
     """An export of the model in ONNX Runtime, on as many threads as there are cores."""
     ort = import_module("onnxruntime")
     options = ort.SessionOptions()
@@ -123,10 +127,10 @@ def onnxruntime(settings: Settings) -> tuple[Prepare, str]:
         feeds = {"input_ids": ids, "attention_mask": mask}
         return session.run(None, {n: x for n, x in feeds.items() if n in names})[0]
 
-    return padding(settings["architecture"], infer), ort.__version__
+    return prepare_padded(settings["architecture"], infer), ort.__version__
 
 
-def transformers(settings: Settings) -> tuple[Prepare, str]:
+def prepare_transformers(settings: PeerSettings) -> tuple[Prepare, str]:
     """The model as transformers loads it, in torch's eager mode."""
     torch, library = import_module("torch"), import_module("transformers")
     torch.set_num_threads(count_cores())
@@ -138,27 +142,32 @@ def transformers(settings: Settings) -> tuple[Prepare, str]:
             out = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
         return out[0].numpy()
 
-    return padding(
+    return prepare_padded(
         settings["architecture"], infer
     ), f"{library.__version__}, torch {torch.__version__}"
 
 
-CONTESTANTS: Final = {f.__name__: f for f in (npbert, floor, onnxruntime, transformers)}
+PEERS_BY_NAME: Final = {
+    "npbert": prepare_npbert,
+    "floor": prepare_floor,
+    "onnxruntime": prepare_onnxruntime,
+    "transformers": prepare_transformers,
+}
 
 
-def padding(architecture: str, infer: Callable[[Ids, Ids], Array]) -> Prepare:
+def prepare_padded(architecture: str, infer: Callable[[Ids, Ids], Array]) -> Prepare:
     """Return what prepares work for those who need rectangles: batches padded at their ends."""
 
-    def prepare(work: Work) -> Run:
+    def prepare(work: WorkData) -> Turn:
         batches = [rectangle([work["sequences"][i] for i in batch]) for batch in work["batches"]]
         if ARCHITECTURES[architecture].has_choices:
             batches = [(ids[None], mask[None]) for ids, mask in batches]
         at, row = next((b, batch.index(0)) for b, batch in enumerate(work["batches"]) if 0 in batch)
-        place, rows = asked(architecture, work["sequences"][0]), len(work["batches"][at])
+        place, rows = compared_token(architecture, work["sequences"][0]), len(work["batches"][at])
 
         def run() -> Array:
             outs = [infer(ids, mask) for ids, mask in batches]
-            return excerpt(architecture, outs[at], rows, row, place)
+            return answer_excerpt(architecture, outs[at], rows, row, place)
 
         return run
 
@@ -175,24 +184,24 @@ def rectangle(sequences: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
     return ids, mask
 
 
-def one_row(architecture: str) -> bool:
+def reads_one_row(architecture: str) -> bool:
     """Tell whether packed work asks for one token of every sequence, as for a sentence's mask."""
-    return HEADS[ARCHITECTURES[architecture].head] is masked_lm
+    return HEADS[ARCHITECTURES[architecture].head] is predict_words
 
 
-def asked(architecture: str, ids: Sequence[int]) -> int:
+def compared_token(architecture: str, ids: Sequence[int]) -> int:
     """Return the token by which answers are compared: one in the middle stands for a mask."""
-    return len(ids) // 2 if one_row(architecture) else 0
+    return len(ids) // 2 if reads_one_row(architecture) else 0
 
 
-def excerpt(architecture: str, answers: Any, rows: int, row: int, place: int) -> Array:
+def answer_excerpt(architecture: str, answers: Any, rows: int, row: int, place: int) -> Array:
     """Return the first numbers that a sequence got, or one of its tokens where these are judged."""
     if ARCHITECTURES[architecture].reads_first:
         return np.ravel(answers.reshape(rows, -1)[row])[:EXCERPT]
     return np.ravel(answers[row][place])[:EXCERPT]
 
 
-def turn(run: Run) -> float:
+def time_turn(run: Turn) -> float:
     """Run, short work again and again for a fifth of a second; return the median, in seconds."""
     times: list[float] = []
     now = began = time.perf_counter()
@@ -204,7 +213,7 @@ def turn(run: Run) -> float:
     return statistics.median(times)
 
 
-def forget_peak() -> None:
+def reset_peak_memory() -> None:
     """Let the peak of this process's memory begin anew, where the system can do that (Linux)."""
     with suppress(OSError), open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
         file.write("5")
@@ -225,31 +234,31 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def serve() -> None:
+def run_peer() -> None:
     """Do what stdin says, until it ends: be someone, prepare work, run it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this one will end it
     told = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     prepare: Prepare | None = None
-    runs: dict[str, Run] = {}
+    runs: dict[str, Turn] = {}
     for line in sys.stdin:
         request = json.loads(line)
         answer: dict[str, Any] = {}
         try:
             if "who" in request:
-                prepare, answer["version"] = CONTESTANTS[request["who"]](request)
+                prepare, answer["version"] = PEERS_BY_NAME[request["who"]](request)
             elif "prepare" in request:
                 assert prepare is not None
-                forget_peak()
+                reset_peak_memory()
                 run = runs[request["prepare"]] = prepare(request["work"])
                 answer["answer"] = np.asarray(run(), float).tolist()
             else:
-                answer = {"seconds": turn(runs[request["run"]]), "memory": peak_memory()}
+                answer = {"seconds": time_turn(runs[request["run"]]), "memory": peak_memory()}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=told, flush=True)
 
 
 if __name__ == "__main__":
-    serve()
+    run_peer()

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from npbert.engine.activations import ACTIVATIONS
-from npbert.errors import ConfigError, listed, nearest, shown
+from npbert.errors import ConfigError, listing, quote, suggest
 from npbert.families import ARCHITECTURES, DEFAULT_FAMILY, FAMILIES, class_name
 
-DERIVED: Final = ("model_type", "label2id")  # in config.json, but follow from the rest
+DERIVED_NAMES: Final = ("model_type", "label2id")  # in config.json, but follow from the rest
 
 PROBLEM_TYPES: Final = ("regression", "single_label_classification", "multi_label_classification")
 LEARNED_ACTIVATIONS: Final = ("prelu", "xielu")
@@ -53,22 +53,22 @@ class Config:
 
     def __init__(self, *, family: str = DEFAULT_FAMILY, **given: Any) -> None:
         if not isinstance(family, str) or family not in FAMILIES:
-            raise ConfigError(f"family is {shown(family)}, expected {expected_families()}")
-        row, known = FAMILIES[family], names_of(family)
+            raise ConfigError(f"family is {quote(family)}, expected {list_families()}")
+        row, known = FAMILIES[family], field_names(family)
         faults = []
         for name in given:
             if name in known and name not in row.config_names:
                 faults.append(f"unknown field {name!r}; it is called {known[name]} here")
             elif name not in row.config_names and name != "other":
                 fields = row.config_names
-                hint = nearest(name, fields) or f"; the fields are {', '.join(fields)}"
+                hint = suggest(name, fields) or f"; the fields are {', '.join(fields)}"
                 faults.append(f"unknown field {name!r}{hint}")
         for name, default in {**row.defaults, "other": {}, "family": family}.items():
             kept = dict(default) if isinstance(default, Mapping) else default
             object.__setattr__(self, name, given.get(name, kept))
         if not faults and "num_labels" not in given and isinstance(self.id_to_label, Mapping):
             object.__setattr__(self, "num_labels", len(self.id_to_label) or self.num_labels)
-        faults += checked(self)
+        faults += config_faults(self)
         if faults:
             raise ConfigError("; ".join(faults))
 
@@ -78,12 +78,12 @@ class Config:
         family = data.get("model_type", DEFAULT_FAMILY)
         if not isinstance(family, str) or family not in FAMILIES:
             raise ConfigError(
-                f"model_type is {shown(family)}, expected {expected_families()}: npbert runs no "
+                f"model_type is {quote(family)}, expected {list_families()}: npbert runs no "
                 "other family"
             )
-        known = {*names_of(family), *DERIVED}
+        known = {*field_names(family), *DERIVED_NAMES}
         other = {name: value for name, value in data.items() if name not in known}
-        return cls(family=family, **in_our_names(family, data), other=other)
+        return cls(family=family, **rename_fields(family, data), other=other)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of a config.json, under the names that transformers reads."""
@@ -102,11 +102,11 @@ class Config:
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         """Return a copy with some fields changed, by any of their names; no others."""
-        known = names_of(self.family)
+        known = field_names(self.family)
         for name in changes:
             if name not in known:
-                raise ConfigError(f"unknown field {name!r}{nearest(name, known)}")
-        given = in_our_names(self.family, changes)
+                raise ConfigError(f"unknown field {name!r}{suggest(name, known)}")
+        given = rename_fields(self.family, changes)
         kept = {name: getattr(self, name) for name in (*known.values(), "other", "family")}
         if "id_to_label" in given or given.get("num_labels", self.num_labels) != self.num_labels:
             del kept["num_labels"], kept["id_to_label"]  # one implies the other
@@ -141,35 +141,35 @@ class Config:
         }  # fmt: skip
 
 
-def names_of(family: str) -> dict[str, str]:
+def field_names(family: str) -> dict[str, str]:
     """Return our name for every name that a field of a family may have, our own too."""
     names = FAMILIES[family].config_names
     return {name: ours for ours, theirs in names.items() for name in (ours, *theirs)}
 
 
-def expected_families() -> str:
+def list_families() -> str:
     """Return the families that npbert runs, as messages list them."""
     return " or ".join(map(repr, FAMILIES))
 
 
-def in_our_names(family: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def rename_fields(family: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the known fields of a config.json under our names; two names may not contradict."""
     given: dict[str, Any] = {}
-    known = names_of(family)
+    known = field_names(family)
     for name in [n for n in data if n in known]:
         ours, value = known[name], data[name]
         if ours in ("id_to_label", "pruned_heads"):
-            value = with_int_keys(name, value)
+            value = convert_keys(name, value)
         if ours in given and given[ours] != value:
             raise ConfigError(
-                f"{ours} is given twice, under two of its names, as {shown(given[ours])} "
-                f"and as {shown(value)}"
+                f"{ours} is given twice, under two of its names, as {quote(given[ours])} "
+                f"and as {quote(value)}"
             )
         given[ours] = value
     return given
 
 
-def with_int_keys(name: str, value: Any) -> Any:
+def convert_keys(name: str, value: Any) -> Any:
     """Turn the keys of a JSON object into the numbers that they spell."""
     if not isinstance(value, Mapping):
         return {} if value is None else value
@@ -177,10 +177,10 @@ def with_int_keys(name: str, value: Any) -> Any:
         made = {int(k): tuple(v) if isinstance(v, list) else v for k, v in value.items()}
     except (TypeError, ValueError):
         raise ConfigError(
-            f"{name} has the keys {listed(map(repr, value))}, expected whole numbers"
+            f"{name} has the keys {listing(map(repr, value))}, expected whole numbers"
         ) from None
     if len(made) < len(value):
-        raise ConfigError(f"{name} has the keys {listed(map(repr, value))}: one number twice")
+        raise ConfigError(f"{name} has the keys {listing(map(repr, value))}: one number twice")
     return made
 
 
@@ -199,7 +199,7 @@ def is_rate(value: Any) -> bool:
     return is_scale(value) and value <= 1
 
 
-KINDS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]] = {
+FIELD_CHECKS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]] = {
     "a whole number from 1 to 2**31 - 1": (
         ("vocab_size", "max_positions", "hidden_size", "num_blocks", "num_attention_heads",
          "intermediate_size", "num_labels"),
@@ -235,20 +235,20 @@ KINDS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]] = {
 }  # fmt: skip
 
 
-def checked(config: Config) -> list[str]:
+def config_faults(config: Config) -> list[str]:
     """Return everything that is wrong with a config, a sentence each."""
     faults = []
-    for expected, (names, fits) in KINDS.items():
+    for expected, (names, fits) in FIELD_CHECKS.items():
         for name in names:
             value = getattr(config, name)
             if not fits(value):
                 theirs = FAMILIES[config.family].config_names[name][0]
                 alias = f" ({theirs} in config.json)" if theirs != name else ""
-                faults.append(f"{name}{alias} is {shown(value)}, expected {expected}")
-    return faults or list(contradictions(config))
+                faults.append(f"{name}{alias} is {quote(value)}, expected {expected}")
+    return faults or list(field_contradictions(config))
 
 
-def contradictions(config: Config) -> Iterator[str]:
+def field_contradictions(config: Config) -> Iterator[str]:
     """Yield what is wrong between fields that are each of the right kind."""
     title = FAMILIES[config.family].title
     width, heads, name = config.hidden_size, config.num_attention_heads, config.activation
@@ -258,17 +258,17 @@ def contradictions(config: Config) -> Iterator[str]:
         yield f"activation {name!r} has learned parameters, which no {title} checkpoint carries"
     elif name not in ACTIVATIONS:
         known = f"; npbert knows {', '.join(sorted(ACTIVATIONS))}"
-        yield f"unknown activation {shown(name)}{nearest(name, ACTIVATIONS) or known}"
+        yield f"unknown activation {quote(name)}{suggest(name, ACTIVATIONS) or known}"
     labels = config.id_to_label
     if labels and len(labels) != config.num_labels:
         yield f"id_to_label has {len(labels)} names, but num_labels is {config.num_labels}"
     elif labels and sorted(labels) != list(range(len(labels))):
-        yield f"id_to_label has the classes {listed(labels)}, expected 0 to {len(labels) - 1}"
+        yield f"id_to_label has the classes {listing(labels)}, expected 0 to {len(labels) - 1}"
     for block, gone in config.pruned_heads.items():
         if not 0 <= block < config.num_blocks:
             yield f"pruned_heads names block {block}; the blocks are 0 to {config.num_blocks - 1}"
         elif gone and not 0 <= min(gone) <= max(gone) < heads:
-            yield f"pruned_heads of block {block}: {listed(gone)}; the heads are 0 to {heads - 1}"
+            yield f"pruned_heads of block {block}: {listing(gone)}; the heads are 0 to {heads - 1}"
         elif len(set(gone)) == heads:
             yield f"pruned_heads leaves block {block} with no head"
 
@@ -283,7 +283,7 @@ def find_architecture(asked: str | None, config: Config) -> str:
         named = config.other.get("architectures")
         if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
             raise ConfigError(
-                f"architectures is {shown(named)}, expected a list of one name; pass "
+                f"architectures is {quote(named)}, expected a list of one name; pass "
                 f"architecture=, one of {', '.join(classes)}"
             )
         asked = named[0]
@@ -291,5 +291,5 @@ def find_architecture(asked: str | None, config: Config) -> str:
         if asked in (ours, theirs):
             return ours
     known = [*classes, *classes.values()]
-    hint = nearest(str(asked), known) or f"; npbert knows {', '.join(known)}"
-    raise ConfigError(f"unknown architecture {shown(asked)}{hint}")
+    hint = suggest(str(asked), known) or f"; npbert knows {', '.join(known)}"
+    raise ConfigError(f"unknown architecture {quote(asked)}{hint}")

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.errors import CheckpointError, listed, shown
+from npbert.errors import CheckpointError, listing, quote
 from npbert.textbook import Array
 
 JSON_LIMIT: Final = (
@@ -49,7 +49,7 @@ class Tensor:
 
         bfloat16 is the upper half of float32, so that widening it is exact, as it is for float16.
         """
-        stored = self.stored(FLOATS[self.dtype])
+        stored = self.stored_array(FLOATS[self.dtype])
         # Rows out of order, or a header of odd length: BLAS would copy at every call.
         if self.strides is not None or not stored.flags.aligned:
             stored = stored.copy()
@@ -58,18 +58,18 @@ class Tensor:
         with np.errstate(over="ignore", invalid="ignore"):  # inf and nan are told of by the call
             return stored.astype(dtype, copy=False)
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """Return its bytes in the order of its rows, as they would be stored on their own."""
-        return self.stored(f"<u{BYTES[self.dtype]}").tobytes()
+        return self.stored_array(f"<u{BYTES[self.dtype]}").tobytes()
 
-    def stored(self, dtype: str) -> NDArray[Any]:
+    def stored_array(self, dtype: str) -> NDArray[Any]:
         """Return what the file holds as numbers of a dtype of the same width."""
         return np.ndarray(self.shape, dtype, self.content, strides=self.strides)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Map a safetensors file and check its header.  Raises CheckpointError with all faults."""
-    content = memoryview(mapped(path, mmap.mmap))
+    content = memoryview(map_file(path, mmap.mmap))
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > len(content) - 8:
         raise CheckpointError(
@@ -86,12 +86,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: holds no tensor")
     data = content[8 + length :]
     faults = [
-        f"{name}: {fault}" for name, entry in header.items() if (fault := misfit(entry, len(data)))
+        f"{name}: {fault}"
+        for name, entry in header.items()
+        if (fault := entry_fault(entry, len(data)))
     ]
     if not faults:
-        faults = gaps(header, len(data))
+        faults = layout_faults(header, len(data))
     if faults:
-        raise CheckpointError(f"{path}: {listed(faults)}")
+        raise CheckpointError(f"{path}: {listing(faults)}")
     return {
         name: Tensor(
             entry["dtype"], tuple(entry["shape"]), path, data[slice(*entry["data_offsets"])]
@@ -116,32 +118,32 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            file.write(tensors[name].packed())
+            file.write(tensors[name].to_bytes())
 
 
-def misfit(entry: Any, size: int) -> str | None:
+def entry_fault(entry: Any, size: int) -> str | None:
     """Return what is wrong with one entry of a header before `size` bytes of data, or None."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
         return "expected dtype, shape and data_offsets"
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BYTES:
-        return f"has the dtype {shown(dtype)}, expected one of {', '.join(BYTES)}"
-    if not counts(shape) or len(shape) > 8:
-        return f"has the shape {shown(shape)}, expected at most 8 whole numbers"
-    if not counts(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= size:
-        return f"has the data_offsets {shown(offsets)}, expected two from 0 to {size}, the end"
+        return f"has the dtype {quote(dtype)}, expected one of {', '.join(BYTES)}"
+    if not is_count_list(shape) or len(shape) > 8:
+        return f"has the shape {quote(shape)}, expected at most 8 whole numbers"
+    if not is_count_list(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= size:
+        return f"has the data_offsets {quote(offsets)}, expected two from 0 to {size}, the end"
     need = math.prod(shape) * BYTES[dtype]
     if offsets[1] - offsets[0] != need:
         return f"has {offsets[1] - offsets[0]} bytes, expected {need} for {shape} in {dtype}"
     return None
 
 
-def counts(value: Any) -> bool:
+def is_count_list(value: Any) -> bool:
     """Tell whether a JSON value is a list of whole numbers from 0."""
     return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
 
 
-def gaps(header: Mapping[str, Any], size: int) -> list[str]:
+def layout_faults(header: Mapping[str, Any], size: int) -> list[str]:
     """Return where tensors overlap or leave bytes over; the format allows neither."""
     faults, end = [], 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -157,9 +159,9 @@ def gaps(header: Mapping[str, Any], size: int) -> list[str]:
     return faults
 
 
-def mapped(path: Path, kind: type[Mapped]) -> Mapped:
+def map_file(path: Path, kind: type[Mapped]) -> Mapped:
     """Map a file into memory, to be read only.  Raises CheckpointError."""
-    with opened(path) as file:
+    with open_file(path) as file:
         try:
             return kind(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:
@@ -167,7 +169,7 @@ def mapped(path: Path, kind: type[Mapped]) -> Mapped:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def open_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file to read its bytes; a pipe or a device, which could block, is refused."""
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path}: is no file")
@@ -180,7 +182,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """Read a whole file that has no reason to be larger than `limit` bytes."""
-    with opened(path) as file:
+    with open_file(path) as file:
         raw = file.read(limit + 1)
     if len(raw) > limit:
         raise CheckpointError(f"{path}: has over {limit} bytes, far more than such a file needs")
@@ -208,15 +210,15 @@ def parse_json_object(raw: bytes, where: str) -> dict[str, Any]:
 def parse_json(raw: bytes, where: str) -> Any:
     """Parse JSON whose objects have no name twice.  Raises CheckpointError saying where."""
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
             twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
-            raise ValueError(f"it says {listed(map(repr, twice))} twice")
+            raise ValueError(f"it says {listing(map(repr, twice))} twice")
         return found
 
     try:
-        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=once)
+        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=refuse_twice)
     except RecursionError:
         raise CheckpointError(f"{where}: is nested too deeply to be read") from None
     except ValueError as error:
@@ -224,7 +226,7 @@ def parse_json(raw: bytes, where: str) -> Any:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """Give a path to write to, which takes the place of `path` when all went well.
 
     A file that is still mapped keeps its old contents for those who read it.
@@ -244,5 +246,5 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON object as transformers does: two spaces, names in order."""
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", "utf-8")

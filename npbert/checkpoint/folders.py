@@ -21,7 +21,7 @@ from npbert.checkpoint.files import (
     read_json,
     read_json_object,
     read_safetensors,
-    replacing,
+    replace_file,
     write_json,
     write_safetensors,
 )
@@ -34,7 +34,7 @@ from npbert.checkpoint.parameters import (
     load_parameters,
 )
 from npbert.checkpoint.pickles import read_pickle
-from npbert.errors import CheckpointError, ConfigError, InputError, listed, shown, warn
+from npbert.errors import CheckpointError, ConfigError, InputError, listing, quote, warn
 from npbert.families import ARCHITECTURES, FAMILIES, class_name, own_module
 
 Read = Callable[[Path], dict[str, Tensor]]
@@ -96,7 +96,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
             return read_shards(index, read)
     there = sorted(p.name for p in folder.iterdir())
     raise CheckpointError(
-        f"{folder}: has no {' nor '.join(WEIGHTS)}; it holds {listed(there) or 'nothing'}"
+        f"{folder}: has no {' nor '.join(WEIGHTS)}; it holds {listing(there) or 'nothing'}"
     )
 
 
@@ -111,16 +111,16 @@ def read_shards(index: Path, read: Read) -> dict[str, Tensor]:
         plain = isinstance(name, str) and name.isprintable() and len(name) < 256
         if not plain or name in ("", "..") or Path(name).name != name or "\\" in name:
             raise CheckpointError(
-                f"{index}: weight_map names {shown(name)}, expected a file beside the index"
+                f"{index}: weight_map names {quote(name)}, expected a file beside the index"
             )
     shards = {name: read(index.parent / name) for name in set(weight_map.values())}
     absent = [f"{t} in {name}" for t, name in weight_map.items() if t not in shards[name]]
     if absent:
-        raise CheckpointError(f"{index}: names tensors that are not there: {listed(absent)}")
+        raise CheckpointError(f"{index}: names tensors that are not there: {listing(absent)}")
     unnamed = [t for name, shard in shards.items() for t in shard if weight_map.get(t) != name]
     if unnamed:
         raise CheckpointError(
-            f"{index}: its files hold tensors that it does not name: {listed(unnamed)}"
+            f"{index}: its files hold tensors that it does not name: {listing(unnamed)}"
         )
     return {t: shards[name][t] for t, name in weight_map.items()}
 
@@ -146,7 +146,7 @@ def module_folder(folder: Path, under: str) -> Path:
     parts = Path(under).parts
     if Path(under).is_absolute() or ".." in parts or not under.isprintable() or len(under) > 255:
         raise CheckpointError(
-            f"{folder / MODULES}: names the folder {shown(under)}, expected one below its own"
+            f"{folder / MODULES}: names the folder {quote(under)}, expected one below its own"
         )
     return folder / under
 
@@ -181,7 +181,7 @@ def save_checkpoint(
         fields["dtype"] = dtype
     if row.num_labels not in (None, config.num_labels):  # the labels are of something else
         fields = {n: v for n, v in fields.items() if n not in ("id2label", "label2id")}
-    with replacing(folder / SAFETENSORS) as path:
+    with replace_file(folder / SAFETENSORS) as path:
         try:
             save_file(tensors, path, metadata={"format": "pt"})
         except SafetensorError as error:  # a full disk, for one
@@ -200,7 +200,11 @@ def convert(source: Path, target: Path | None = None) -> list[Path]:
     modules = [place for _, place in read_modules(source)]
     checkpoint = read_checkpoint(modules[0] if modules else source, None, np.float32)
     places = [source, *modules]
-    old = [p for p in dict.fromkeys(places) if has(p, PICKLE) and not has(p, SAFETENSORS)]
+    old = [
+        p
+        for p in dict.fromkeys(places)
+        if has_weights(p, PICKLE) and not has_weights(p, SAFETENSORS)
+    ]
     if not old:
         raise InputError(f"{source}: there is nothing to convert, it is safetensors already")
     into = source if target is None else target
@@ -208,30 +212,30 @@ def convert(source: Path, target: Path | None = None) -> list[Path]:
     copies = {
         into / path.relative_to(source): path
         for place in places
-        for path in companions(place)
+        for path in companion_files(place)
         if moved
     }
     made = {into / place.relative_to(source) / SAFETENSORS: place for place in old}
     if taken := [path for path in (*made, *copies) if path.exists()]:
-        raise InputError(f"{listed(taken)}: there already, and nothing is replaced")
+        raise InputError(f"{listing(taken)}: there already, and nothing is replaced")
     for path, place in made.items():
         tensors = read_tensors(place)
         if checkpoint.config.tie_word_embeddings:
-            tensors = without_twin(tensors, checkpoint.config.family)
-        with making(path) as temporary:
+            tensors = drop_twin(tensors, checkpoint.config.family)
+        with make_file(path) as temporary:
             write_safetensors(temporary, tensors)
     for path, original in copies.items():
-        with making(path) as temporary:
+        with make_file(path) as temporary:
             shutil.copyfile(original, temporary)
     return [*made, *copies]
 
 
-def has(folder: Path, name: str) -> bool:
+def has_weights(folder: Path, name: str) -> bool:
     """Tell whether a folder holds a file of weights, or the index of its shards."""
     return (folder / name).exists() or (folder / f"{name}{INDEX}").exists()
 
 
-def companions(folder: Path) -> Iterator[Path]:
+def companion_files(folder: Path) -> Iterator[Path]:
     """Yield the files that make a model of weights, and weights that need no conversion."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         kept = path.suffix in COPIED or path.name.startswith("LICENSE")
@@ -240,7 +244,7 @@ def companions(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def without_twin(tensors: dict[str, Tensor], family: str) -> dict[str, Tensor]:
+def drop_twin(tensors: dict[str, Tensor], family: str) -> dict[str, Tensor]:
     """Leave out the words of the output, where they are the very numbers of the input's."""
     names = {canonical_name(name, family): name for name in tensors}
     words, twin = (tensors.get(names.get(name, "")) for name in (WORDS, PROJECTOR))
@@ -250,11 +254,11 @@ def without_twin(tensors: dict[str, Tensor], family: str) -> dict[str, Tensor]:
 
 
 @contextmanager
-def making(path: Path) -> Iterator[Path]:
+def make_file(path: Path) -> Iterator[Path]:
     """Give a path to write to, as files.replacing does, and make the folder that it lies in."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{path.parent}: cannot be made: {error.strerror}") from None
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         yield temporary

@@ -14,7 +14,7 @@ import numpy as np
 from npbert.checkpoint.config import Config
 from npbert.checkpoint.files import FLOATS, Tensor
 from npbert.encoder import Block, Encoder
-from npbert.errors import CheckpointError, listed, warn
+from npbert.errors import CheckpointError, listing, warn
 from npbert.families import (
     ARCHITECTURES,
     BLOCK_LAYERS,
@@ -108,16 +108,16 @@ def load_parameters(
     found = sorted({int(m[1]) for name in ours if (m := BLOCK_NUMBER.match(name))})
     if not found:
         raise CheckpointError(
-            f"has no transformer.layer.N, but {listed(tensors, 3) or 'nothing'}: no {family.title}"
+            f"has no transformer.layer.N, but {listing(tensors, 3) or 'nothing'}: no {family.title}"
         )
     if len(found) != config.num_blocks:  # then every other fault would be one of counting
         raise CheckpointError(
-            f"the file has {len(found)} blocks ({listed(found)}), but num_blocks "
+            f"the file has {len(found)} blocks ({listing(found)}), but num_blocks "
             f"({family.config_names['num_blocks'][0]} in config.json) is {config.num_blocks}; "
             "blocks are neither dropped nor invented"
         )
     wanted = parameter_shapes(config, architecture, pooled=has_pooler(ours, architecture))
-    tied = {n: TWINS[n] for n in TWINS if n in wanted and may_tie(n, ours, config)}
+    tied = {n: TWINS[n] for n in TWINS if n in wanted and is_tied(n, ours, config)}
     chosen = {n: ours[tied.get(n, n)] for n in wanted if tied.get(n, n) in ours}
     absent = {n: source_of_absent(n, config) for n in wanted if n not in chosen}
     used = set(wanted) | set(tied.values())
@@ -126,9 +126,9 @@ def load_parameters(
 
     faults = []
     if missing := [n for n, kind in absent.items() if not kind or (kind == "drawn" and strict)]:
-        faults.append(f"missing: {listed(missing, 20)}{head_hint(missing, absent, architecture)}")
+        faults.append(f"missing: {listing(missing, 20)}{head_hint(missing, absent, architecture)}")
     if unknown and strict:
-        names = listed(sorted(theirs[n] for n in unknown), 20)
+        names = listing(sorted(theirs[n] for n in unknown), 20)
         faults.append(
             f"unknown: {names}; a tensor that npbert does not know may change what the model "
             "computes (strict=False ignores it)"
@@ -180,7 +180,7 @@ def has_pooler(ours: Mapping[str, Tensor], architecture: str) -> bool:
     )
 
 
-def may_tie(name: str, ours: Mapping[str, Tensor], config: Config) -> bool:
+def is_tied(name: str, ours: Mapping[str, Tensor], config: Config) -> bool:
     """Tell whether a parameter is absent because its twin serves for both."""
     return config.tie_word_embeddings and name not in ours and TWINS[name] in ours
 

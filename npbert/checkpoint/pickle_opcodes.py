@@ -10,33 +10,41 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from npbert.errors import CheckpointError, shown
+from npbert.errors import CheckpointError, quote
 
 # What stands for a name: what to make of the arguments it is called with, or None where it is
 # only handed on.
 Known = Mapping[str, Callable[[tuple[Any, ...]], Any] | None]
 
 PROTOCOLS: Final = range(6)
-VALUES: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-WRITTEN: Final = {
+CONSTANT_OPCODES: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+LITERAL_OPCODES: Final = {
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
     "BINSTRING", "SHORT_BINSTRING",  # of Python 2
 }  # fmt: skip
-EMPTY: Final[Mapping[str, Callable[[], Any]]] = {
+EMPTY_OPCODES: Final[Mapping[str, Callable[[], Any]]] = {
     "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
 }  # fmt: skip
-TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-KEEPING: Final = {"BINPUT", "LONG_BINPUT", "MEMOIZE"}
-FETCHING: Final = {"BINGET", "LONG_BINGET"}
-OTHERS: Final = {
+TUPLE_OPCODES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+STORE_OPCODES: Final = {"BINPUT", "LONG_BINPUT", "MEMOIZE"}
+FETCH_OPCODES: Final = {"BINGET", "LONG_BINGET"}
+OTHER_OPCODES: Final = {
     "PROTO", "FRAME", "MARK", "TUPLE", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINPERSID",
     "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "STOP",
 }  # fmt: skip
-OPCODES: Final = {*VALUES, *WRITTEN, *EMPTY, *TUPLES, *KEEPING, *FETCHING, *OTHERS}
-MOST: Final = 1 << 63  # a number that is a key; hashing longer ones takes time, over and over
+OPCODES: Final = {
+    *CONSTANT_OPCODES,
+    *LITERAL_OPCODES,
+    *EMPTY_OPCODES,
+    *TUPLE_OPCODES,
+    *STORE_OPCODES,
+    *FETCH_OPCODES,
+    *OTHER_OPCODES,
+}
+KEY_LIMIT: Final = 1 << 63  # a number that is a key; hashing longer ones takes time, over and over
 
 
-class Name(str):
+class PickledName(str):
     """A name that a pickle asks for, "module name": nothing but its letters."""
 
     __slots__ = ()
@@ -68,9 +76,9 @@ class Reader:
                 if name == "STOP":
                     return self.end()
                 if name == "GLOBAL":
-                    self.stack.append(self.name(" ".join((line(stream), line(stream)))))
+                    self.stack.append(self.name(" ".join((read_line(stream), read_line(stream)))))
                 else:
-                    self.obey(name, opcode.arg.reader(stream) if opcode.arg else None)
+                    self.execute(name, opcode.arg.reader(stream) if opcode.arg else None)
                 continue
             except IndexError:
                 said = "finds no value to work on"
@@ -93,49 +101,52 @@ class Reader:
             raise ValueError("leaves values over")
         return value
 
-    def obey(self, name: str, argument: Any) -> None:
+    def execute(self, name: str, argument: Any) -> None:
         """Follow one opcode.  Raises ValueError or IndexError for one that cannot be followed."""
         stack = self.stack
-        if name in KEEPING:
+        if name in STORE_OPCODES:
             self.memo[len(self.memo) if argument is None else argument] = stack[-1]
-        elif name in WRITTEN:
+        elif name in LITERAL_OPCODES:
             stack.append(argument)
-        elif name in FETCHING:
+        elif name in FETCH_OPCODES:
             if argument not in self.memo:
                 raise ValueError(f"there is no value {argument}")
             stack.append(self.memo[argument])
-        elif name in VALUES:
-            stack.append(VALUES[name])
-        elif name in EMPTY:
-            stack.append(EMPTY[name]())
+        elif name in CONSTANT_OPCODES:
+            stack.append(CONSTANT_OPCODES[name])
+        elif name in EMPTY_OPCODES:
+            stack.append(EMPTY_OPCODES[name]())
         elif name == "MARK":
             self.marks.append(len(stack))
-        elif name in TUPLES:
-            stack.append(tuple(self.taken(TUPLES[name])))
+        elif name in TUPLE_OPCODES:
+            stack.append(tuple(self.pop_values(TUPLE_OPCODES[name])))
         elif name == "TUPLE":
-            stack.append(tuple(self.since()))
+            stack.append(tuple(self.pop_since_mark()))
         elif name == "STACK_GLOBAL":
-            stack.append(self.name(" ".join(map(text, self.taken(2)))))
+            stack.append(self.name(" ".join(map(require_text, self.pop_values(2)))))
         elif name in ("APPEND", "APPENDS"):
-            values = self.since() if name == "APPENDS" else self.taken(1)
-            the(list, stack[-1]).extend(values)
+            values = self.pop_since_mark() if name == "APPENDS" else self.pop_values(1)
+            require_type(list, stack[-1]).extend(values)
         elif name in ("SETITEM", "SETITEMS"):
-            put(self.since() if name == "SETITEMS" else self.taken(2), the(dict, stack[-1]))
+            set_items(
+                self.pop_since_mark() if name == "SETITEMS" else self.pop_values(2),
+                require_type(dict, stack[-1]),
+            )
         elif name == "BINPERSID":
             stack.append(self.stored(stack.pop()))
         elif name == "REDUCE":
-            function, arguments = self.taken(2)
-            make = self.known[function] if type(function) is Name else None
+            function, arguments = self.pop_values(2)
+            make = self.known[function] if type(function) is PickledName else None
             if make is None:
-                raise ValueError(f"calls {kind(function)}")
-            stack.append(make(the(tuple, arguments)))
+                raise ValueError(f"calls {describe_kind(function)}")
+            stack.append(make(require_type(tuple, arguments)))
         elif name == "BUILD":  # an OrderedDict's attributes: torch's _metadata, which says versions
             stack.pop()
-            the(dict, stack[-1])
+            require_type(dict, stack[-1])
         elif name == "PROTO" and argument not in PROTOCOLS:
             raise ValueError(f"expected one of the protocols to {PROTOCOLS[-1]}, not {argument}")
 
-    def taken(self, count: int) -> list[Any]:
+    def pop_values(self, count: int) -> list[Any]:
         """Take the last values off the stack."""
         start = len(self.stack) - count
         if start < (self.marks[-1] if self.marks else 0):
@@ -144,17 +155,17 @@ class Reader:
         del self.stack[start:]
         return values
 
-    def since(self) -> list[Any]:
+    def pop_since_mark(self) -> list[Any]:
         """Take all values since the last mark off the stack."""
         start = self.marks.pop()
         values = self.stack[start:]
         del self.stack[start:]
         return values
 
-    def name(self, name: str) -> Name:
+    def name(self, name: str) -> PickledName:
         """Return a name that the caller knows.  Raises CheckpointError for any other."""
         if name in self.known:
-            return Name(name)
+            return PickledName(name)
         asked = ascii(name.replace(" ", "."))[1:-1]
         whole = name.startswith(("transformers.", "torch.nn.", "sentence_transformers."))
         raise CheckpointError(
@@ -167,41 +178,41 @@ class Reader:
         )
 
 
-def line(stream: io.BytesIO) -> str:
+def read_line(stream: io.BytesIO) -> str:
     """Read a line, which a name has two of; pickletools takes them for ASCII before Python 3.12."""
     return stream.readline().decode().removesuffix("\n")
 
 
-def put(values: list[Any], into: dict[str | int, Any]) -> None:
+def set_items(values: list[Any], into: dict[str | int, Any]) -> None:
     """Put keys and values, in turns, into a dict."""
     if len(values) % 2:
         raise ValueError("has a key without a value")
     for key, value in zip(values[::2], values[1::2], strict=True):
-        if type(key) is not str and not (type(key) is int and -MOST < key < MOST):
-            raise ValueError(f"has {kind(key)} for a key, expected a string")
+        if type(key) is not str and not (type(key) is int and -KEY_LIMIT < key < KEY_LIMIT):
+            raise ValueError(f"has {describe_kind(key)} for a key, expected a string")
         if key in into:
-            raise ValueError(f"says {shown(key)} twice")
+            raise ValueError(f"says {quote(key)} twice")
         into[key] = value
 
 
-def text(value: Any) -> str:
+def require_text(value: Any) -> str:
     """Return a value that must be a string."""
     if type(value) is not str:
-        raise ValueError(f"finds {kind(value)}, expected a string")
+        raise ValueError(f"finds {describe_kind(value)}, expected a string")
     return value
 
 
-def the(wanted: type[Any], value: Any) -> Any:
+def require_type(wanted: type[Any], value: Any) -> Any:
     """Return a value that must be of a type."""
     if type(value) is not wanted:
-        raise ValueError(f"finds {kind(value)}, expected a {wanted.__name__}")
+        raise ValueError(f"finds {describe_kind(value)}, expected a {wanted.__name__}")
     return value
 
 
-def kind(value: Any) -> str:
+def describe_kind(value: Any) -> str:
     """Say what a value is, and not what is in it."""
     name = type(value).__name__
-    if type(value) is Name:
+    if type(value) is PickledName:
         return f"the name {value.replace(' ', '.')}"
     if type(value) in (dict, list, tuple):
         return f"a {name} of {len(value)}"

@@ -12,9 +12,9 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
-from npbert.checkpoint.files import BYTES, Tensor, mapped
-from npbert.checkpoint.pickle_opcodes import Known, Name, Reader, kind
-from npbert.errors import CheckpointError, listed, shown
+from npbert.checkpoint.files import BYTES, Tensor, map_file
+from npbert.checkpoint.pickle_opcodes import Known, PickledName, Reader, describe_kind
+from npbert.errors import CheckpointError, listing, quote
 
 PICKLE_LIMIT: Final = 512 << 10  # bytes; a DistilBERT's has about 20,000
 MAGIC: Final = 0x1950A86A20F9469CFC6C  # how a file of the older format begins
@@ -66,13 +66,13 @@ class View(NamedTuple):
             step *= n
         return True
 
-    def misfit(self) -> str | None:
+    def fault(self) -> str | None:
         """Return what is wrong with it, or None."""
         if min((self.offset, *self.shape, *self.strides)) < 0:
             return "has a size, a stride or an offset below 0"
         if (reach := self.reach()) and self.offset + reach > self.storage.numel:
             return (
-                f"reaches to number {shown(self.offset + reach)} of its storage, which has "
+                f"reaches to number {quote(self.offset + reach)} of its storage, which has "
                 f"{self.storage.numel}"
             )
         return None
@@ -84,7 +84,7 @@ class View(NamedTuple):
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
     """Map a file that torch.save wrote and check all that it says.  Raises CheckpointError."""
-    file = mapped(path, Bounded)
+    file = map_file(path, Bounded)
     content = memoryview(file)
     head = bytes(content[:262])
     for beginning, what in IMPOSTORS.items():
@@ -98,12 +98,12 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         views, numbers = read_zip(file, content, path)
     else:
         views, numbers = read_legacy(content, path)
-    faults = [f"{shown(name)} {fault}" for name, view in views.items() if (fault := view.misfit())]
+    faults = [f"{quote(name)} {fault}" for name, view in views.items() if (fault := view.fault())]
     if faults:
-        raise CheckpointError(f"{path}: {listed(faults)}")
+        raise CheckpointError(f"{path}: {listing(faults)}")
     if (total := sum(view.nbytes() for view in views.values())) > 2 * len(content) + SLACK:
         raise CheckpointError(
-            f"{path}: its tensors take {shown(total)} bytes, more than twice its own; tied ones "
+            f"{path}: its tensors take {quote(total)} bytes, more than twice its own; tied ones "
             "explain a part of that, not all"
         )
     cuts: dict[tuple[str, int, int], memoryview] = {}  # tied tensors get the very same
@@ -122,9 +122,9 @@ class Interpreter(Reader):
 
     def __init__(self, path: Path) -> None:
         rebuilders: Known = {
-            "collections OrderedDict": ordered,
-            "torch._utils _rebuild_tensor": rebuilt,
-            "torch._utils _rebuild_tensor_v2": rebuilt,
+            "collections OrderedDict": make_dict,
+            "torch._utils _rebuild_tensor": rebuild_tensor,
+            "torch._utils _rebuild_tensor_v2": rebuild_tensor,
             "torch._utils _rebuild_parameter": parameter,
         }
         super().__init__(str(path), {**rebuilders, **dict.fromkeys(STORAGES)}, self.storage)
@@ -133,58 +133,65 @@ class Interpreter(Reader):
     def storage(self, identity: Any) -> Storage:
         """Return what a persistent id stands for: ("storage", its type, key, device, numel)."""
         if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
-            raise ValueError(f"finds {kind(identity)}, expected the five of a storage")
+            raise ValueError(f"finds {describe_kind(identity)}, expected the five of a storage")
         _, name, key, _, numel = identity[:5]
-        if type(name) is not Name or name not in STORAGES or type(key) is not str:
-            raise ValueError(f"finds {kind(name)} and {kind(key)}, expected a storage and its key")
+        if type(name) is not PickledName or name not in STORAGES or type(key) is not str:
+            raise ValueError(
+                f"finds {describe_kind(name)} and {describe_kind(key)}, expected a storage and "
+                "its key"
+            )
         if type(numel) is not int or numel < 0:
-            raise ValueError(f"has a storage of {shown(numel)} numbers")
+            raise ValueError(f"has a storage of {quote(numel)} numbers")
         if identity[5:] not in ((), (None,)):
             raise ValueError("has a storage that is part of another, as torch before 0.4 wrote")
         made = Storage(STORAGES[name], key, numel)
         if self.storages.setdefault(key, made) != made:
-            raise ValueError(f"has two storages {shown(key)}")
+            raise ValueError(f"has two storages {quote(key)}")
         return made
 
 
-def ordered(arguments: tuple[Any, ...]) -> dict[str, Any]:
+def make_dict(arguments: tuple[Any, ...]) -> dict[str, Any]:
     """Return an empty dict, which every dict is by now."""
     if arguments:
-        raise ValueError(f"makes an OrderedDict of {kind(arguments)}, expected an empty one")
+        raise ValueError(
+            f"makes an OrderedDict of {describe_kind(arguments)}, expected an empty one"
+        )
     return {}
 
 
-def rebuilt(arguments: tuple[Any, ...]) -> View:
+def rebuild_tensor(arguments: tuple[Any, ...]) -> View:
     """Return a tensor: storage, offset, shape, strides, and what training needs."""
     storage, offset, shape, strides = (*arguments[:4], *[None] * 4)[:4]
     parts = (storage, offset, shape, strides)
     if list(map(type, parts)) != [Storage, int, tuple, tuple]:
-        raise ValueError(f"makes a tensor of {', '.join(map(kind, parts))}")
+        raise ValueError(f"makes a tensor of {', '.join(map(describe_kind, parts))}")
     if len(shape) > MOST_AXES or len(shape) != len(strides):
         raise ValueError(f"makes a tensor of {len(shape)} sizes and {len(strides)} strides")
     if not all(type(n) is int for n in (*shape, *strides)):
         raise ValueError("makes a tensor whose shape or strides are no whole numbers")
-    if len(arguments) > 7 or any(map(filled, arguments[5:])):  # hooks; conjugate or negative
+    if len(arguments) > 7 or any(map(is_filled, arguments[5:])):  # hooks; conjugate or negative
         raise ValueError("makes a tensor with hooks or flags, which npbert does not know")
     return View(storage, offset, shape, strides)
 
 
-def filled(value: Any) -> bool:
+def is_filled(value: Any) -> bool:
     """Tell whether a value is anything but an empty dict or None."""
     return value is not None and not (type(value) is dict and not value)
 
 
 def parameter(arguments: tuple[Any, ...]) -> View:
     """Return the tensor that a parameter is: data, requires_grad, hooks."""
-    if len(arguments) != 3 or type(arguments[0]) is not View or filled(arguments[2]):
-        raise ValueError(f"makes a parameter of {kind(arguments)}, expected a tensor and two more")
+    if len(arguments) != 3 or type(arguments[0]) is not View or is_filled(arguments[2]):
+        raise ValueError(
+            f"makes a parameter of {describe_kind(arguments)}, expected a tensor and two more"
+        )
     return arguments[0]
 
 
-def flat(value: Any, path: Path) -> dict[str, View]:
+def flatten_tensors(value: Any, path: Path) -> dict[str, View]:
     """Return the tensors by name, if that is what a pickle holds.  Raises CheckpointError."""
     if type(value) is not dict or not value:
-        raise CheckpointError(f"{path}: holds {kind(value)}, expected tensors by name")
+        raise CheckpointError(f"{path}: holds {describe_kind(value)}, expected tensors by name")
     odd = [key for key, found in value.items() if type(key) is not str or type(found) is not View]
     if odd:
         inside = [
@@ -194,13 +201,13 @@ def flat(value: Any, path: Path) -> dict[str, View]:
             if all(type(v) is View for v in found.values())
         ]
         hint = (
-            f"; the weights seem to be inside {shown(inside[0])}: save that alone, "
-            f"torch.save(torch.load(...)[{shown(inside[0])}], ...)"
+            f"; the weights seem to be inside {quote(inside[0])}: save that alone, "
+            f"torch.save(torch.load(...)[{quote(inside[0])}], ...)"
             if inside
             else ""
         )
-        said = [f"{shown(key)} is {kind(value[key])}" for key in odd]
-        raise CheckpointError(f"{path}: holds more than tensors: {listed(said, 4)}{hint}")
+        said = [f"{quote(key)} is {describe_kind(value[key])}" for key in odd]
+        raise CheckpointError(f"{path}: holds more than tensors: {listing(said, 4)}{hint}")
     return value
 
 
@@ -212,36 +219,36 @@ def read_zip(
     pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise CheckpointError(
-            f"{path}: is a zip archive of {listed(entries, 4) or 'nothing'}, expected one with one "
-            "data.pkl, as torch.save writes it"
+            f"{path}: is a zip archive of {listing(entries, 4) or 'nothing'}, expected one with "
+            "one data.pkl, as torch.save writes it"
         )
     top = pickles[0].removesuffix("data.pkl")
     astray = [
-        shown(name) for name in entries if not name.startswith(top) or ".." in name.split("/")
+        quote(name) for name in entries if not name.startswith(top) or ".." in name.split("/")
     ]
     if astray:
-        raise CheckpointError(f"{path}: has entries outside of {shown(top)}: {listed(astray, 4)}")
+        raise CheckpointError(f"{path}: has entries outside of {quote(top)}: {listing(astray, 4)}")
     order = bytes(entries.get(f"{top}byteorder", memoryview(b"little"))[:16])
     if order != b"little":
-        raise CheckpointError(f"{path}: its byteorder is {shown(order)}, expected little")
+        raise CheckpointError(f"{path}: its byteorder is {quote(order)}, expected little")
     if len(entries[pickles[0]]) > PICKLE_LIMIT:
         raise CheckpointError(
             f"{path}: has a pickle of {len(entries[pickles[0]])} bytes, expected at most "
             f"{PICKLE_LIMIT}"
         )
     interpreter, stream = Interpreter(path), io.BytesIO(entries[pickles[0]])
-    views = flat(interpreter.read(stream), path)
+    views = flatten_tensors(interpreter.read(stream), path)
     faults, numbers = [], {}
     for key, storage in interpreter.storages.items():
         found, need = entries.get(f"{top}data/{key}"), storage.numel * BYTES[storage.dtype]
         if found is None:
-            faults.append(f"storage {shown(key)} is missing")
+            faults.append(f"storage {quote(key)} is missing")
         elif len(found) != need:
-            faults.append(f"storage {shown(key)} has {len(found)} bytes, expected {shown(need)}")
+            faults.append(f"storage {quote(key)} has {len(found)} bytes, expected {quote(need)}")
         else:
             numbers[key] = found
     if faults:
-        raise CheckpointError(f"{path}: {listed(faults)}")
+        raise CheckpointError(f"{path}: {listing(faults)}")
     return views, numbers
 
 
@@ -252,13 +259,15 @@ def read_legacy(content: memoryview, path: Path) -> tuple[dict[str, View], dict[
     interpreter, stream = Interpreter(path), io.BytesIO(content[:PICKLE_LIMIT])
     magic = interpreter.read(stream)
     if type(magic) is not int or magic != MAGIC:
-        raise CheckpointError(f"{path}: is a pickle of {kind(magic)}, no file of torch.save")
+        raise CheckpointError(
+            f"{path}: is a pickle of {describe_kind(magic)}, no file of torch.save"
+        )
     protocol, system = interpreter.read(stream), interpreter.read(stream)
     if type(protocol) is not int or protocol != PROTOCOL or type(system) is not dict:
         raise CheckpointError(f"{path}: says another protocol than {PROTOCOL}, torch.save's")
     if system.get("little_endian") is not True:
         raise CheckpointError(f"{path}: was written on a big-endian machine, expected little")
-    views, keys = flat(interpreter.read(stream), path), interpreter.read(stream)
+    views, keys = flatten_tensors(interpreter.read(stream), path), interpreter.read(stream)
     told = [key for key in keys if type(key) is str] if type(keys) is list else []
     if sorted(told) != sorted(interpreter.storages) or len(told) != len(keys):
         raise CheckpointError(f"{path}: does not list the storages that its tensors lie in")
@@ -269,7 +278,7 @@ def read_legacy(content: memoryview, path: Path) -> tuple[dict[str, View], dict[
         end += storage.numel * BYTES[storage.dtype]
         if said != storage.numel or end > len(content):
             raise CheckpointError(
-                f"{path}: storage {shown(key)} should have {shown(storage.numel)} numbers, but "
+                f"{path}: storage {quote(key)} should have {quote(storage.numel)} numbers, but "
                 f"says {said}, and {len(content) - at} bytes are left; the file is cut or damaged"
             )
         numbers[key], at = content[at + 8 : end], end
@@ -298,14 +307,14 @@ def read_directory(file: Bounded, content: memoryview, path: Path) -> dict[str, 
 
     try:
         with ZipFile(cast("BinaryIO", file)) as archive:  # it can all that reading takes
-            listing = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+            entries_in_order = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     except (BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError) as error:
         raise CheckpointError(
             f"{path}: begins as a zip archive, but is none: {error}; it is cut short, or damaged"
         ) from None
     entries: dict[str, memoryview] = {}
     faults, end = [], 0
-    for entry in listing:
+    for entry in entries_in_order:
         head = bytes(content[entry.header_offset :][:30])
         start = entry.header_offset + 30 + int.from_bytes(head[26:28], "little")
         start += int.from_bytes(head[28:30], "little")
@@ -325,7 +334,7 @@ def read_directory(file: Bounded, content: memoryview, path: Path) -> dict[str, 
             end = start + entry.file_size
             entries[entry.filename] = content[start:end]
             continue
-        faults.append(f"{shown(entry.filename)} {fault}")
+        faults.append(f"{quote(entry.filename)} {fault}")
     if faults:
-        raise CheckpointError(f"{path}: {listed(faults, 4)}")
+        raise CheckpointError(f"{path}: {listing(faults, 4)}")
     return entries

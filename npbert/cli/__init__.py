@@ -9,10 +9,18 @@ import io
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Final
 
 from npbert import __version__
 from npbert.cli import models, oracle, tasks
+from npbert.cli.shared import Commands, spell_as_flags
 from npbert.errors import ExitStatus, InputError, NpbertError, discard_output, tell
+from npbert.tasks.rows import TASKS
+
+STATUSES: Final = (
+    "exit status: 0 fine or equal; 1 different (compare, diagnose, verify); 2 usage or unreadable\n"
+    "input; 3 the model cannot be loaded; 4 some inputs failed and were recorded; 130 interrupted"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,20 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(encoding="utf-8")
     args = build_parser().parse_args(argv)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: tell(str(message))
+        warnings.showwarning = lambda message, *_: tell(spell_as_flags(str(message), args.flags))
         return run_command(args)
 
 
-def run_command(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> ExitStatus:
     """Run the command that was parsed; what goes wrong becomes a line on stderr and a status."""
     try:
-        status: int = args.run(args)
-    except InputError as error:
-        tell(str(error))
-        return ExitStatus.UNUSABLE
+        status: ExitStatus = args.run(args)
     except NpbertError as error:
-        tell(str(error))
-        return ExitStatus.NO_MODEL
+        tell(spell_as_flags(str(error), args.flags))
+        return ExitStatus.UNUSABLE if isinstance(error, InputError) else ExitStatus.NO_MODEL
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough; nothing is wrong
@@ -49,16 +54,23 @@ def run_command(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    made = argparse.ArgumentParser(
-        prog="npbert",
-        description="DistilBERT inference in plain NumPy.",
-        epilog="exit status: 0 fine or equal; 1 different (compare, diagnose, verify); 2 usage or "
-        "unreadable input; 3 the model cannot be loaded; 4 some inputs failed and were recorded; "
-        "130 interrupted",
+    parser = argparse.ArgumentParser(
+        prog="npbert", usage="npbert [-h] [--version] COMMAND ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"npbert {__version__}")
+    commands = Commands(parser)
+    tasks.add_task_parsers(commands)
+    models.add_model_parsers(commands)
+    oracle.add_oracle_parsers(commands)
+    for name, made in commands.parsers.choices.items():
+        flags = {action.dest for action in made._actions if action.option_strings} - {"help"}
+        # What is wrong with a field of an input is said of the field, whoever gave it.
+        fields = TASKS[name].flags if name in TASKS else ()
+        made.set_defaults(flags=sorted(flags.difference(fields)))
+    parser.description = (
+        "Encoders of the BERT family in plain NumPy.\n\n"
+        f"{commands.listing()}\nnpbert COMMAND --help says more."
     )
-    made.add_argument("--version", action="version", version=f"npbert {__version__}")
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
-    tasks.add_parsers(commands)
-    models.add_parsers(commands)
-    oracle.add_parsers(commands)
-    return made
+    parser.epilog = STATUSES
+    return parser

@@ -6,14 +6,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from npbert.cli.shared import SOURCE, add_hub_flags, hub_keywords, print_table
-from npbert.errors import ExitStatus, InputError, listed, shown, tell
+from npbert.cli.shared import SOURCE, Commands, add_hub_flags, hub_keywords, print_table
+from npbert.errors import ExitStatus, InputError, listing, quote, tell
 from npbert.tasks.rows import TEXT_CLASSIFICATION
 
 if TYPE_CHECKING:
     from npbert.bench import Work
     from npbert.model import Model
 
+BENCH_SIZES: Final[Mapping[str, Mapping[str, int]]] = {
+    "base": {},
+    "small": {"hidden_size": 384, "intermediate_size": 1536},  # as all-MiniLM-L6-v2
+}
 BENCH_SHAPES: Final = "1x16,1x128,8x128"
 BENCH_ARCHITECTURE: Final = TEXT_CLASSIFICATION.architecture  # where there is no model to have one
 BUSY_LOAD: Final = 0.5  # load average from which on others are in the way
@@ -21,7 +25,7 @@ BENCH_ROW: Final = "{:16}  {:19}  {:>26}  {:>9}  {:>8}  {:>9}  {:>20}"
 TIME_UNITS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))  # in seconds
 
 
-def add_parsers(commands: Any) -> None:
+def add_model_parsers(commands: Commands) -> None:
     """Add the commands."""
     add_info(commands)
     add_download(commands)
@@ -29,18 +33,20 @@ def add_parsers(commands: Any) -> None:
     add_bench(commands)
 
 
-def add_info(commands: Any) -> None:
+def add_info(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = commands.add(
+        "models",
         "info",
-        help="what is in a model's folder?",
-        description="Prints what a model is: architecture, config, weights, tokenizer, files.",
+        "Show what a model is: architecture, config, weights, tokenizer, files.",
         epilog="example: npbert info path/to/folder --json",
     )
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help=f"{SOURCE}; default: the built-in sentiment one"
     )
-    parser.add_argument("--check", action="store_true", help="read every weight: is it finite?")
+    parser.add_argument(
+        "--check", action="store_true", help="also check that every weight is finite"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_hub_flags(parser)
     parser.set_defaults(run=run_info)
@@ -86,9 +92,9 @@ def describe(folder: Path, *, check: bool) -> dict[str, Any]:
     }
     if tokenizer := model.tokenizer:
         facts["tokenizer"] = {
-            "pieces": len(tokenizer.known),
+            "pieces": len(tokenizer.known_ids),
             "max_length": tokenizer.max_length,
-            "special_tokens": {role: tokenizer.text_of(role) for role in SPECIALS},
+            "special_tokens": {role: tokenizer.token_text(role) for role in SPECIALS},
         }
     if check:
         facts["not finite"] = {
@@ -111,18 +117,17 @@ def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, o
             yield from flatten(value, f"{prefix}{name}.")
         elif isinstance(value, tuple | list):
             if value:
-                yield f"{prefix}{name}", listed(value)
+                yield f"{prefix}{name}", listing(value)
         elif value is not None:
             yield f"{prefix}{name}", f"{value:,}" if type(value) is int else value
 
 
-def add_download(commands: Any) -> None:
+def add_download(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = commands.add(
+        "models",
         "download",
-        help="fetch a model from the hub, or what is new of it",
-        description="Fetches a model's files from the hub, as far as they are not in the cache "
-        "yet, and prints the folder where they are.",
+        "Download a model from the hub, or what is new of it. Prints the folder in the cache.",
         epilog='example: npbert fill-mask -m "$(npbert download NAME)" "The ship [MASK]."',
     )
     parser.add_argument("model", metavar="NAME", help="of a repository, as in org/name")
@@ -138,14 +143,14 @@ def run_download(args: argparse.Namespace) -> ExitStatus:
     return ExitStatus.FINE
 
 
-def add_convert(commands: Any) -> None:
+def add_convert(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = commands.add(
+        "models",
         "convert",
-        help="pytorch_model.bin to safetensors, in the same dtypes.",
-        description="Reads pytorch_model.bin without running anything in it, checks all of the "
-        "model, and writes model.safetensors: the same tensors, names and dtypes. Prints the files "
-        "written and their sizes in bytes. Nothing is replaced.",
+        "Convert pytorch_model.bin to safetensors. Nothing in the file is executed; the whole "
+        "checkpoint is checked, and model.safetensors holds the same tensors, names and dtypes. "
+        "Prints the files written and their sizes in bytes. Nothing is replaced.",
         epilog="example: npbert convert path/to/folder path/to/new-folder",
     )
     parser.add_argument("source", metavar="SOURCE", help=SOURCE)
@@ -176,18 +181,23 @@ def run_convert(args: argparse.Namespace) -> ExitStatus:
     return ExitStatus.FINE
 
 
-def add_bench(commands: Any) -> None:
+def add_bench(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = commands.add(
+        "more",
         "bench",
-        help="how fast is this, here, and beside others?",
-        description="Times a model, in turns with plain matrix products of its shapes (the floor) "
-        "and with other systems on the same weights. Texts are timed without their tokenizer.",
+        "Time a model beside plain matrix products and other systems. They take turns; the "
+        "products are of the model's shapes (the floor), the others have the same weights. Texts "
+        "are timed without their tokenizer.",
         epilog="example: npbert bench path/to/folder --shapes 1x128,32x128 --against transformers",
     )
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help=f"{SOURCE}; default: base size, random weights"
+        "model", nargs="?", metavar="MODEL", help=f"{SOURCE}; default: random weights of a --size"
     )
+    parser.add_argument(
+        "--size", choices=list(BENCH_SIZES),
+        help="of random weights: base is 6 blocks of 768, small 6 of 384 (default: base)",
+    )  # fmt: skip
     parser.add_argument(
         "--architecture", metavar="NAME", help=f"default: the model's, or {BENCH_ARCHITECTURE}"
     )
@@ -197,7 +207,7 @@ def add_bench(commands: Any) -> None:
         help=f"batch x length; default: {BENCH_SHAPES}, or only the texts",
     )
     parser.add_argument(
-        "--texts", type=Path, metavar="FILE", help="time its lines, packed, in one call"
+        "--texts", type=Path, metavar="FILE", help="time the lines of a file, packed, in one call"
     )
     parser.add_argument(
         "--packed",
@@ -223,7 +233,7 @@ def add_bench(commands: Any) -> None:
 
 def run_bench(args: argparse.Namespace) -> ExitStatus:
     """Time everything, and print it as it comes, or as JSON at the end."""
-    from npbert.bench import bench, machine, require
+    from npbert.bench import bench, machine_facts, require
 
     against = list(dict.fromkeys(args.against.split(","))) if args.against else []
     require(args.runs, against, args.onnx)
@@ -233,7 +243,7 @@ def run_bench(args: argparse.Namespace) -> ExitStatus:
         "architecture": model.architecture,
         "blocks": model.config.num_blocks,
         "hidden_size": model.config.hidden_size,
-        **machine(),
+        **machine_facts(),
         "runs": args.runs,
     }
     measured = bench(
@@ -260,15 +270,18 @@ def run_bench(args: argparse.Namespace) -> ExitStatus:
 
 
 def bench_model(args: argparse.Namespace) -> "Model":
-    """Load the model, or draw one of base size."""
+    """Load the model, or draw one of some size, the same weights every time."""
     from npbert.checkpoint.config import Config
     from npbert.loading import init, load
 
+    if args.model and args.size:
+        raise InputError("--size is of random weights, and a MODEL has its own")
     if args.model:
         return load(args.model, args.architecture, **hub_keywords(args))
     if args.texts:
         raise InputError("--texts needs a MODEL with a tokenizer; random weights come without one")
-    return init(Config(), args.architecture or BENCH_ARCHITECTURE)
+    sizes: Mapping[str, Any] = BENCH_SIZES[args.size or "base"]
+    return init(Config(**sizes), args.architecture or BENCH_ARCHITECTURE)
 
 
 def bench_works(args: argparse.Namespace, model: "Model") -> Iterator["Work"]:
@@ -279,7 +292,7 @@ def bench_works(args: argparse.Namespace, model: "Model") -> Iterator["Work"]:
     for shape in filter(None, shapes.split(",")):
         match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", shape.strip(), re.ASCII)
         if not match:
-            raise InputError(f"--shapes has {shown(shape)}, expected batch x length, as in 8x128")
+            raise InputError(f"--shapes has {quote(shape)}, expected batch x length, as in 8x128")
         batch, length = map(int, match.groups())
         if length > model.config.max_positions:
             raise InputError(
@@ -306,7 +319,7 @@ def table_rows(facts: dict[str, Any]) -> Iterator[str]:
         yield BENCH_ROW.format(
             first,
             who,
-            time_cell(row),
+            time_text(row),
             f"{row['tokens_per_second']:,.0f}",
             f"{row['share_of_floor']:.0%}",
             f"{memory / 1e6:,.0f} MB" if memory else "",
@@ -315,7 +328,7 @@ def table_rows(facts: dict[str, Any]) -> Iterator[str]:
         first = ""
 
 
-def time_cell(row: dict[str, float]) -> str:
+def time_text(row: dict[str, float]) -> str:
     """Return a median and its spread in a unit that suits it."""
     unit, name = next((pair for pair in TIME_UNITS if row["median"] >= pair[0]), TIME_UNITS[-1])
     median, fastest, slowest = (row[key] / unit for key in ("median", "min", "max"))

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from npbert.cli.shared import SOURCE, add_hub_flags, hub_keywords
-from npbert.errors import ExitStatus, InputError, shown, tell
+from npbert.cli.shared import SOURCE, Commands, add_hub_flags, hub_keywords
+from npbert.errors import ExitStatus, InputError, quote, tell
 
 if TYPE_CHECKING:
     from npbert.model import Model
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 STATUS: Final = "exit status: 0 the same; 1 different; 2 unreadable input; 3 no model"
 
 
-def add_parsers(commands: Any) -> None:
+def add_oracle_parsers(commands: Commands) -> None:
     """Add the commands."""
-    parser = commands.add_parser(
+    parser = commands.add(
+        "oracle",
         "trace",
-        help="what is every intermediate number?",
-        description="Writes every activation of a call, by PyTorch's names, rows outside.",
+        "Write every intermediate value of a forward pass. Names are PyTorch's, rows are outside.",
         epilog='example: npbert trace FOLDER --text "Hello." -o reference.safetensors',
     )
     parser.add_argument("model", metavar="MODEL", help=SOURCE)
@@ -53,17 +53,21 @@ def add_parsers(commands: Any) -> None:
     parser.set_defaults(run=run_trace)
 
     for name, meaning, example in (
-        ("compare", "where do two traces part?", "npbert compare FOLDER port.safetensors"),
+        (
+            "compare",
+            "Show where two traces first differ.",
+            "npbert compare FOLDER port.safetensors",
+        ),
         (
             "diagnose",
-            "which step of a port is wrong, and what is wrong with it?",
+            "Find the first wrong step of a port, and name the mistake.",
             "npbert diagnose FOLDER port/ --map bumblebee",
         ),
     ):
-        parser = commands.add_parser(
+        parser = commands.add(
+            "oracle",
             name,
-            help=meaning,
-            description=f"{meaning[0].upper()}{meaning[1:]}",
+            meaning,
             epilog=f"example: {example}; {STATUS}",
         )
         what = f"a model, {SOURCE}{', or a trace' * (name == 'compare')}"
@@ -85,11 +89,12 @@ def add_parsers(commands: Any) -> None:
         add_hub_flags(parser)
         parser.set_defaults(run=run_compare if name == "compare" else run_diagnose)
 
-    parser = commands.add_parser(
+    parser = commands.add(
+        "oracle",
         "verify",
-        help="does this installation compute what it should?",
-        description="Computes recorded cases of all architectures with this NumPy and this BLAS; "
-        "or, of a checkpoint of which numbers were published, these.",
+        "Check that this installation computes what it should. Computes recorded cases of all "
+        "architectures with this NumPy and this BLAS; or, for a checkpoint of which numbers were "
+        "published, those.",
         epilog="example: npbert verify; exit status: 0 it does; 1 something is off",
     )
     parser.add_argument(
@@ -98,10 +103,11 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_hub_flags(parser)
     parser.set_defaults(run=run_verify)
-    parser = commands.add_parser(
+    parser = commands.add(
+        "oracle",
         "kit",
-        help="small checkpoints, inputs and traces to check a port with",
-        description="Writes a small checkpoint, inputs and a full trace for every architecture.",
+        "Write small checkpoints, inputs and traces to check a port with. There is one of each for "
+        "every architecture.",
         epilog="example: npbert kit FOLDER",
     )
     parser.add_argument("folder", metavar="FOLDER")
@@ -113,7 +119,6 @@ def run_trace(args: argparse.Namespace) -> ExitStatus:
     """Write a trace."""
     from npbert.loading import load
     from npbert.oracle import trace
-    from npbert.oracle.dumps import inputs_of, save
 
     engine = args.engine or "textbook"
     model = load(
@@ -125,8 +130,8 @@ def run_trace(args: argparse.Namespace) -> ExitStatus:
     elif args.ids:
         traced = trace(model, id_rows(args.ids), **how)
     else:
-        traced = trace(model, **inputs_of(Path(args.inputs)), **how)  # type: ignore[arg-type]
-    save(traced, Path(args.output))
+        traced = trace(model, **dump_inputs(args.inputs), **how)
+    traced.save(args.output)
     return ExitStatus.FINE
 
 
@@ -143,32 +148,40 @@ def id_rows(given: list[str]) -> list[list[int]]:
     return made
 
 
+def dump_inputs(path: str) -> dict[str, Any]:
+    """Return the inputs of a call that a file or folder holds.  Raises InputError."""
+    from npbert.oracle import Trace
+
+    given = Trace.load(path).given
+    if "input_ids" not in given:
+        raise InputError(f"{path}: has no input_ids; a call needs them, and it has {list(given)}")
+    return given
+
+
 def reference_of(args: argparse.Namespace) -> "Model | Trace":
     """Return the model, or the trace, to compare with."""
     from npbert.loading import load
-    from npbert.oracle.dumps import load as load_dump
+    from npbert.oracle import Trace
 
     path = Path(args.reference)
     if (path / "config.json").exists() or not path.exists():
         return load(args.reference, args.architecture, dtype="float64", **hub_keywords(args))
-    return load_dump(path)
+    return Trace.load(path)
 
 
 def run_compare(args: argparse.Namespace) -> ExitStatus:
     """Print a table of two traces; status 1 where they differ."""
     from npbert.oracle import compare
-    from npbert.oracle.comparison import as_json, table
+    from npbert.oracle.comparison import comparison_json, comparison_table
     from npbert.oracle.dialects import read_map
-    from npbert.oracle.dumps import load as load_dump
 
-    candidate = load_dump(Path(args.candidate))
-    found = compare(reference_of(args), candidate, names=read_map(args.map))
+    found = compare(reference_of(args), args.candidate, names=read_map(args.map))
     if args.json:
         from npbert.jobs.lines import print_json
 
-        print_json(as_json(found))
+        print_json(comparison_json(found))
     else:
-        print("\n".join(table(found)))
+        print("\n".join(comparison_table(found)))
     return ExitStatus.FINE if found.same else ExitStatus.DIFFERENT
 
 
@@ -176,26 +189,24 @@ def run_diagnose(args: argparse.Namespace) -> ExitStatus:
     """Print what is wrong with a port; status 1 where something is."""
     from npbert.loading import load
     from npbert.oracle import diagnose
-    from npbert.oracle.diagnosis import findings, report
+    from npbert.oracle.diagnosis import findings_json, report_lines
     from npbert.oracle.dialects import read_map
-    from npbert.oracle.dumps import load as load_dump
 
-    candidate = load_dump(Path(args.candidate))
     model = load(args.reference, args.architecture, dtype="float64", **hub_keywords(args))
-    found = diagnose(model, candidate, names=read_map(args.map))
+    found = diagnose(model, args.candidate, names=read_map(args.map))
     if args.json:
         from npbert.jobs.lines import print_json
 
-        print_json(findings(found))
+        print_json(findings_json(found))
     else:
-        print("\n".join([*found.notes, *report(found)]))
+        print("\n".join([*found.notes, *report_lines(found)]))
     return ExitStatus.DIFFERENT if found.findings else ExitStatus.FINE
 
 
 def run_verify(args: argparse.Namespace) -> ExitStatus:
     """Check this installation; status 1 where a bound is passed."""
     from npbert.hub import locate
-    from npbert.oracle.verify import described, verify, verify_model
+    from npbert.oracle.verify import checks_json, verify, verify_model
 
     checks = list(
         verify() if args.model is None else verify_model(locate(args.model, **hub_keywords(args)))
@@ -203,7 +214,7 @@ def run_verify(args: argparse.Namespace) -> ExitStatus:
     if args.json:
         from npbert.jobs.lines import print_json
 
-        print_json({"checks": described(checks), "passed": all(c.passed for c in checks)})
+        print_json({"checks": checks_json(checks), "passed": all(c.passed for c in checks)})
     else:
         for check in checks:
             mark = "ok" if check.passed else "OFF"
@@ -223,13 +234,13 @@ def run_kit(args: argparse.Namespace) -> ExitStatus:
     return ExitStatus.FINE
 
 
-def add_explain(commands: Any) -> None:
+def add_explain(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    parser = commands.add(
+        "more",
         "explain",
-        help="what happens in a forward pass?",
-        description="Writes one HTML page that shows every step of a real forward pass: the code "
-        "that runs, the formula, and the numbers. It needs no network, and no other file.",
+        "Write a page that shows every step of a forward pass. It holds the code that runs, the "
+        "formulas and the numbers, and needs no network and no other file.",
         epilog='example: npbert explain "She opened the [MASK] and went out." -o page.html',
     )
     parser.add_argument("text", nargs="?", metavar="TEXT")
@@ -240,11 +251,14 @@ def add_explain(commands: Any) -> None:
     parser.add_argument(
         "--pair", action="append", metavar="TEXT",
         help="what goes with the text: a second one; for question answering the one that answers; "
-        "for multiple choice a choice, said once for each",
+        "for multiple choice a choice, given once for each",
     )  # fmt: skip
     parser.add_argument("--blocks", metavar="0,3", help="whose steps are shown; default: all")
     parser.add_argument(
-        "--compare", nargs="+", metavar="TEXT", help="how alike are these texts? in place of TEXT"
+        "--compare",
+        nargs="+",
+        metavar="TEXT",
+        help="compare the embeddings of these texts, in place of TEXT",
     )
     parser.add_argument("-o", "--output", default="-", metavar="FILE", help="default: stdout")
     add_hub_flags(parser)
@@ -281,5 +295,5 @@ def block_numbers(blocks: str | None) -> list[int] | None:
         return [int(each) for each in blocks.split(",")]
     except ValueError:
         raise InputError(
-            f"--blocks is {shown(blocks)}, expected numbers between commas, as in 0,3"
+            f"--blocks is {quote(blocks)}, expected numbers between commas, as in 0,3"
         ) from None

@@ -1,8 +1,38 @@
-"""What the commands share: tables for people, and the flags that say where a model comes from."""
+"""What the commands share: how they are listed, the flags of a model, errors in flags, tables."""
 
 import argparse
+import re
 from collections.abc import Iterable
 from typing import Any, Final
+
+GROUPS: Final = ("tasks", "models", "oracle", "more")
+
+
+class Commands:
+    """The commands of npbert, in the groups in which --help lists them."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+        self.parsers = parser.add_subparsers(
+            metavar="COMMAND", required=True, help=argparse.SUPPRESS
+        )
+        self.groups: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+
+    def add(self, group: str, name: str, summary: str, **how: Any) -> argparse.ArgumentParser:
+        """Add a command to a group; the first sentence of its summary is listed."""
+        first = summary.partition(". ")[0].rstrip(".")
+        self.groups[group].append((name, first[0].lower() + first[1:]))
+        made: argparse.ArgumentParser = self.parsers.add_parser(name, description=summary, **how)
+        return made
+
+    def listing(self) -> str:
+        """Return all commands by their groups, a line each."""
+        width = max(len(name) for rows in self.groups.values() for name, _ in rows)
+        lines = []
+        for group, rows in self.groups.items():
+            lines += [f"{group}:", *(f"  {name:{width}}  {first}" for name, first in rows), ""]
+        return "\n".join(lines)
+
 
 SOURCE: Final = "a folder, or a name on the hub"
 
@@ -38,3 +68,19 @@ def print_table(rows: Iterable[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         print(f"{name:{width}}  {value}")
+
+
+def spell_as_flags(message: str, names: Iterable[str]) -> str:
+    """Return an error in the words of the command line: arguments become the flags they came from.
+
+    `names` are those of the command's flags.  One with an underscore is a flag wherever it stands,
+    another only where the message is about it, or it has a value: "layer is 9", "long='error'".
+    """
+    for name in names:
+        flag = f"--{name.replace('_', '-')}"
+        message = re.sub(rf"(?<![\w.'-]){name}='(\w+)'", rf"{flag} \1", message)
+        message = re.sub(rf"(?<![\w.'-]){name}=(?=[,;\s]|$)", flag, message)
+        where = r"(?<![\w.'-])" if "_" in name else r"(?:(?<=^)|(?<=^text \d: ))"
+        behind = r"(?![\w.'=(-])" if "_" in name else r"(?= (?:is|has|are) )"
+        message = re.sub(f"{where}{name}{behind}", flag, message)
+    return message

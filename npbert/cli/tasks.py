@@ -6,26 +6,23 @@ from dataclasses import fields
 from types import NoneType
 from typing import Any, Final, get_type_hints
 
-from npbert.cli.shared import SOURCE, add_hub_flags, hub_keywords
+from npbert.cli.shared import SOURCE, Commands, add_hub_flags, hub_keywords
 from npbert.engine.threads import blas_environment
 from npbert.errors import ExitStatus, InputError
-from npbert.tasks.options import Names, Options, alternatives, split
+from npbert.tasks.options import Names, Options, option_types, split_names
 from npbert.tasks.rows import ERROR, RESULTS, TASKS, TaskRow, flag_of
 
 NO_MODEL: Final = "there is no built-in one"
 
 
-def add_parsers(commands: Any) -> None:
+def add_task_parsers(commands: Commands) -> None:
     """Add a command for each task."""
     for name, row in TASKS.items():
-        summary = row.summary.rstrip(".")
-        parser = commands.add_parser(
-            name,
-            help=summary.partition("?")[0] + "?" * ("?" in summary),
-            description=f"{row.summary[0].upper()}{row.summary[1:]} "
-            f"Prints a JSON object{' for every text' * (not row.gathers)}.",
+        parser = commands.add(
+            "tasks", name,
+            f"{row.summary} Prints a JSON object{' for every text' * (not row.gathers)}.",
             epilog=f"example: {row.example}",
-        )
+        )  # fmt: skip
         built_in = "default: a small built-in model" if row.built_in else NO_MODEL
         parser.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of stdin")
         parser.add_argument("-m", "--model", metavar="MODEL", help=f"{SOURCE}; {built_in}")
@@ -33,10 +30,12 @@ def add_parsers(commands: Any) -> None:
             action = "append" if field in row.listed else "store"
             parser.add_argument(flag_of(field), metavar="TEXT", action=action, help=meaning)
         add_options(parser, row.options)
-        parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+        parser.add_argument(
+            "--threads", type=int, metavar="N", help="default: all cores; results are bit-identical"
+        )
         add_files(parser.add_argument_group("files"), row)
         add_hub_flags(parser)
-        parser.set_defaults(run=run, task=name)
+        parser.set_defaults(run=run_task, task=name)
 
 
 def add_files(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
@@ -48,8 +47,8 @@ def add_files(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help="write a file, which appears when it is whole: JSON lines, packed if it ends in .gz; "
-        "of embeddings also one array, if it ends in .npy",
+        help="write a file, which gets this name when complete: JSON lines, gzipped if it ends "
+        "in .gz; for embeddings also one array, if it ends in .npy",
     )
     parser.add_argument(
         "--dask",
@@ -68,8 +67,8 @@ def add_files(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
         "--on-error",
         choices=["fail", "record"],
         default="fail",
-        help="stop at an input that cannot be read, or write its number and the reason in the "
-        f"place of an answer, under {ERROR}, and exit with {ExitStatus.SOME_FAILED:d} at the end",
+        help="stop at an input that cannot be read, or write its number and the reason in place of "
+        f"an answer, under {ERROR}, and exit with {ExitStatus.SOME_FAILED:d} at the end",
     )
     parser.add_argument(
         "--jsonl",
@@ -102,7 +101,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None
     """Add a flag for each option, as its declaration says it."""
     hints = get_type_hints(options)
     for each in fields(options):
-        kinds = alternatives(hints[each.name])
+        kinds = option_types(hints[each.name])
         meaning = each.metadata["meaning"].replace("%", "%%")
         words = [kind for kind in kinds if isinstance(kind, str)]
         how: dict[str, Any] = {"help": meaning}
@@ -110,11 +109,11 @@ def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None
             how["action"] = argparse.BooleanOptionalAction if each.default else "store_true"
         elif Names in kinds:
             how |= {"action": "append", "metavar": "A,B"}
-            how["help"] += "; separated by commas, or said once each"
+            how["help"] += "; separated by commas, or given once each"
         elif int in kinds:
             how |= {"type": int, "metavar": "N"}
             if NoneType in kinds and each.default is not None:
-                how |= {"type": whole_or_all}
+                how |= {"type": parse_count}
                 how["help"] += "; all of them: all"
         elif words:
             how |= {"choices": words}
@@ -124,12 +123,12 @@ def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None
         parser.add_argument(flag_of(each.name), default=None, **how)
 
 
-def whole_or_all(text: str) -> int | str:
+def parse_count(text: str) -> int | str:
     """Return a whole number, or "all"."""
     return text if text == "all" else int(text)
 
 
-def run(args: argparse.Namespace) -> ExitStatus:
+def run_task(args: argparse.Namespace) -> ExitStatus:
     """Answer for every text, in order."""
     os.environ.update(blas_environment())  # npbert's own threads want one of its each
     from npbert.jobs.job import run_batch
@@ -139,7 +138,7 @@ def run(args: argparse.Namespace) -> ExitStatus:
     row = TASKS[args.task]
     asked = {each.name: getattr(args, each.name) for each in fields(row.options)}
     options: dict[str, Any] = {
-        name: listing(value) if isinstance(value, list) else None if value == "all" else value
+        name: list_values(value) if isinstance(value, list) else None if value == "all" else value
         for name, value in asked.items()
         if value is not None
     }
@@ -149,7 +148,7 @@ def run(args: argparse.Namespace) -> ExitStatus:
         form=args.form,
         field=tuple(args.field),
         fixed={
-            name: listing(value) if isinstance(value, list) else value
+            name: list_values(value) if isinstance(value, list) else value
             for name, value in fixed.items()
             if value is not None
         },
@@ -174,6 +173,6 @@ def run(args: argparse.Namespace) -> ExitStatus:
     return run_on_cluster(task, given, args.input, args.output, args.dask, resume=args.resume)
 
 
-def listing(values: list[str]) -> list[str]:
+def list_values(values: list[str]) -> list[str]:
     """Return what a flag was given: names between commas, or one each time."""
-    return list(split(values[0])) if len(values) == 1 else values
+    return list(split_names(values[0])) if len(values) == 1 else values

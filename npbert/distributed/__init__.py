@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
-from npbert.errors import InputError, shown
+from npbert.errors import InputError, quote
 from npbert.model import Model
 from npbert.tasks import pipeline
 
@@ -75,7 +75,7 @@ def map_dataframe(
     from npbert.distributed.frames import add_answers
 
     if on_error not in ("fail", "record"):
-        raise InputError(f"on_error is {shown(on_error)}, expected 'fail' or 'record'")
+        raise InputError(f"on_error is {quote(on_error)}, expected 'fail' or 'record'")
     made = pipeline(
         task, source, threads=threads, batch_invariant=batch_invariant, revision=revision,
         subfolder=subfolder, cache_dir=cache_dir, token=token, offline=offline, **options,

@@ -13,11 +13,11 @@ from distributed import Client, LocalCluster, as_completed
 from npbert.distributed.remote_files import (
     PART_SUFFIX,
     InputFile,
-    absolute_pattern,
     address_in,
     list_inputs,
     list_outputs,
     open_remote,
+    pattern_address,
     remove_leftovers,
     write_atomically,
 )
@@ -78,7 +78,7 @@ def run_on_cluster(
     InputError
     """
     every = list_inputs(pattern, output, given.form)
-    job = {**job_identity(task, given, given.form), "input": absolute_pattern(pattern)}
+    job = {**job_identity(task, given, given.form), "input": pattern_address(pattern)}
     there, past = read_past(output, job, resume=resume)
     left = [file for file in every if file.target not in there]
     if stale := [f for f in every if f.target in there and past.stamps.get(f.source) != f.stamp]:
@@ -98,12 +98,12 @@ def run_on_cluster(
             f"dashboard at {client.dashboard_link}"
         )
         past.stamps.update({file.source: file.stamp for file in left})
-        write_journal(output, job, past)
+        write_cluster_journal(output, job, past)
         try:
             status, counts = answer_files(client, left, recipe.raw, given, past.failed)
         finally:
             forget_on_workers(client, recipe)
-            write_journal(output, job, past)
+            write_cluster_journal(output, job, past)
     remove_leftovers({name for name in list_outputs(output) if name.endswith(PART_SUFFIX)})
     if counts.cut:
         warn(task.truncation_notice(counts.cut, counts.unread, task.options))
@@ -122,13 +122,13 @@ def read_past(output: str, job: dict[str, Any], *, resume: bool) -> tuple[set[st
         )
     if (journal := address_in(output, JOURNAL_NAME)) not in there:
         raise InputError(f"--resume: {output} has no {JOURNAL_NAME}, so that it is of no such job")
-    left, past = read_journal(journal)
+    left, past = read_cluster_journal(journal)
     require_same_job(left, job, f"take another folder, or delete {output}")
     there = remove_leftovers(there)
     return there, past._replace(failed={t: n for t, n in past.failed.items() if t in there})
 
 
-def read_journal(path: str) -> tuple[dict[str, Any], Past]:
+def read_cluster_journal(path: str) -> tuple[dict[str, Any], Past]:
     """Return what job a folder is of.  Raises InputError for what does not tell."""
     try:
         with open_remote(path) as file:
@@ -138,7 +138,7 @@ def read_journal(path: str) -> tuple[dict[str, Any], Past]:
         raise InputError(f"{path}: does not say what job this is of; delete the folder") from None
 
 
-def write_journal(out: str, job: dict[str, Any], past: Past) -> None:
+def write_cluster_journal(out: str, job: dict[str, Any], past: Past) -> None:
     """Write what job a folder is of."""
     with write_atomically(address_in(out, JOURNAL_NAME)) as path:
         path.write_text(json.dumps({"job": job, **past._asdict()}, indent=1), "utf-8")

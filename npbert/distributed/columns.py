@@ -41,7 +41,7 @@ def fill_columns(columns: Types, results: Sequence[Any]) -> dict[str, pa.Array]:
             why = [x.why if none else None for none, x in zip(refused, results, strict=True)]
             made[name] = pa.array(why, kind)
         elif name == RESULTS:
-            made[name] = pa.array([x and as_uniform(x, kind) for x in answers], kind)
+            made[name] = pa.array([x and make_uniform(x, kind) for x in answers], kind)
         elif pa.types.is_fixed_size_list(kind):
             made[name] = vector_array(answers, kind)
         else:
@@ -59,7 +59,7 @@ def vector_array(answers: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), type=kind, mask=empty)
 
 
-def as_uniform(answer: Any, kind: pa.DataType) -> Any:
+def make_uniform(answer: Any, kind: pa.DataType) -> Any:
     """Return an answer in the one shape that all have in a column.
 
     A mask that is alone becomes the one of several, a word of one piece one of several, and the
@@ -74,10 +74,10 @@ def as_uniform(answer: Any, kind: pa.DataType) -> Any:
     masks = [answer] if answer and isinstance(answer[0], dict) else answer
     word = kind.value_type.value_type
     if pa.types.is_struct(word) and pa.types.is_list(word.field("token").type):
-        return [[{**w, "token": as_pieces(w["token"])} for w in words] for words in masks]
+        return [[{**w, "token": list_pieces(w["token"])} for w in words] for words in masks]
     return masks
 
 
-def as_pieces(token: int | list[int]) -> list[int]:
+def list_pieces(token: int | list[int]) -> list[int]:
     """Return the pieces of a word."""
     return token if isinstance(token, list) else [token]

@@ -13,8 +13,8 @@ import pyarrow as pa
 from distributed import get_worker
 
 from npbert.distributed.columns import Types, column_types, fill_columns
-from npbert.distributed.workers import current_client, load_on_workers, load_task, task_recipe
-from npbert.errors import InputError, listed, nearest, shown, warn
+from npbert.distributed.workers import find_client, load_on_workers, load_task, task_recipe
+from npbert.errors import InputError, listing, quote, suggest, warn
 from npbert.jobs.job import Counts, Job
 from npbert.jobs.lines import Record
 from npbert.jobs.records import InputFormat
@@ -40,7 +40,7 @@ def add_answers(
     keys = field_columns(task.row, column, list(ddf.columns))
     if clash := [name for name in columns if name in ddf.columns]:
         raise InputError(
-            f"ddf has a column {listed(map(repr, clash))} already, where answers would go; rename "
+            f"ddf has a column {listing(map(repr, clash))} already, where answers would go; rename "
             "or drop it"
         )
     given = InputFormat(
@@ -49,7 +49,7 @@ def add_answers(
         on_error="record" if record else "fail",
     )
     recipe = task_recipe(task)
-    if client := current_client():
+    if client := find_client():
         load_on_workers(client, recipe)
     meta = assign_columns(ddf._meta, columns, [])
     return ddf.map_partitions(
@@ -64,29 +64,29 @@ def field_columns(
     """Return of each field that is read its column.  Raises InputError."""
     if not isinstance(column, str | Mapping):
         raise InputError(
-            f"column is {shown(column)}, expected the name of one, or a mapping of fields to names"
+            f"column is {quote(column)}, expected the name of one, or a mapping of fields to names"
         )
     keys = {row.fields[0]: column} if isinstance(column, str) else dict(column)
     for name in keys:
         if name not in (*row.fields, *row.alternatives):
             raise InputError(
-                f"column has {shown(name)}, and {row.name} reads {' and '.join(row.fields)}"
-                f"{nearest(str(name), row.fields)}"
+                f"column has {quote(name)}, and {row.name} reads {' and '.join(row.fields)}"
+                f"{suggest(str(name), row.fields)}"
             )
     given = {row.alternatives.get(name, name) for name in keys}
     if lacking := [name for name in row.fields[: row.required] if name not in given]:
         raise InputError(
-            f"column says nothing of {listed(lacking)}; {row.name} reads "
+            f"column says nothing of {listing(lacking)}; {row.name} reads "
             f"{' and '.join(row.fields)}, expected a mapping of these to columns"
         )
     for key in keys.values():
         if key not in there:
             raise InputError(
-                f"ddf has no column {shown(key)}, it has {listed(map(repr, there))}"
-                f"{nearest(str(key), map(str, there))}"
+                f"ddf has no column {quote(key)}, it has {listing(map(repr, there))}"
+                f"{suggest(str(key), map(str, there))}"
             )
         if there.count(key) > 1:
-            raise InputError(f"ddf has two columns {shown(key)}, and only one can be read")
+            raise InputError(f"ddf has two columns {quote(key)}, and only one can be read")
     return keys
 
 

@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from npbert.errors import InputError
 from npbert.jobs.atomic import sync_folder
-from npbert.jobs.lines import SUFFIXES, form_of
+from npbert.jobs.lines import FORMS_BY_SUFFIX, form_of
 
 PART_SUFFIX: Final = ".npbert-part"  # the end of a file's name while it is written
 STAMP_FIELDS: Final = (
@@ -24,7 +24,7 @@ STAMP_FIELDS: Final = (
     "updated",
     "created",
 )  # by file system
-FORM_SUFFIXES: Final = {".txt": "lines", ".parquet": "parquet", **SUFFIXES}
+FORM_SUFFIXES: Final = {".txt": "lines", ".parquet": "parquet", **FORMS_BY_SUFFIX}
 
 
 class InputFile(NamedTuple):
@@ -46,12 +46,12 @@ def list_inputs(pattern: str, out: str, form: str | None) -> list[InputFile]:
         raise InputError(f"--input {pattern}: is a folder; say which of its files: '{pattern}/*'")
     fixed = path[: min((path.index(c) for c in "*?[" if c in path), default=len(path))]
     root, base = fixed.rpartition("/")[0] + "/", address_in(out, "")
-    if full_address(system, root).startswith(base):
+    if address_of(system, root).startswith(base):
         raise InputError(f"--output {out}: is where the files of --input are")
     found = {
         name: about
         for name, about in find_files(system, path).items()
-        if not is_folder(about) and not full_address(system, name).startswith(base)
+        if not is_folder(about) and not address_of(system, name).startswith(base)
     }
     if not found:
         raise InputError(f"--input {pattern}: there is no such file")
@@ -60,7 +60,7 @@ def list_inputs(pattern: str, out: str, form: str | None) -> list[InputFile]:
         kind = form or form_by_suffix(name)
         target = address_in(out, answer_name(name.removeprefix(root).lstrip("/"), kind))
         made.append(
-            InputFile(full_address(system, name), target, kind, modification_stamp(found[name]))
+            InputFile(address_of(system, name), target, kind, modification_stamp(found[name]))
         )
     refuse_collisions(made)
     return made
@@ -72,9 +72,9 @@ def modification_stamp(about: Any) -> str:
     return " ".join(map(str, [about.get("size"), *known[:1]]))
 
 
-def absolute_pattern(pattern: str) -> str:
+def pattern_address(pattern: str) -> str:
     """Return a pattern that means the same from any folder."""
-    return full_address(*split_url("--input", pattern))
+    return address_of(*split_url("--input", pattern))
 
 
 def refuse_collisions(made: list[InputFile]) -> None:
@@ -135,7 +135,7 @@ def split_url(what: str, name: str) -> tuple[Any, str]:
     return system, path.rstrip("/")
 
 
-def full_address(system: Any, path: str) -> str:
+def address_of(system: Any, path: str) -> str:
     """Return what a worker can open a file by."""
     return path if isinstance(system, LocalFileSystem) else str(system.unstrip_protocol(path))
 
@@ -143,7 +143,7 @@ def full_address(system: Any, path: str) -> str:
 def address_in(out: str, name: str) -> str:
     """Return what a worker can open a file in a folder by."""
     system, path = split_url("--output", out)
-    return full_address(system, f"{path}/{name}")
+    return address_of(system, f"{path}/{name}")
 
 
 def open_remote(source: str) -> BinaryIO:
@@ -187,7 +187,7 @@ def list_outputs(out: str) -> set[str]:
         return set()
     if not system.isdir(path):
         raise InputError(f"--output {out}: expected a folder, and it is a file")
-    return {full_address(system, name) for name in system.find(path)}
+    return {address_of(system, name) for name in system.find(path)}
 
 
 def remove_leftovers(there: set[str]) -> set[str]:

@@ -25,8 +25,8 @@ from distributed import Client, WorkerPlugin, get_client
 from npbert import __version__
 from npbert.distributed.columns import column_types, fill_columns
 from npbert.distributed.remote_files import InputFile, open_remote, write_atomically
-from npbert.errors import CheckpointError, InputError, NpbertError, listed
-from npbert.jobs.job import BLOCK_INPUTS, Counts, Job, UnsavedOutput, fingerprint
+from npbert.errors import CheckpointError, InputError, NpbertError, listing
+from npbert.jobs.job import BLOCK_INPUTS, Counts, Job, UnsavedOutput, hash_model
 from npbert.jobs.lines import Lines, Record, to_line
 from npbert.jobs.outputs import answer_record
 from npbert.jobs.records import InputFormat, Item, Source
@@ -56,7 +56,7 @@ def task_recipe(task: Task[Any, Any], model: str | None = None) -> TaskRecipe:
 
     Raises InputError for a task that no source makes.
     """
-    task.streamable(task.options)
+    task.require_streamable(task.options)
     # A file of ranges is read here; the worker may have none of that name.
     if task.rebuild and (ranges := getattr(task.options, "ranges", None)) is not None:
         task.rebuild = partial(task.rebuild, ranges=ranges)
@@ -66,7 +66,7 @@ def task_recipe(task: Task[Any, Any], model: str | None = None) -> TaskRecipe:
             "source is a Model that was not loaded, and its weights would travel with every "
             "partition; save it in a folder that the workers see, and pass that"
         )
-    return TaskRecipe(raw, __version__, model or fingerprint(task.folder))
+    return TaskRecipe(raw, __version__, model or hash_model(task.folder))
 
 
 def load_task(raw: bytes) -> Task[Any, Any]:
@@ -89,7 +89,7 @@ def check_task(expected: TaskRecipe) -> None:
         raise InputError(f"has npbert {__version__}, and the client {expected.version}")
     folder = load_task(expected.raw).folder
     assert folder is not None  # task_recipe() has seen to it
-    if fingerprint(folder) != expected.model:
+    if hash_model(folder) != expected.model:
         raise CheckpointError(f"{folder}: has not the files that the client has there")
 
 
@@ -124,7 +124,7 @@ class InterruptIgnorer(WorkerPlugin):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def current_client() -> Client | None:
+def find_client() -> Client | None:
     """Return the cluster's client that this program has, if any."""
     try:
         return get_client()
@@ -199,7 +199,7 @@ def answer_lines(
 
     def stream() -> BinaryIO:
         raw = open_remote(file.source)
-        return raw if isinstance(raw, io.BufferedReader) else buffer(raw)
+        return raw if isinstance(raw, io.BufferedReader) else buffer_reads(raw)
 
     job = Job(task, report.counts, record=given.records_errors)
     with (
@@ -213,7 +213,7 @@ def answer_lines(
             out.write(to_line(answer_record(item, result)).encode() + b"\n")
 
 
-def buffer(raw: Any) -> BinaryIO:
+def buffer_reads(raw: Any) -> BinaryIO:
     """Return a file of fsspec as one that can be peeked into."""
     return cast(BinaryIO, io.BufferedReader(raw))
 
@@ -260,10 +260,10 @@ def split_columns(
     """Return a table's columns that are passed through, and those that are read."""
     keys, named = given.keys()
     if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
-        raise InputError(f"has two columns {listed(map(repr, twice))}")
-    there = f"; it has {listed(map(repr, schema.names))}"
+        raise InputError(f"has two columns {listing(map(repr, twice))}")
+    there = f"; it has {listing(map(repr, schema.names))}"
     if absent := [key for key in named if key not in schema.names]:
-        raise InputError(f"has no column {listed(map(repr, absent))}{there}")
+        raise InputError(f"has no column {listing(map(repr, absent))}{there}")
     read = [key for key in keys.values() if key in schema.names]
     if not read:
         fields = " or ".join(keys)

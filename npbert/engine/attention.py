@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import numpy as np
 
 from npbert.engine.products import multiply, product, scratch
-from npbert.textbook import Affine, Array, Attention, Mask, Span, Tap, untapped
+from npbert.textbook import Affine, Array, Attention, Mask, Span, Tap, no_tap
 
 Consumed = Annotated[Array, "consumed"]
 
@@ -25,7 +25,7 @@ def is_cheaper_through_weights(
 ) -> bool:
     """Tell whether so few ask that attend_through_weights has less to multiply than attend."""
     inside, outside = w.q_lin.weight.shape
-    pairs = sum((s.asking.stop - s.asking.start) * (s.asked.stop - s.asked.start) for s in spans)
+    pairs = sum((s.queries.stop - s.queries.start) * (s.keys.stop - s.keys.start) for s in spans)
     saved = (keys.shape[-1] - x.shape[-1]) * inside * outside
     return saved > (heads * outside - inside) * pairs
 
@@ -49,7 +49,7 @@ def attend(
         y += layer.bias
     heads = (len(head_mask), len(q) // len(head_mask), -1)  # (H, K, T)
     context = attention_contexts(
-        q.reshape(heads), k.reshape(heads), v.reshape(heads), spans, head_mask, untapped
+        q.reshape(heads), k.reshape(heads), v.reshape(heads), spans, head_mask, no_tap
     )
     return context.reshape(q.shape)
 
@@ -72,11 +72,11 @@ def attend_through_weights(
     np.matmul(to_keys.mT, q.reshape(heads, width, asking), out=questions.transpose(1, 0, 2))
     means = np.empty_like(questions)
     for s in spans:
-        asked, question = keys[:, s.asked], questions[..., s.asking]
+        asked, question = keys[:, s.keys], questions[..., s.queries]
         scores = (asked.T @ question.reshape(len(x), -1))[None]  # all heads as one, (1, L, H Lq)
         may_overflow = np.array([max(scores.max(initial=0), -scores.min(initial=0)) > SAFE_SCORE])
-        e = exponentials(*mask_scores(scores, s.keep, may_overflow))[0]
-        means[..., s.asking] = (asked @ e / (row_of_ones(e) @ e)).reshape(question.shape)
+        e = exponentials(*mask_scores(scores, s.key_mask, may_overflow))[0]
+        means[..., s.queries] = (asked @ e / (row_of_ones(e) @ e)).reshape(question.shape)
     context = np.matmul(to_values, means.transpose(1, 0, 2))
     context += layers[2].bias.reshape(heads, width, 1)
     context *= head_mask
@@ -92,31 +92,37 @@ def attention_contexts(
     """
     q = q * q.dtype.type(1 / math.sqrt(k.shape[-2]))
     may_overflow = (
-        longest_columns(q) * longest_columns(k) > SAFE_SCORE
+        column_lengths(q) * column_lengths(k) > SAFE_SCORE
     )  # Cauchy and Schwarz: no score is beyond that
     mask = None if (head_mask == 1).all() else head_mask
     context = scratch("context", *q.shape)
     for s in spans:
-        asking, keys, values = q[..., s.asking], k[..., s.asked], v[..., s.asked]
-        size = max(1, SCORES_AT_ONCE // max(1, keys.shape[-1] * asking.shape[-1]))
-        size = size if tap is untapped else len(q)  # it hears all heads at once
+        queries, keys, values = q[..., s.queries], k[..., s.keys], v[..., s.keys]
+        size = max(1, SCORES_AT_ONCE // max(1, keys.shape[-1] * queries.shape[-1]))
+        size = size if tap is no_tap else len(q)  # it hears all heads at once
         for h in (slice(i, i + size) for i in range(0, len(q), size)):
-            masks = s.keep, may_overflow[h], mask if mask is None else mask[h]
-            context[h, :, s.asking] = attend_in_heads(asking[h], keys[h], values[h], *masks, tap)
+            masks = s.key_mask, may_overflow[h], mask if mask is None else mask[h]
+            context[h, :, s.queries] = attend_in_heads(queries[h], keys[h], values[h], *masks, tap)
     return context
 
 
-def longest_columns(x: Array) -> Array:
+def column_lengths(x: Array) -> Array:
     """Return the length of the longest column in every head.  (H,)"""
     return np.sqrt(np.einsum("hkt,hkt->ht", x, x).max(axis=-1, initial=0))
 
 
 def attend_in_heads(
-    q: Array, k: Array, v: Array, keep: Mask, may_overflow: Mask, head_mask: Array | None, tap: Tap
+    q: Array,
+    k: Array,
+    v: Array,
+    key_mask: Mask,
+    may_overflow: Mask,
+    head_mask: Array | None,
+    tap: Tap,
 ) -> Array:
     """Attention of some heads to queries that are scaled; one array holds scores, then weights."""
     s = tap("scores", product(k.mT, q, scratch("scores", len(k), k.shape[-1], q.shape[-1])))
-    s, may_overflow = mask_scores(s, keep, may_overflow)
+    s, may_overflow = mask_scores(s, key_mask, may_overflow)
     s = exponentials(tap("masked_scores", s), may_overflow)
     s /= row_of_ones(s) @ s
     s = tap("dropout", s)
@@ -125,11 +131,11 @@ def attend_in_heads(
     return product(v, tap("weights", s), np.empty(q.shape, q.dtype))
 
 
-def mask_scores(s: Array, keep: Mask, may_overflow: Mask) -> tuple[Array, Mask]:
+def mask_scores(s: Array, key_mask: Mask, may_overflow: Mask) -> tuple[Array, Mask]:
     """Return scores with those of hidden keys as low as can be, and which heads may overflow."""
-    if keep.all():
+    if key_mask.all():
         return s, may_overflow
-    return np.where(keep, s, np.finfo(s.dtype).min), np.ones_like(may_overflow)
+    return np.where(key_mask, s, np.finfo(s.dtype).min), np.ones_like(may_overflow)
 
 
 def exponentials(s: Consumed, may_overflow: Mask) -> Array:

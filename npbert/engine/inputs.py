@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npbert.errors import InputError, shown, warn
+from npbert.errors import InputError, quote, warn
 from npbert.families import CHOICES, SPANS, TOKENS, Architecture
 from npbert.textbook import Array
 
@@ -63,12 +63,12 @@ class Inputs:
 
     ids: NDArray[np.integer]  # (batch, length)
     positions: NDArray[np.integer]  # (batch, length)
-    keep: NDArray[np.bool]  # (batch, length): which tokens are heard
+    key_mask: NDArray[np.bool]  # (batch, length): which tokens are heard
     choices: int | None  # how many neighbouring rows are choices of one question
 
     def rows(self, some: slice) -> "Inputs":
         """Return some of the rows."""
-        return Inputs(self.ids[some], self.positions[some], self.keep[some], self.choices)
+        return Inputs(self.ids[some], self.positions[some], self.key_mask[some], self.choices)
 
     def layout(self, architecture: Architecture) -> Layout:
         """Return how results of these inputs leave."""
@@ -82,7 +82,7 @@ def check_batch(
 ) -> Inputs:  # fmt: skip
     """Check the arrays of a dense call.  Raises InputError naming the argument."""
     rank = 3 if architecture.has_choices else 2
-    ids = integers("input_ids", input_ids)
+    ids = integer_array("input_ids", input_ids)
     if ids.ndim != rank:
         raise InputError(f"input_ids has shape {ids.shape}, expected {AXES[rank]}")
     shape, length = ids.shape, ids.shape[-1]
@@ -96,20 +96,20 @@ def check_batch(
             )
         positions: NDArray[np.integer] = np.broadcast_to(np.arange(length), shape)
     else:
-        positions = integers("position_ids", position_ids)
-        same_shape("position_ids", positions, shape)
-        in_range("position_ids", positions, config.max_positions, "max_positions")
-    in_range("input_ids", ids, config.vocab_size, "vocab_size")
-    keep = np.ones(shape, bool)
+        positions = integer_array("position_ids", position_ids)
+        require_shape("position_ids", positions, shape)
+        require_range("position_ids", positions, config.max_positions, "max_positions")
+    require_range("input_ids", ids, config.vocab_size, "vocab_size")
+    key_mask = np.ones(shape, bool)
     if attention_mask is not None:
-        mask = numbers("attention_mask", attention_mask)
-        same_shape("attention_mask", mask, shape)
+        mask = number_array("attention_mask", attention_mask)
+        require_shape("attention_mask", mask, shape)
         if not np.isin(mask, (0, 1)).all():
             warn("attention_mask has values besides 0 and 1; whatever is not 0 counts as 1")
-        keep = mask != 0
+        key_mask = mask != 0
     flat = (-1, length)
     choices = shape[1] if rank == 3 else None
-    return Inputs(ids.reshape(flat), positions.reshape(flat), keep.reshape(flat), choices)
+    return Inputs(ids.reshape(flat), positions.reshape(flat), key_mask.reshape(flat), choices)
 
 
 def head_masks(
@@ -119,7 +119,9 @@ def head_masks(
     shape = (config.num_blocks, config.num_attention_heads)
     ones = np.ones(shape)
     mask = (
-        ones if attention_head_mask is None else numbers("attention_head_mask", attention_head_mask)
+        ones
+        if attention_head_mask is None
+        else number_array("attention_head_mask", attention_head_mask)
     )
     if mask.shape != shape:
         raise InputError(
@@ -133,10 +135,10 @@ def head_masks(
     return [mask[i, config.heads(i)].reshape(-1, 1, 1) for i in range(config.num_blocks)]
 
 
-def many(name: str, value: Any) -> list[Any]:
+def list_of(name: str, value: Any) -> list[Any]:
     """Return what must be a list, or an iterable, of lists."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise InputError(f"{name} takes a list of lists of ids, not {shown(value)}")
+        raise InputError(f"{name} takes a list of lists of ids, not {quote(value)}")
     return list(value)
 
 
@@ -154,7 +156,7 @@ def count_choices(groups: Sequence[Sequence[Any]]) -> int:
 def check_list(config: Sizes, i: int, sequence: ArrayLike) -> NDArray[np.intp]:
     """Check token list number i of a packed call.  Raises InputError naming it."""
     name = f"sequence {i}"
-    ids = integers(name, sequence)
+    ids = integer_array(name, sequence)
     if ids.ndim != 1 or not ids.size:
         several = "; packed takes a list of lists" if ids.ndim == 0 else ""
         raise InputError(
@@ -164,22 +166,22 @@ def check_list(config: Sizes, i: int, sequence: ArrayLike) -> NDArray[np.intp]:
         raise InputError(
             f"{name} has length {len(ids)}, but the model has {config.max_positions} positions"
         )
-    in_range(name, ids, config.vocab_size, "vocab_size")
+    require_range(name, ids, config.vocab_size, "vocab_size")
     return ids.astype(np.intp)  # so that no sum of columns can wrap
 
 
 def check_rows(i: int, rows: ArrayLike, length: int) -> NDArray[np.intp]:
     """Check which positions are wanted of sequence number i.  Raises InputError naming it."""
-    wanted = integers(f"rows of sequence {i}", rows)
+    wanted = integer_array(f"rows of sequence {i}", rows)
     if wanted.ndim != 1:
         raise InputError(f"rows of sequence {i} has shape {wanted.shape}, expected a list")
-    in_range(f"rows of sequence {i}", wanted, length, "its length")
+    require_range(f"rows of sequence {i}", wanted, length, "its length")
     return wanted.astype(np.intp)
 
 
-def integers(name: str, value: Any) -> NDArray[np.integer]:
+def integer_array(name: str, value: Any) -> NDArray[np.integer]:
     """Return a value as an array of whole numbers, or say what it is instead."""
-    array = numbers(name, value)
+    array = number_array(name, value)
     if not array.size and not isinstance(value, np.ndarray):  # to NumPy an empty list is of floats
         array = array.astype(np.intp)
     if not np.issubdtype(array.dtype, np.integer):
@@ -187,8 +189,8 @@ def integers(name: str, value: Any) -> NDArray[np.integer]:
     return array
 
 
-def numbers(name: str, value: Any) -> NDArray[Any]:
-    """Return a value as an array of finite real numbers, or say what it is instead."""
+def number_array(name: str, value: Any, *, finite: bool = True) -> NDArray[Any]:
+    """Return a value as an array of real numbers, all finite unless otherwise said."""
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
@@ -197,18 +199,18 @@ def numbers(name: str, value: Any) -> NDArray[Any]:
         raise InputError(f"{name} has an integer of over 64 bits")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has dtype {array.dtype}, expected numbers")
-    if not np.isfinite(array).all():
+    if finite and not np.isfinite(array).all():
         raise InputError(f"{name} has values that are not finite")
     return array
 
 
-def same_shape(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+def require_shape(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
     """Refuse an array that is not shaped as input_ids are."""
     if array.shape != shape:
         raise InputError(f"{name} has shape {array.shape}, but input_ids has {shape}")
 
 
-def in_range(name: str, array: NDArray[np.integer], size: int, limit: str) -> None:
+def require_range(name: str, array: NDArray[np.integer], size: int, limit: str) -> None:
     """Refuse indices below 0, which NumPy would count from the end, and beyond a size."""
     wrong = np.argwhere((array < 0) | (array >= size))
     if len(wrong):

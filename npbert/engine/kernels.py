@@ -33,7 +33,7 @@ from npbert.textbook import (
     Mask,
     Span,
     Tap,
-    untapped,
+    no_tap,
 )
 
 # To pass over an array in blocks keeps them in the cache.  But every pass takes Python's lock, on
@@ -106,23 +106,23 @@ def layer_norm(norm: Affine, x: Consumed) -> Array:
     return x
 
 
-def add_norm(norm: Affine, x: Array, y: Consumed, tap: Tap = untapped, name: str = "sum") -> Array:
+def add_norm(norm: Affine, x: Array, y: Consumed, tap: Tap = no_tap, name: str = "sum") -> Array:
     """See textbook.add_norm.  Embeddings come by rows, as they are looked up; columns leave."""
     y += x
     return layer_norm(norm, tap(name, np.ascontiguousarray(y)))
 
 
 def attention(
-    q: Array, k: Array, v: Array, keep: Mask, head_mask: Array, tap: Tap = untapped
+    q: Array, k: Array, v: Array, key_mask: Mask, head_mask: Array, tap: Tap = no_tap
 ) -> Array:
     """See textbook.attention."""
-    everyone = Span(slice(0, q.shape[-1]), slice(0, k.shape[-1]), keep)
+    everyone = Span(slice(0, q.shape[-1]), slice(0, k.shape[-1]), key_mask)
     return attention_contexts(q, k, v, [everyone], head_mask, tap).copy()
 
 
 def self_attention(
     w: Attention, x: Array, keys: Array, spans: Sequence[Span], head_mask: Array,
-    tap: Tap = untapped,
+    tap: Tap = no_tap,
 ) -> Array:  # fmt: skip
     """See textbook.self_attention.  Either half of the heads goes all the way by itself."""
     width = len(w.q_lin.weight) // len(head_mask)
@@ -131,7 +131,7 @@ def self_attention(
     def rows(heads: slice) -> slice:
         return slice(heads.start * width, heads.stop * width)
 
-    if tap is not untapped:
+    if tap is not no_tap:
         halved = [rows(heads) for heads in parts]
         asked = {"q_lin": x, "k_lin": keys, "v_lin": keys}
         q, k, v = (
@@ -156,10 +156,10 @@ def self_attention(
     return add_parts(w.out_lin, run_parallel(part, parts))
 
 
-def feed_forward(w: FeedForward, function: Function, x: Array, tap: Tap = untapped) -> Array:
+def feed_forward(w: FeedForward, function: Function, x: Array, tap: Tap = no_tap) -> Array:
     """See textbook.feed_forward.  Either half of the features goes all the way by itself."""
     parts = split_in_two(len(w.lin1.weight), w.lin1.weight.size + w.lin2.weight.size, x.shape[-1])
-    if tap is not untapped:
+    if tap is not no_tap:
         h = tap("activation", activation(function, tap("lin1", linear_by_rows(w.lin1, x, parts))))
         return tap("lin2", add_parts(w.lin2, [partial_product(w.lin2, f, h[f]) for f in parts]))
 

@@ -27,7 +27,7 @@ class Tokens(NamedTuple):
     wanted: Ids | None = None
 
 
-def even_slices(lengths: Sequence[int]) -> list[slice]:
+def split_evenly(lengths: Sequence[int]) -> list[slice]:
     """Return runs of neighbours, about equally long: one, or an even number for cores to share.
 
     A run is as near to its share of the whole as whole neighbours allow, at most PACK_TOKENS.
@@ -46,7 +46,7 @@ def batch_slices(given: Inputs) -> list[slice]:
     """Return the rows of a dense batch in packs, the choices of one question together."""
     batch, length = given.ids.shape
     unit = given.choices or 1
-    units = even_slices([length * unit] * (batch // unit))
+    units = split_evenly([length * unit] * (batch // unit))
     return [slice(s.start * unit, s.stop * unit) for s in units] or [slice(0, 0)]
 
 
@@ -63,7 +63,7 @@ def pack_rows(given: Inputs) -> Pack:
         ids=given.ids.ravel(),
         position_ids=given.positions.ravel(),
         spans=column_slices([length] * batch),
-        keep=list(given.keep[..., None]),
+        key_masks=list(given.key_mask[..., None]),
     )
 
 
@@ -75,7 +75,7 @@ def pack_lists(lists: Sequence[Tokens]) -> Pack:
         ids=np.concatenate([each.ids for each in lists]),
         position_ids=np.concatenate([np.arange(n) for n in lengths]),
         spans=columns,
-        keep=[np.ones((1, 1), bool)] * len(lengths),
+        key_masks=[np.ones((1, 1), bool)] * len(lengths),
     )
     wanted = [each.wanted for each in lists if each.wanted is not None]
     if not wanted:
@@ -115,7 +115,7 @@ def compute_lists(
     """
     lengths = [len(each.ids) for each in lists]
     alone = [slice(i, i + 1) for i in range(len(lists))]
-    packs = alone if batch_invariant else even_slices(lengths)
+    packs = alone if batch_invariant else split_evenly(lengths)
     # The largest first, so that the cores have done at about the same time.
     order = sorted(range(len(packs)), key=lambda i: -sum(lengths[packs[i]]))
 

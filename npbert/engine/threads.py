@@ -23,7 +23,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from npbert.errors import InputError, shown
+from npbert.errors import InputError, quote
 
 # Any BLAS reads one of these when NumPy loads.
 BLAS_VARIABLES: Final = (
@@ -62,7 +62,7 @@ def count_threads(asked: int | None) -> int:
     if asked is None:
         return count_cores()
     if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
-        raise InputError(f"threads is {shown(asked)}, expected a whole number from 1")
+        raise InputError(f"threads is {quote(asked)}, expected a whole number from 1")
     return asked
 
 
@@ -72,7 +72,7 @@ def count_threads(asked: int | None) -> int:
 def map_in_threads(function: Callable[[A], B], items: Iterable[A], threads: int) -> Iterator[B]:
     """Yield function(item) for every item, in order, on a pool of threads, a little ahead."""
     given = iter(items)
-    with one_blas_thread():
+    with limit_blas_threads():
         first = list(islice(given, 2 * threads))
         if threads == 1 or len(first) < 2:
             with helper_thread() if threads > 1 else nullcontext():
@@ -153,7 +153,7 @@ def thread_controls() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
+def limit_blas_threads() -> Iterator[None]:
     """Give matrix products one thread each until the last of those who asked has left."""
     global _inside, _outside
     found = thread_controls()

@@ -7,9 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from npbert.errors import InputError, shown
-from npbert.explaining.page import comparison, walk
-from npbert.explaining.passes import computed
+from npbert.errors import InputError, quote
+from npbert.explaining.page import comparison_page, pass_page
+from npbert.explaining.passes import trace_pass
 from npbert.loading import load
 from npbert.model import Model
 from npbert.tasks import built_in_folder, pipeline
@@ -83,16 +83,16 @@ def explain(
         if pair is not None or blocks is not None:
             raise InputError("several texts are compared by themselves: without pair and blocks")
         task: Any = pipeline(SENTENCE_EMBEDDING.name, source_or_model)
-        return Explanation(comparison(task, text))
+        return Explanation(comparison_page(task, text))
     if not isinstance(text, str):
-        raise InputError(f"text is {shown(text)}, expected a str, or a list of them to compare")
+        raise InputError(f"text is {quote(text)}, expected a str, or a list of them to compare")
     source = source_or_model
     if source is None:
         row = FILL_MASK if "[MASK]" in text else TEXT_CLASSIFICATION
         source = built_in_folder(str(row.built_in))
     if not isinstance(source, str | os.PathLike | Model):
         raise InputError(
-            f"source_or_model is {shown(source)}, expected a folder, a name on the hub, or a Model"
+            f"source_or_model is {quote(source)}, expected a folder, a name on the hub, or a Model"
         )
     model = source if isinstance(source, Model) else load(source)
-    return Explanation(walk(computed(model, text, pair), blocks))
+    return Explanation(pass_page(trace_pass(model, text, pair), blocks))

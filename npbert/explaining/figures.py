@@ -5,14 +5,22 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from npbert.explaining.markup import PALETTES, curve, digits, escape, pack_array, png, token
-from npbert.explaining.passes import Answer, Effect, Pass, Question
+from npbert.explaining.markup import (
+    PALETTES,
+    activation_points,
+    digits,
+    escape,
+    pack_array,
+    png_uri,
+    token_html,
+)
+from npbert.explaining.passes import Effect, NamedNumbers, Pass, Question
 from npbert.textbook import Array
 
 CLEAR: Final = 0.995  # of all values differ in colour, where a few that are far off would hide them
 FAR: Final = 1.5
 LEGENDS: Final = {
-    kind: png(np.linspace(-1 if kind == "signed" else 0, 1, 128)[None], kind, 1)
+    kind: png_uri(np.linspace(-1 if kind == "signed" else 0, 1, 128)[None], kind, 1)
     for kind in PALETTES
 }
 WIDTH, HEIGHT = 360, 220  # of a curve's drawing
@@ -72,7 +80,7 @@ class Map(NamedTuple):
     which: str = ""  # of several heads
 
 
-def extent(x: Array) -> float:
+def colour_limit(x: Array) -> float:
     """Return the value that gets the last colour: the greatest, if it is not far off."""
     sizes = np.abs(x[np.isfinite(x)])
     most, clear = float(sizes.max(initial=0)), float(np.quantile(sizes, CLEAR)) if sizes.size else 0
@@ -81,7 +89,7 @@ def extent(x: Array) -> float:
 
 def heat_map(given: Map) -> str:
     """Return a figure of a matrix with its title, the names of its rows, and what colours mean."""
-    x, most = given.values, given.most or extent(given.values)
+    x, most = given.values, given.most or colour_limit(given.values)
     height, width = x.shape
     what = f"{width} {given.among}" if given.columns else f"{width} features"
     if given.total > width:
@@ -89,11 +97,11 @@ def heat_map(given: Map) -> str:
     block = "" if given.block is None else f' data-block="{given.block}"'
     square = " square" if given.columns and height == width else " named" * bool(given.columns)
     which = f'<span class="which">{escape(given.which)}</span> · ' if given.which else ""
-    image = png(x, given.kind, most, given.least)
-    across = "".join(f"<span>{token(each)}</span>" for each in given.columns)
+    image = png_uri(x, given.kind, most, given.least)
+    across = "".join(f"<span>{token_html(each)}</span>" for each in given.columns)
     if across:
         across = f'<div class="across" aria-hidden="true">{across}</div>'
-    down = "".join(f"<span>{token(each)}</span>" for each in given.rows)
+    down = "".join(f"<span>{token_html(each)}</span>" for each in given.rows)
     return (
         f'<figure class="map{square}" data-array="{escape(given.name)}" data-kind="{given.kind}" '
         f'data-view="{given.view}" data-most="{most:.9g}" data-least="{given.least:.9g}"{block} '
@@ -102,12 +110,12 @@ def heat_map(given: Map) -> str:
         f"<small>{which}{len(given.rows) or height} \u00d7 {what}</small></figcaption>"
         f'<div class="plot">{across}'
         f'<div class="down" aria-hidden="true">{down}</div>'
-        f'<img src="{image}" alt="{escape(described(given))}"></div>'
-        f"{legend(given.kind, most, given.least, x)}</figure>"
+        f'<img src="{image}" alt="{escape(describe_map(given))}"></div>'
+        f"{map_legend(given.kind, most, given.least, x)}</figure>"
     )  # fmt: skip
 
 
-def described(given: Map) -> str:
+def describe_map(given: Map) -> str:
     """Return in words what a map shows."""
     x = given.values
     finite = np.where(np.isfinite(x), x, 0)
@@ -120,7 +128,7 @@ def described(given: Map) -> str:
     )
 
 
-def legend(kind: str, most: float, least: float, x: Array) -> str:
+def map_legend(kind: str, most: float, least: float, x: Array) -> str:
     """Return what the colours of a map mean."""
     clipped = bool(np.abs(x[np.isfinite(x)]).max(initial=0) > most * 1.0001)
     low = f"{'≤ ' * clipped}{digits(-most)}" if kind == "signed" else digits(least)
@@ -136,7 +144,7 @@ def bars(names: Sequence[str], values: Sequence[float], *, answer: bool = False)
     mark = ' data-answer=""' if answer else ""
     share = all(0 <= value <= 1.0001 for value in values)
     rows = "".join(
-        f"<li><span class=name>{token(name)}</span><span class=track>"
+        f"<li><span class=name>{token_html(name)}</span><span class=track>"
         f'<span class=bar style="--share:{value if share else 0:.4f}"></span></span>'
         f"<span class=value>{digits(value)}</span></li>"
         for name, value in zip(names, values, strict=True)
@@ -146,7 +154,7 @@ def bars(names: Sequence[str], values: Sequence[float], *, answer: bool = False)
 
 def activation_curve(name: str, x: Array, title: str) -> str:
     """Return a drawing of an activation function, and of where this run's values lie on it."""
-    drawn = curve(name, x)
+    drawn = activation_points(name, x)
     line, points = drawn["curve"], drawn["points"]
     low, high = line.min(0), line.max(0)
     spread = np.where(high > low, high - low, 1)
@@ -182,17 +190,17 @@ def activation_curve(name: str, x: Array, title: str) -> str:
 STRONGEST: Final = 12  # heads of the chart that are shown before the others
 
 
-def attention(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> str:
+def attention_view(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> str:
     """Return a small map for every head, and a place for the one that is chosen."""
     config, rows = run.model.config, []
     for i in range(config.num_blocks):
         name = f"transformer.layer.{i}.attention.weights"
         weights = sheet.add(name, run.rows(name))
         maps = [
-            small(sheet, x, (i, number), most, pressed=chosen == (i, number), mean=False)
+            small_map(sheet, x, (i, number), most, pressed=chosen == (i, number), mean=False)
             for number, x in zip(config.heads(i), weights, strict=True)
         ]
-        maps.append(small(sheet, weights.mean(0), (i, -1), most, pressed=False, mean=True))
+        maps.append(small_map(sheet, weights.mean(0), (i, -1), most, pressed=False, mean=True))
         rows.append(f'<div class="row"><span class="name">block {i}</span>{"".join(maps)}</div>')
     counts = max(len(config.heads(i)) for i in range(config.num_blocks)) + 1
     return (
@@ -205,11 +213,11 @@ def attention(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> 
         f"{''.join(rows)}</div>"
         '<div class="chosen"><div class="lines" id="lines"><noscript>With JavaScript, the '
         "attention of the chosen head is drawn here as lines between tokens, too.</noscript></div>"
-        f"{large(run, sheet, chosen, most)}</div></div></section>"
+        f"{large_map(run, sheet, chosen, most)}</div></div></section>"
     )
 
 
-def large(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> str:
+def large_map(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> str:
     """Return the map of the chosen head."""
     i, number = chosen
     name = f"transformer.layer.{i}.attention.weights"
@@ -220,7 +228,7 @@ def large(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> str:
     )  # fmt: skip
 
 
-def small(
+def small_map(
     sheet: Sheet, x: Any, place: tuple[int, int], most: float, *, pressed: bool, mean: bool
 ) -> str:
     """Return a button with the map of a head, or of the mean over heads."""
@@ -234,12 +242,12 @@ def small(
     return (
         f'<button type="button" class="small" data-block="{i}" data-number="{number}" '
         f'aria-pressed="{str(pressed).lower()}" aria-label="{escape(strongest)}" '
-        f'title="{escape(strongest)}"><img src="{png(x, "positive", most)}" alt="">'
+        f'title="{escape(strongest)}"><img src="{png_uri(x, "positive", most)}" alt="">'
         f"<span>{'mean' if mean else number}</span></button>"
     )
 
 
-def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
+def importance_view(found: Sequence[Effect], asked: Question, before: NamedNumbers) -> str:
     """Return the heads in the order of their effect on the answer, each a switch."""
     order = sorted(range(len(found)), key=lambda i: -abs(found[i].change))
     scale = max((abs(each.change) for each in found), default=0) or 1
@@ -247,12 +255,14 @@ def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
     for i in order:
         each = found[i]
         share, sign = abs(each.change) / scale, "less" if each.change < 0 else "more"
-        other = "" if each.answer.best in ("", before.best) else f"→ “{token(each.answer.best)}”"
+        other = (
+            "" if each.answer.best in ("", before.best) else f"→ “{token_html(each.answer.best)}”"
+        )
         rows.append(
             f'<li><button type="button" class="effect" data-effect="{i}" aria-pressed="false">'
             f"<span class=name>block {each.block}, head {each.head}</span>"
             f'<span class="track {sign}"><span class=bar style="--share:{share:.4f}"></span></span>'
-            f"<span class=value>{signed(each.change)}</span><span class=other>{other}</span>"
+            f"<span class=value>{signed_digits(each.change)}</span><span class=other>{other}</span>"
             "</button></li>"
         )
     rest = (
@@ -262,7 +272,9 @@ def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
         else ""
     )
     named = "; where the answer becomes another, it is named" if before.best else ""
-    what = "the mean of these numbers" if asked.mean else f"“{token(asked.names[0])}”, the answer"
+    what = (
+        "the mean of these numbers" if asked.mean else f"“{token_html(asked.names[0])}”, the answer"
+    )
     return (
         '<section class="view" id="importance"><h2>Which heads matter</h2><p>The pass was run '
         f"{len(found)} times more, each time with one head silenced. The bars show what that does "
@@ -276,20 +288,20 @@ def importance(found: Sequence[Effect], asked: Question, before: Answer) -> str:
     )
 
 
-def signed(x: float) -> str:
+def signed_digits(x: float) -> str:
     """Return a change with its sign; one that rounding alone makes is 0."""
     if abs(x) < 5e-6:
         return "0"
     return f"{'+' if x > 0 else ''}{digits(x)}"
 
 
-def greatest(run: Pass) -> float:
+def greatest_weight(run: Pass) -> float:
     """Return the greatest attention weight of all heads, which gets the last colour."""
     names = [f"transformer.layer.{i}.attention.weights" for i in range(run.model.config.num_blocks)]
     return max(float(run.rows(name).max()) for name in names) or 1.0
 
 
-def as_data(found: Sequence[Effect], before: Answer) -> dict[str, Any]:
+def effects_data(found: Sequence[Effect], before: NamedNumbers) -> dict[str, Any]:
     """Return what page.js needs to show answers without a head."""
     return {
         "values": [digits(value) for value in before.values],

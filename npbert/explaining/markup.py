@@ -26,43 +26,43 @@ from numpy.typing import NDArray
 from npbert.engine.activations import ACTIVATIONS
 from npbert.textbook import Array
 
-TAPPED: Final = re.compile(r'tap\(\s*"([\w.]+)"|tap, "(\w+)"')
-KINDS: Final = {tokenize.COMMENT: "c", tokenize.STRING: "s", tokenize.NUMBER: "n"}
+TAP_CALLS: Final = re.compile(r'tap\(\s*"([\w.]+)"|tap, "(\w+)"')
+TOKEN_CLASSES: Final = {tokenize.COMMENT: "c", tokenize.STRING: "s", tokenize.NUMBER: "n"}
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Return a text with every character that a page would obey or hide written as its escape."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def escape(text: object) -> str:
     """Return text for any place in the page, inside quotes too."""
-    return html.escape(visible(str(text)))
+    return html.escape(escape_controls(str(text)))
 
 
-def cut(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     """Return a text, or its beginning where it is too long."""
     return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
-def token(text: str) -> str:
+def token_html(text: str) -> str:
     """Return a token or a word, whose direction of writing ends where it ends."""
     return f"<bdi>{escape(text)}</bdi>"
 
 
-def embedded(value: Any) -> str:
+def script_json(value: Any) -> str:
     """Return JSON that can stand in a script element, whatever its strings hold."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII only
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def source(function: Any, steps: Collection[str] = ()) -> str:
+def source_html(function: Any, steps: Collection[str] = ()) -> str:
     """Return the source of a function as it runs, the lines that compute these steps marked."""
     text = dedent(inspect.getsource(function))
     where = f"{function.__module__}.{function.__qualname__}"
     lines = [
-        f"<mark>{line}</mark>" if computes(plain, steps) else line
-        for plain, line in zip(text.splitlines(), coloured(text).split("\n"), strict=False)
+        f"<mark>{line}</mark>" if is_step_line(plain, steps) else line
+        for plain, line in zip(text.splitlines(), highlight_code(text).split("\n"), strict=False)
     ]
     return (
         f'<pre class="code" data-function="{escape(where)}" tabindex="0" role="group" '
@@ -70,14 +70,14 @@ def source(function: Any, steps: Collection[str] = ()) -> str:
     )
 
 
-def computes(line: str, steps: Collection[str]) -> bool:
+def is_step_line(line: str, steps: Collection[str]) -> bool:
     """Tell whether a line of the source offers one of these steps to the tap, or returns."""
     if "return" in steps and line.lstrip().startswith("return "):
         return True
-    return any(name in steps for found in TAPPED.findall(line) for name in found if name)
+    return any(name in steps for found in TAP_CALLS.findall(line) for name in found if name)
 
 
-def coloured(text: str) -> str:
+def highlight_code(text: str) -> str:
     """Return Python's source as HTML, its kinds of tokens told apart; the text is unchanged."""
     made: list[str] = []
     lines = text.splitlines(keepends=True)
@@ -85,24 +85,26 @@ def coloured(text: str) -> str:
     for kind, string, start, end, _ in tokenize.generate_tokens(io.StringIO(text).readline):
         if kind in (tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE, tokenize.NL):
             continue
-        made.append(escaped(between(lines, at, start)))
-        named = "k" if kind == tokenize.NAME and keyword.iskeyword(string) else KINDS.get(kind)
-        made.append(spanned(named, string) if named else escaped(string))
+        made.append(escape_code(text_range(lines, at, start)))
+        named = (
+            "k" if kind == tokenize.NAME and keyword.iskeyword(string) else TOKEN_CLASSES.get(kind)
+        )
+        made.append(span_lines(named, string) if named else escape_code(string))
         at = end
-    return "".join(made) + escaped(between(lines, at, (len(lines) + 1, 0)))
+    return "".join(made) + escape_code(text_range(lines, at, (len(lines) + 1, 0)))
 
 
-def spanned(kind: str, string: str) -> str:
+def span_lines(kind: str, string: str) -> str:
     """Return a token of a kind, each of its lines by itself."""
-    return "\n".join(f'<i class="{kind}">{escaped(each)}</i>' for each in string.split("\n"))
+    return "\n".join(f'<i class="{kind}">{escape_code(each)}</i>' for each in string.split("\n"))
 
 
-def escaped(code: str) -> str:
+def escape_code(code: str) -> str:
     """Return code as HTML, its line ends kept."""
     return html.escape(code, quote=False)
 
 
-def between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+def text_range(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
     """Return the text from one (line, column), counted from (1, 0), to another."""
     if start[0] == end[0]:
         return lines[start[0] - 1][start[1] : end[1]] if start[0] <= len(lines) else ""
@@ -112,8 +114,10 @@ def between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> s
 
 
 DIGITS: Final = 3
-LARGEST: Final = 3  # the power of ten of an array's largest value, as it is stored: float16 ...
-SMALLEST: Final = 6.2e-5  # ... ends at 65504, and keeps three digits down to here
+LARGEST_POWER: Final = (
+    3  # the power of ten of an array's largest value, as it is stored: float16 ...
+)
+SMALLEST_STORED: Final = 6.2e-5  # ... ends at 65504, and keeps three digits down to here
 
 
 def round_to_digits(x: Array) -> Array:
@@ -135,9 +139,9 @@ def pack_array(x: Array) -> dict[str, Any]:
     """
     wide = round_to_digits(x)
     most = float(np.nanmax(np.abs(wide), initial=0))
-    power = LARGEST - int(np.floor(np.log10(most))) if most else 0
+    power = LARGEST_POWER - int(np.floor(np.log10(most))) if most else 0
     stored = wide * 10.0**power
-    stored[np.abs(stored) < SMALLEST] = 0
+    stored[np.abs(stored) < SMALLEST_STORED] = 0
     return {
         "shape": list(x.shape),
         "power": power,
@@ -156,20 +160,20 @@ def digits(x: float) -> str:
     return text.replace("-", "\u2212")
 
 
-Bytes = NDArray[np.uint8]
+ByteArray = NDArray[np.uint8]
 
 SHADES: Final = 255  # the colour of number 255 is for what has no number
-HIDDEN: Final = (128, 128, 128)
+HIDDEN_COLOUR: Final = (128, 128, 128)
 # Of Björn Ottosson's Oklab: to cone responses, and from their cubes to linear sRGB.
 CONES: Final = np.array([[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728],
                          [1, -0.0894841775, -1.2914855480]])  # fmt: skip
 SRGB: Final = np.array([[4.0767416621, -3.3077115913, 0.2309699292],
                         [-1.2684380046, 2.6097574011, -0.3413193965],
                         [-0.0041960863, -0.7034186147, 1.7076147010]])  # fmt: skip
-POINTS: Final = 160  # of a run, that are drawn on a curve
+CURVE_POINTS: Final = 160  # of a run, that are drawn on a curve
 
 
-def colours(lightness: Array, chroma: Array, hue: float) -> Bytes:
+def oklab_colours(lightness: Array, chroma: Array, hue: float) -> ByteArray:
     """Return sRGB colours, (n, 3), of which Oklab's coordinates are given, the hue in degrees."""
     angle = math.radians(hue)
     lab = np.stack([lightness, chroma * math.cos(angle), chroma * math.sin(angle)], -1)
@@ -178,26 +182,29 @@ def colours(lightness: Array, chroma: Array, hue: float) -> Bytes:
     return (255 * encoded).round().astype(np.uint8)
 
 
-def ramp(n: int, hue: float, darkest: float) -> Bytes:
+def colour_ramp(n: int, hue: float, darkest: float) -> ByteArray:
     """Return n colours from nearly white to a dark one of that hue."""
     t = np.linspace(0, 1, n)
-    return colours(0.985 - (0.985 - darkest) * t, 0.155 * np.sin(t * 2.2) / np.sin(1.571), hue)
+    return oklab_colours(
+        0.985 - (0.985 - darkest) * t, 0.155 * np.sin(t * 2.2) / np.sin(1.571), hue
+    )
 
 
-def palettes() -> dict[str, Bytes]:
+def colour_tables() -> dict[str, ByteArray]:
     """Return the tables, (256, 3): for numbers from 0, and for numbers with a sign."""
     half = SHADES // 2 + 1
-    signed = [ramp(half, 255, 0.45)[:0:-1], ramp(half, 50, 0.45)]
-    made = {"positive": ramp(SHADES, 270, 0.3), "signed": np.concatenate(signed)}
+    signed = [colour_ramp(half, 255, 0.45)[:0:-1], colour_ramp(half, 50, 0.45)]
+    made = {"positive": colour_ramp(SHADES, 270, 0.3), "signed": np.concatenate(signed)}
     return {
-        name: np.concatenate([table, [HIDDEN]]).astype(np.uint8) for name, table in made.items()
+        name: np.concatenate([table, [HIDDEN_COLOUR]]).astype(np.uint8)
+        for name, table in made.items()
     }
 
 
-PALETTES: Final = palettes()
+PALETTES: Final = colour_tables()
 
 
-def shades(x: Array, kind: str, most: float, least: float = 0.0) -> Bytes:
+def colour_numbers(x: Array, kind: str, most: float, least: float = 0.0) -> ByteArray:
     """Return the colour number of every value; those beyond `most` get the last colour.
 
     least : the value with the first colour; of numbers with a sign it is -most
@@ -207,36 +214,36 @@ def shades(x: Array, kind: str, most: float, least: float = 0.0) -> Bytes:
     return np.where(np.isnan(x), SHADES, np.nan_to_num(made).round()).astype(np.uint8)
 
 
-def png(x: Array, kind: str, most: float, least: float = 0.0) -> str:
+def png_uri(x: Array, kind: str, most: float, least: float = 0.0) -> str:
     """Return a matrix as the data URI of a PNG file, a pixel for every value."""
     height, width = x.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each begins with the filter's number, 0
-    rows[:, 1:] = shades(x, kind, most, least)
-    return uri(
-        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
-        + chunk(b"PLTE", PALETTES[kind].tobytes())
-        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
-        + chunk(b"IEND", b"")
+    rows[:, 1:] = colour_numbers(x, kind, most, least)
+    return data_uri(
+        png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
+        + png_chunk(b"PLTE", PALETTES[kind].tobytes())
+        + png_chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
+        + png_chunk(b"IEND", b"")
     )
 
 
-def chunk(name: bytes, data: bytes) -> bytes:
+def png_chunk(name: bytes, data: bytes) -> bytes:
     """Return a part of a PNG file: its length, name, data and check sum."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def uri(chunks: bytes) -> str:
+def data_uri(chunks: bytes) -> str:
     """Return the chunks of a PNG file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + chunks).decode()
 
 
-def curve(name: str, x: Array) -> dict[str, Any]:
+def activation_points(name: str, x: Array) -> dict[str, Any]:
     """Return an activation function's curve over what a run put in, and points of that run on it.
 
     Both are lists of (x, y): the curve, and the quantiles of all values.
     """
     function = ACTIVATIONS[name]
-    points = np.quantile(x.astype(np.float64), np.linspace(0, 1, POINTS))
+    points = np.quantile(x.astype(np.float64), np.linspace(0, 1, CURVE_POINTS))
     low, high = min(float(points[0]), -3.0), max(float(points[-1]), 3.0)
     line = np.linspace(low, high, 200)
     return {

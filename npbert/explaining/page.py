@@ -9,63 +9,71 @@ from pathlib import Path
 from typing import Any, Final
 
 from npbert import __version__
-from npbert.errors import InputError, shown
+from npbert.errors import InputError, quote
 from npbert.explaining import ends, steps
 from npbert.explaining import figures as views
 from npbert.explaining import passes as answers
 from npbert.explaining.figures import Limits, Map, Sheet, bars, heat_map
-from npbert.explaining.markup import PALETTES, cut, digits, embedded, escape, token, visible
+from npbert.explaining.markup import (
+    PALETTES,
+    digits,
+    escape,
+    escape_controls,
+    script_json,
+    shorten,
+    token_html,
+)
 from npbert.explaining.passes import Pass
-from npbert.explaining.steps import Functions, step
+from npbert.explaining.steps import Functions, step_section
 from npbert.tasks.sentence_embedding import SentenceEmbedding
 from npbert.tasks.sentence_transformers import Recipe, pool
 from npbert.textbook import Array
 
-BUDGET: Final = 2_600_000  # characters of the page that numbers and their pictures may take
-COST: Final = 3.9  # characters a number: 8/3 in base64, and its pixel
-SIZES: Final = (
+PAGE_BUDGET: Final = 2_600_000  # characters of the page that numbers and their pictures may take
+NUMBER_COST: Final = 3.9  # characters a number: 8/3 in base64, and its pixel
+LIMITS: Final = (
     Limits(None, None, None), Limits(64, 768, 64), Limits(64, 256, 32), Limits(48, 192, 32),
     Limits(32, 128, 32), Limits(32, 96, 16), Limits(24, 64, 16), Limits(16, 48, 8),
     Limits(12, 32, 4),
 )  # fmt: skip
-LONG: Final = 160  # characters of a text that is no headline any more
+LONG_TEXT: Final = 160  # characters of a text that is no headline any more
 HEADLINE_LIMIT: Final = 600  # characters of a text in the head of the page; the tokens show all
-HERE: Final = Path(__file__).parent
+ASSETS: Final = Path(__file__).parent
 
 
-def walk(run: Pass, blocks: Sequence[int] | None) -> str:
+def pass_page(run: Pass, blocks: Sequence[int] | None) -> str:
     """Return the page of a pass, with the steps of these blocks or of all.  Raises InputError."""
     config = run.model.config
     chosen = chosen_blocks(config.num_blocks, blocks)
-    limits = limits_of(run, chosen)
-    sheet = Sheet([visible(each) for each in run.tokens], limits)
-    asked = answers.question(run)
-    before, found = asked.read(answers.result(run)), answers.effects(run, asked)
+    limits = choose_limits(run, chosen)
+    sheet = Sheet([escape_controls(each) for each in run.tokens], limits)
+    asked = answers.question_of(run)
+    before, found = asked.read(answers.head_rows(run)), answers.head_effects(run, asked)
     strongest = max(found, key=lambda each: abs(each.change))
-    place, most = (strongest.block, strongest.head), views.greatest(run)
-    start = steps.tokens(run) + steps.embeddings(run, sheet)
+    place, most = (strongest.block, strongest.head), views.greatest_weight(run)
+    start = steps.tokens_step(run) + steps.embeddings_step(run, sheet)
     main = f'<section class="block" id="start"><h2>Before the blocks</h2>{start}</section>'
-    main += views.attention(run, sheet, place, most)
+    main += views.attention_view(run, sheet, place, most)
     for i in chosen:
         numbers = config.heads(i)
         head = numbers.index(place[1]) if place[1] in numbers else 0
-        main += steps.block(run, sheet, i, head, most, first=i == chosen[0])
-    end = ends.end(run, sheet, asked)
+        main += steps.block_section(run, sheet, i, head, most, first=i == chosen[0])
+    end = ends.end_steps(run, sheet, asked)
     main += f'<section class="block" id="end"><h2>Behind the blocks</h2>{end}</section>'
-    main += views.importance(found, asked, before)
+    main += views.importance_view(found, asked, before)
     data = {
         "tokens": sheet.tokens,
         "heads": [config.heads(i) for i in range(config.num_blocks)],
         "chosen": place,
         "most": most,
-        "answer": views.as_data(found, before),
-        "palettes": palettes(),
+        "answer": views.effects_data(found, before),
+        "palettes": palette_data(),
         "arrays": sheet.arrays,
     }
-    return document(
-        visible(run.text),
-        header(run, asked, before, said(run, sheet, chosen)),
-        contents(chosen, asked),
+    return html_document(
+        escape_controls(run.text),
+        page_header(run, asked, before, omission_notes(run, sheet, chosen)),
+        page_links(chosen, asked),
         main,
         data,
     )
@@ -74,12 +82,12 @@ def walk(run: Pass, blocks: Sequence[int] | None) -> str:
 def chosen_blocks(count: int, blocks: Sequence[int] | None) -> list[int]:
     """Return the blocks whose steps are shown, in order.  Raises InputError."""
     if not isinstance(blocks, Iterable | None) or isinstance(blocks, str):
-        raise InputError(f"blocks is {shown(blocks)}, expected a list of numbers")
+        raise InputError(f"blocks is {quote(blocks)}, expected a list of numbers")
     given = [*range(count)] if blocks is None else [*blocks]
     for i in given:
         if isinstance(i, bool) or not hasattr(i, "__index__") or not 0 <= i < count:
             raise InputError(
-                f"blocks has {shown(i)}, expected numbers from 0 to {count - 1}: the model has "
+                f"blocks has {quote(i)}, expected numbers from 0 to {count - 1}: the model has "
                 f"{count} blocks"
             )
     if not given:
@@ -87,12 +95,14 @@ def chosen_blocks(count: int, blocks: Sequence[int] | None) -> list[int]:
     return sorted({operator.index(i) for i in given})
 
 
-def limits_of(run: Pass, blocks: Sequence[int]) -> Limits:
+def choose_limits(run: Pass, blocks: Sequence[int]) -> Limits:
     """Return how much of every array the page can hold."""
-    return next((each for each in SIZES if cost(run, blocks, each) <= BUDGET), SIZES[-1])
+    return next(
+        (each for each in LIMITS if page_cost(run, blocks, each) <= PAGE_BUDGET), LIMITS[-1]
+    )
 
 
-def cost(run: Pass, blocks: Sequence[int], limits: Limits) -> float:
+def page_cost(run: Pass, blocks: Sequence[int], limits: Limits) -> float:
     """Return about how many characters the numbers of a page take."""
     config, length = run.model.config, len(run.tokens)
     t, d = min(limits.tokens or length, length), limits.features or config.intermediate_size
@@ -101,10 +111,10 @@ def cost(run: Pass, blocks: Sequence[int], limits: Limits) -> float:
     block = 4 * heads * t * k + 6 * t * features + 2 * t * min(d, config.intermediate_size)
     attention = heads * t * t
     whole = len(blocks) * (block + attention) + config.num_blocks * attention + 8 * t * features
-    return COST * whole
+    return NUMBER_COST * whole
 
 
-def said(run: Pass, sheet: Sheet, blocks: Sequence[int]) -> list[str]:
+def omission_notes(run: Pass, sheet: Sheet, blocks: Sequence[int]) -> list[str]:
     """Return what the page leaves out, in sentences."""
     config, told = run.model.config, []
     n, d, k = sheet.limits
@@ -120,7 +130,7 @@ def said(run: Pass, sheet: Sheet, blocks: Sequence[int]) -> list[str]:
             "all numbers were computed from all features."
         )
     if len(blocks) < config.num_blocks:
-        told.append(f"Of {config.num_blocks} blocks, the steps of {listed(blocks)} are shown.")
+        told.append(f"Of {config.num_blocks} blocks, the steps of {block_names(blocks)} are shown.")
     if len(run.encodings) > 1:
         told.append(
             f"{len(run.encodings)} choices were read side by side; the steps are those of the one "
@@ -129,17 +139,19 @@ def said(run: Pass, sheet: Sheet, blocks: Sequence[int]) -> list[str]:
     return told
 
 
-def listed(blocks: Sequence[int]) -> str:
+def block_names(blocks: Sequence[int]) -> str:
     """Return numbers of blocks in words."""
     *most, last = map(str, blocks)
     return f"block {last}" if not most else f"blocks {', '.join(most)} and {last}"
 
 
-def header(run: Pass, asked: answers.Question, before: answers.Answer, told: Sequence[str]) -> str:
+def page_header(
+    run: Pass, asked: answers.Question, before: answers.NamedNumbers, told: Sequence[str]
+) -> str:
     """Return the head of the page: the text, the model, and the answer."""
     model, config = run.model, run.model.config
     pair = (
-        f'<p class="pair">{token(cut(run.pair, HEADLINE_LIMIT))}</p>'
+        f'<p class="pair">{token_html(shorten(run.pair, HEADLINE_LIMIT))}</p>'
         if run.pair is not None
         else ""
     )
@@ -147,11 +159,11 @@ def header(run: Pass, asked: answers.Question, before: answers.Answer, told: Seq
         f"{model.architecture}, {config.num_blocks} blocks of {config.num_attention_heads} heads, "
         f"{config.hidden_size} features, {model.dtype.name}, {len(run.encoding)} tokens"
     )
-    long = ' class="long"' * (len(run.text) > LONG)
+    long = ' class="long"' * (len(run.text) > LONG_TEXT)
     notes = "".join(f"<li>{escape(each)}</li>" for each in told)
     text = (
         '<div><p class="kicker">one forward pass of a transformer, step by step</p>'
-        f'<h1 dir="auto"{long}>{escape(cut(run.text, HEADLINE_LIMIT))}</h1>{pair}'
+        f'<h1 dir="auto"{long}>{escape(shorten(run.text, HEADLINE_LIMIT))}</h1>{pair}'
         f'<p class="facts">{escape(facts)}</p>'
         f"<ul class=notes>{notes}</ul></div>"
     )
@@ -163,7 +175,7 @@ def header(run: Pass, asked: answers.Question, before: answers.Answer, told: Seq
     return f"<header>{text}{'' if asked.compares else result}</header>"
 
 
-def contents(blocks: Sequence[int], asked: answers.Question) -> str:
+def page_links(blocks: Sequence[int], asked: answers.Question) -> str:
     """Return links to the parts of the page."""
     parts = [
         ("tokens", "tokens"), ("embeddings", "embeddings"), ("attention", "attention"),
@@ -176,14 +188,14 @@ def contents(blocks: Sequence[int], asked: answers.Question) -> str:
     return f'<nav aria-label="steps">{links}</nav>'
 
 
-def palettes() -> dict[str, str]:
+def palette_data() -> dict[str, str]:
     """Return the colour tables as page.js reads them: two hexadecimal digits a byte."""
     return {name: table.tobytes().hex() for name, table in PALETTES.items()}
 
 
-def document(title: str, header: str, nav: str, main: str, data: dict[str, Any]) -> str:
+def html_document(title: str, header: str, nav: str, main: str, data: dict[str, Any]) -> str:
     """Return a whole HTML document, which may load nothing and run one script."""
-    style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, script = ((ASSETS / name).read_text("utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -198,24 +210,24 @@ def document(title: str, header: str, nav: str, main: str, data: dict[str, Any])
         f'{header}{nav}<main id="main" tabindex="-1">{main}</main>'
         f"<footer>Made by npbert {__version__}. Numbers have three digits. Everything on this page "
         'is in this file.</footer><div id="tip" role="status"></div>'
-        f'<script type="application/json" id="data">{embedded(data)}</script>'
+        f'<script type="application/json" id="data">{script_json(data)}</script>'
         f"<script>{script}</script></body></html>\n"
     )
 
 
 TEXTS_LIMIT: Final = 64  # texts: a map of more has rows too low to read
-NAME: Final = 28  # characters of a text that name a row
-READABLE: Final = 12  # texts whose similarities also stand in a table
+NAME_LENGTH: Final = 28  # characters of a text that name a row
+TABLE_LIMIT: Final = 12  # texts whose similarities also stand in a table
 
 
-def comparison(task: SentenceEmbedding, texts: Sequence[str]) -> str:
+def comparison_page(task: SentenceEmbedding, texts: Sequence[str]) -> str:
     """Return the page of several texts.  Raises InputError for fewer than two."""
     if not 2 <= len(texts) <= TEXTS_LIMIT:
         raise InputError(f"there are {len(texts)} texts to compare, expected 2 to {TEXTS_LIMIT}")
     vectors = task(list(texts))
     alike = task.similarity(vectors, vectors)
     function = task.recipe.similarity
-    names = [cut(visible(text), NAME) for text in texts]
+    names = [shorten(escape_controls(text), NAME_LENGTH) for text in texts]
     sheet = Sheet(names, Limits(None, 768, None))
     made = sheet.add("sentence_embedding", vectors)
     sheet.add("similarity", alike)
@@ -226,45 +238,46 @@ def comparison(task: SentenceEmbedding, texts: Sequence[str]) -> str:
         Map("similarity", f"{function} similarity", "", alike, names, names, "positive",
             float(alike.max()), float(alike.min()), among="texts")
     )  # fmt: skip
-    main = step(
+    main = step_section(
         "embeddings", "Every text becomes one vector",
         f"The model reads each text by itself, and of the vectors of its tokens one of {dim} "
         "numbers is made. Texts that mean the same should have vectors that point the same way.",
         functions, embedding,
-    ) + step(
-        "similarity", "How alike are they?", ranked(texts, alike),
-        [(SentenceEmbedding.similarity, ())], matrix + table(names, alike), unfolded=False,
+    ) + step_section(
+        "similarity", "How alike are they?", similarity_summary(texts, alike),
+        [(SentenceEmbedding.similarity, ())], matrix + similarity_table(names, alike),
+        unfolded=False,
     )  # fmt: skip
     main = f'<section class="block"><h2>From texts to one number a pair</h2>{main}</section>'
-    data: dict[str, Any] = {"tokens": names, "palettes": palettes(), "arrays": sheet.arrays}
-    items = "".join(f"<li>{token(text)}</li>" for text in texts)
+    data: dict[str, Any] = {"tokens": names, "palettes": palette_data(), "arrays": sheet.arrays}
+    items = "".join(f"<li>{token_html(text)}</li>" for text in texts)
     header = (
         '<header><div><p class="kicker">sentence embeddings, compared</p>'
         f'<h1>How alike are {len(texts)} texts?</h1><ol class="texts">{items}</ol></div></header>'
     )
     links = '<a href="#embeddings">embeddings</a><a href="#similarity">similarity</a>'
     title = f"How alike are {len(texts)} texts?"
-    return document(title, header, f'<nav aria-label="steps">{links}</nav>', main, data)
+    return html_document(title, header, f'<nav aria-label="steps">{links}</nav>', main, data)
 
 
-def ranked(texts: Sequence[str], alike: Array) -> str:
+def similarity_summary(texts: Sequence[str], alike: Array) -> str:
     """Return in words which texts are the most alike, and which the least."""
     pairs = sorted(combinations(range(len(texts)), 2), key=lambda pair: -alike[pair])
     told = [
-        f"The {word} alike are “{token(texts[i])}” and “{token(texts[j])}”, at "
+        f"The {word} alike are “{token_html(texts[i])}” and “{token_html(texts[j])}”, at "
         f"{digits(float(alike[i, j]))}."
         for word, (i, j) in (("most", pairs[0]), ("least", pairs[-1]))
     ]
     return " ".join(told[: len(pairs)])
 
 
-def table(names: Sequence[str], alike: Array) -> str:
+def similarity_table(names: Sequence[str], alike: Array) -> str:
     """Return the numbers of the map, where they can be read."""
-    if len(names) > READABLE:
+    if len(names) > TABLE_LIMIT:
         return ""
     head = "".join(f'<th scope="col">{i + 1}</th>' for i in range(len(names)))
     rows = "".join(
-        f'<tr><th scope="row">{i + 1} {token(name)}</th>'
+        f'<tr><th scope="row">{i + 1} {token_html(name)}</th>'
         + "".join(f"<td>{digits(float(value))}</td>" for value in row)
         + "</tr>"
         for i, (name, row) in enumerate(zip(names, alike, strict=True))

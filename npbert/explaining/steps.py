@@ -8,23 +8,23 @@ import numpy as np
 
 from npbert import encoder, textbook
 from npbert.engine.activations import ACTIVATIONS
-from npbert.explaining.figures import Map, Sheet, activation_curve, extent, heat_map
-from npbert.explaining.markup import escape, source, token
+from npbert.explaining.figures import Map, Sheet, activation_curve, colour_limit, heat_map
+from npbert.explaining.markup import escape, source_html, token_html
 from npbert.explaining.passes import Pass
 from npbert.oracle.traces import is_masked
 from npbert.text.tokenizer import Tokenizer
 from npbert.textbook import Array
 
 NORMED: Final = "g · (x \u2212 mean) / √variance + b"
-TOKENS: Final = 64  # that are shown before the others
+TOKENS_SHOWN: Final = 64  # that are shown before the others
 Functions = Sequence[tuple[Any, Sequence[str]]]  # each with the steps whose lines are marked
 
 
-def step(
+def step_section(
     name: str, title: str, says: str, functions: Functions, figures: str, *, unfolded: bool = True
 ) -> str:
     """Return a step: what happens in words and in code, and beside it the numbers."""
-    code = "".join(source(function, marked) for function, marked in functions)
+    code = "".join(source_html(function, marked) for function, marked in functions)
     opened = " open" * unfolded
     folded = f"<details class=source{opened}><summary>the code that runs</summary>{code}</details>"
     return (
@@ -33,7 +33,7 @@ def step(
     )
 
 
-def tokens(run: Pass) -> str:
+def tokens_step(run: Pass) -> str:
     """Return the step from text to tokens."""
     encoding, rows = run.encoding, []
     for i, piece in enumerate(encoding.tokens):
@@ -42,8 +42,8 @@ def tokens(run: Pass) -> str:
         text = "" if of is None else (run.text, run.pair or "")[of][start:end]
         place = "added by the tokenizer" if of is None else f"{start}\u2013{end}"
         rows.append(
-            f'<li class="{"added" if of is None else "piece"}"><b>{token(piece)}</b>'
-            f"<span>{encoding.ids[i]}</span><small>{place} {token(text)}</small></li>"
+            f'<li class="{"added" if of is None else "piece"}"><b>{token_html(piece)}</b>'
+            f"<span>{encoding.ids[i]}</span><small>{place} {token_html(text)}</small></li>"
         )
     says = (
         f"The tokenizer cuts the text into {len(encoding)} pieces that are in its vocabulary of "
@@ -51,17 +51,17 @@ def tokens(run: Pass) -> str:
         "only their numbers. Below each number stands where the piece lies in the text, in "
         "characters."
     )
-    figures = f'<ol class="tokens">{"".join(rows[:TOKENS])}</ol>'
-    if len(rows) > TOKENS:
-        rest = f'<ol class="tokens" start="{TOKENS + 1}">{"".join(rows[TOKENS:])}</ol>'
-        figures += f"<details><summary>the other {len(rows) - TOKENS}</summary>{rest}</details>"
-    return step("tokens", "Text becomes tokens", says, [(Tokenizer.encode, ())], figures)
+    figures = f'<ol class="tokens">{"".join(rows[:TOKENS_SHOWN])}</ol>'
+    if (others := len(rows) - TOKENS_SHOWN) > 0:
+        rest = f'<ol class="tokens" start="{TOKENS_SHOWN + 1}">{"".join(rows[TOKENS_SHOWN:])}</ol>'
+        figures += f"<details><summary>the other {others}</summary>{rest}</details>"
+    return step_section("tokens", "Text becomes tokens", says, [(Tokenizer.encode, ())], figures)
 
 
-def embeddings(run: Pass, sheet: Sheet) -> str:
+def embeddings_step(run: Pass, sheet: Sheet) -> str:
     """Return the step from tokens to vectors."""
     figures = "".join(
-        whole(run, sheet, f"embeddings.{name}", title, formula)
+        token_map(run, sheet, f"embeddings.{name}", title, formula)
         for name, title, formula in (
             ("word_embeddings", "word", "W[id]"),
             ("position_embeddings", "position", "P[0], P[1], …"),
@@ -78,23 +78,23 @@ def embeddings(run: Pass, sheet: Sheet) -> str:
         (encoder.embed, ("word_embeddings", "position_embeddings", "sum", "LayerNorm")),
         (textbook.layer_norm, ()),
     ]
-    return step("embeddings", "Tokens become vectors", says, functions, figures)
+    return step_section("embeddings", "Tokens become vectors", says, functions, figures)
 
 
-def block(run: Pass, sheet: Sheet, i: int, head: int, most: float, *, first: bool) -> str:
+def block_section(run: Pass, sheet: Sheet, i: int, head: int, most: float, *, first: bool) -> str:
     """Return the steps of a block, with one head's maps; the first one's code is unfolded."""
     prefix = f"transformer.layer.{i}."
     made = [
-        asking(run, sheet, i, head),
-        listening(run, sheet, i, head, most),
-        hearing(run, sheet, i, head),
-        adding(run, sheet, i, "attention_residual", "sa_layer_norm"),
-        feeding(run, sheet, i),
-        adding(run, sheet, i, "ffn_residual", "output_layer_norm"),
+        query_step(run, sheet, i, head),
+        score_step(run, sheet, i, head, most),
+        context_step(run, sheet, i, head),
+        norm_step(run, sheet, i, "attention_residual", "sa_layer_norm"),
+        ffn_step(run, sheet, i),
+        norm_step(run, sheet, i, "ffn_residual", "output_layer_norm"),
     ]
     names = ("qkv", "attention", "heads", "norm", "ffn", "output")
     sections = "".join(
-        step(f"block-{i}-{name}", *parts, unfolded=first)
+        step_section(f"block-{i}-{name}", *parts, unfolded=first)
         for name, parts in zip(names, made, strict=True)
     )
     heads = "".join(
@@ -111,10 +111,10 @@ def block(run: Pass, sheet: Sheet, i: int, head: int, most: float, *, first: boo
 Parts = tuple[str, str, Functions, str]
 
 
-def asking(run: Pass, sheet: Sheet, i: int, head: int) -> Parts:
+def query_step(run: Pass, sheet: Sheet, i: int, head: int) -> Parts:
     """Return query, key and value of a head."""
     figures = "".join(
-        headed(run, sheet, i, f"{name}_lin", title, f"{name} = W<sub>{name}</sub> x + b", head)
+        head_map(run, sheet, i, f"{name}_lin", title, f"{name} = W<sub>{name}</sub> x + b", head)
         for name, title in (("q", "query"), ("k", "key"), ("v", "value"))
     )
     says = (
@@ -128,30 +128,32 @@ def asking(run: Pass, sheet: Sheet, i: int, head: int) -> Parts:
     return "Query, key, value", says, functions, figures
 
 
-def listening(run: Pass, sheet: Sheet, i: int, head: int, most: float) -> Parts:
+def score_step(run: Pass, sheet: Sheet, i: int, head: int, most: float) -> Parts:
     """Return scores, mask and weights of a head."""
     prefix, n = f"transformer.layer.{i}.attention.", sheet.limits.tokens
-    width = run.heads(f"{prefix}q_lin", i).shape[-1]
-    which = named(run, i, head)
+    width = run.split_heads(f"{prefix}q_lin", i).shape[-1]
+    which = head_label(run, i, head)
     scores = sheet.add(f"{prefix}scores", run.rows(f"{prefix}scores"))
     figures = [
-        square(sheet, i, "scores", "scores", f"k<sup>T</sup> q / √{width}", scores, head, which)
+        score_map(sheet, i, "scores", "scores", f"k<sup>T</sup> q / √{width}", scores, head, which)
     ]
-    if run.keep.all():
+    if run.key_mask.all():
         told = "Nothing is hidden: a text by itself has no padding, and the mask changes no score."
     else:
         masked = run.rows(f"{prefix}masked_scores")
         hidden = np.where(is_masked("masked_scores", masked), np.nan, masked)
         shown = sheet.add(f"{prefix}masked_scores", hidden)
         figures.append(
-            square(sheet, i, "masked_scores", "masked", "hidden keys: \u2212∞", shown, head, which)
+            score_map(
+                sheet, i, "masked_scores", "masked", "hidden keys: \u2212∞", shown, head, which
+            )
         )
         told = (
             "Padding is hidden: its scores become the smallest number there is, and get no weight."
         )
     weights = run.rows(f"{prefix}weights")[:, :n, :n]
     figures.append(
-        square(
+        score_map(
             sheet,
             i,
             "weights",
@@ -176,17 +178,17 @@ def listening(run: Pass, sheet: Sheet, i: int, head: int, most: float) -> Parts:
     return "Who listens to whom", says, functions, "".join(figures)
 
 
-def hearing(run: Pass, sheet: Sheet, i: int, head: int) -> Parts:
+def context_step(run: Pass, sheet: Sheet, i: int, head: int) -> Parts:
     """Return what a head hears, what all do, and what is made of it."""
     name = f"transformer.layer.{i}.attention.context"
-    figures = headed(run, sheet, i, "context", "context", "v · weights", head)
-    heads = run.heads(name, i)[:, : sheet.limits.tokens, : sheet.limits.width]
+    figures = head_map(run, sheet, i, "context", "context", "v · weights", head)
+    heads = run.split_heads(name, i)[:, : sheet.limits.tokens, : sheet.limits.width]
     joined = np.concatenate(list(heads), axis=-1)
     of = run.rows(name).shape[-1]
     figures += heat_map(
         Map(name, "joined heads", "side by side", joined, sheet.tokens, view="joined", total=of)
     )
-    figures += whole(
+    figures += token_map(
         run, sheet, name.replace("context", "out_lin"), "projected", "W<sub>o</sub> x + b"
     )
     says = (
@@ -200,11 +202,11 @@ def hearing(run: Pass, sheet: Sheet, i: int, head: int) -> Parts:
     return "What is heard", says, functions, figures
 
 
-def adding(run: Pass, sheet: Sheet, i: int, added: str, normed: str) -> Parts:
+def norm_step(run: Pass, sheet: Sheet, i: int, added: str, normed: str) -> Parts:
     """Return the residual connection and its norm."""
     prefix = f"transformer.layer.{i}."
-    figures = whole(run, sheet, prefix + added, "sum", "x + y")
-    figures += whole(run, sheet, prefix + normed, "normed", NORMED)
+    figures = token_map(run, sheet, prefix + added, "sum", "x + y")
+    figures += token_map(run, sheet, prefix + normed, "normed", NORMED)
     last = normed == "output_layer_norm"
     says = (
         "The same once more: what the feed-forward layers found is added, and the sum normed. This "
@@ -217,13 +219,13 @@ def adding(run: Pass, sheet: Sheet, i: int, added: str, normed: str) -> Parts:
     return "Add and norm", says, functions, figures
 
 
-def feeding(run: Pass, sheet: Sheet, i: int) -> Parts:
+def ffn_step(run: Pass, sheet: Sheet, i: int) -> Parts:
     """Return the feed-forward layers."""
     prefix, name = f"transformer.layer.{i}.ffn.", run.model.config.activation
-    figures = whole(run, sheet, f"{prefix}lin1", "hidden layer", "h = W<sub>1</sub> x + b")
+    figures = token_map(run, sheet, f"{prefix}lin1", "hidden layer", "h = W<sub>1</sub> x + b")
     figures += activation_curve(name, run.rows(f"{prefix}lin1"), "activation function")
-    figures += whole(run, sheet, f"{prefix}activation", "activated", f"h = {escape(name)}(h)")
-    figures += whole(run, sheet, f"{prefix}lin2", "back again", "W<sub>2</sub> h + b")
+    figures += token_map(run, sheet, f"{prefix}activation", "activated", f"h = {escape(name)}(h)")
+    figures += token_map(run, sheet, f"{prefix}lin2", "back again", "W<sub>2</sub> h + b")
     says = (
         "Now every token by itself: to more features, through a function that lets some pass and "
         "holds others back, and to as many features as before. Each hidden feature is a pattern "
@@ -233,7 +235,7 @@ def feeding(run: Pass, sheet: Sheet, i: int) -> Parts:
     return "Feed forward", says, [*functions, *activation_source(name)], figures
 
 
-def named(run: Pass, i: int, head: int) -> str:
+def head_label(run: Pass, i: int, head: int) -> str:
     """Return what a block's head is called: by its number in the original model."""
     return f"head {run.model.config.heads(i)[head]}"
 
@@ -244,7 +246,7 @@ def activation_source(name: str) -> Functions:
     return [(function, ())] if inspect.isfunction(function) else [(textbook.activation, ())]
 
 
-def whole(
+def token_map(
     run: Pass, sheet: Sheet, name: str, title: str, formula: str, *, after: bool = False
 ) -> str:
     """Return the map of an activation with a row for every token, or for the text after them."""
@@ -256,24 +258,26 @@ def whole(
     return heat_map(Map(name, title, formula, shown, rows, total=x.shape[-1]))
 
 
-def headed(run: Pass, sheet: Sheet, i: int, name: str, title: str, formula: str, head: int) -> str:
+def head_map(
+    run: Pass, sheet: Sheet, i: int, name: str, title: str, formula: str, head: int
+) -> str:
     """Return the map of one head's part of an activation."""
     full = f"transformer.layer.{i}.attention.{name}"
-    x = run.heads(full, i)
+    x = run.split_heads(full, i)
     shown = sheet.add(full, x)
     return heat_map(
-        Map(full, title, formula, shown[head], sheet.tokens, most=extent(shown), view="head",
-            block=i, total=x.shape[-1], which=named(run, i, head))
+        Map(full, title, formula, shown[head], sheet.tokens, most=colour_limit(shown), view="head",
+            block=i, total=x.shape[-1], which=head_label(run, i, head))
     )  # fmt: skip
 
 
-def square(
+def score_map(
     sheet: Sheet, i: int, name: str, title: str, formula: str, x: Array, head: int, which: str,
     kind: str = "signed", most: float = 0.0,
 ) -> str:  # fmt: skip
     """Return the map of one head's scores or weights."""
     full = f"transformer.layer.{i}.attention.{name}"
     return heat_map(
-        Map(full, title, formula, x[head], sheet.tokens, sheet.tokens, kind, most or extent(x),
-            view="head", block=i, which=which)
+        Map(full, title, formula, x[head], sheet.tokens, sheet.tokens, kind,
+            most or colour_limit(x), view="head", block=i, which=which)
     )  # fmt: skip

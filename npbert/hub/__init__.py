@@ -7,22 +7,37 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, SupportsIndex
 
-from npbert.errors import HubError, InputError, listed, shown, warn
-from npbert.hub.cache import cache_folder, cached, inside, is_offline, lacking, unknown
+from npbert.errors import HubError, InputError, listing, quote, warn
+from npbert.hub.cache import (
+    cache_folder,
+    find_snapshot,
+    is_inside,
+    is_offline,
+    missing_files,
+    unknown_files,
+)
 from npbert.hub.fetching import Token, Wanted, fetch
 
-Source = str | os.PathLike[str]
+ModelSource = str | os.PathLike[str]
 
-FILES: Final = (".safetensors", ".npz", ".npy", ".bin", ".json", ".txt", ".git")  # no repositories
-NAME: Final = re.compile(r"(?:\w(?:[\w.-]{0,94}\w)?/)?\w(?:[\w.-]{0,94}\w)?", re.ASCII)
+NO_REPOSITORIES: Final = (
+    ".safetensors",
+    ".npz",
+    ".npy",
+    ".bin",
+    ".json",
+    ".txt",
+    ".git",
+)  # no repositories
+REPOSITORY_NAME: Final = re.compile(r"(?:\w(?:[\w.-]{0,94}\w)?/)?\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 
 
 def locate(
-    source: Source,
+    source: ModelSource,
     *,
     revision: str | None = None,
     subfolder: str | None = None,
-    cache_dir: Source | None = None,
+    cache_dir: ModelSource | None = None,
     token: Token = None,
     offline: bool | None = None,
     fresh: bool = False,
@@ -35,15 +50,15 @@ def locate(
     """
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):
         raise InputError(
-            f"source is {shown(source)}, expected the path of a folder, or a name on the hub"
+            f"source is {quote(source)}, expected the path of a folder, or a name on the hub"
         )
     for what, value in (("revision", revision), ("subfolder", subfolder)):
-        if value not in (None, "") and not inside(value):
-            raise InputError(f"{what} is {shown(value)}, expected names with slashes between them")
+        if value not in (None, "") and not is_inside(value):
+            raise InputError(f"{what} is {quote(value)}, expected names with slashes between them")
     if not isinstance(token, str | bool | None):
         raise InputError(f"token is a {type(token).__name__}, expected a string or a bool")
     if not isinstance(cache_dir, str | os.PathLike | None):
-        raise InputError(f"cache_dir is {shown(cache_dir)}, expected the path of a folder")
+        raise InputError(f"cache_dir is {quote(cache_dir)}, expected the path of a folder")
     if not isinstance(source, str) or not is_name(source):
         for what, given in (("revision", revision), ("token", token)):
             if given is not None:
@@ -54,9 +69,9 @@ def locate(
         return Path(source) / subfolder if subfolder else Path(source)
     repository = cache_folder(cache_dir) / f"models--{source.replace('/', '--')}"
     wanted = Wanted(source, revision or "main", subfolder or "", repository, token)
-    model = cached(repository, wanted.revision, wanted.subfolder)
-    lacks = lacking(model.folder) if model else []
-    open_yet = unknown(model.folder, model.knows) if model else []
+    model = find_snapshot(repository, wanted.revision, wanted.subfolder)
+    lacks = missing_files(model.folder) if model else []
+    open_yet = unknown_files(model.folder, model.has_file) if model else []
     usable = model.folder if model and not lacks else None
     if usable and not open_yet and not fresh:
         return usable
@@ -71,14 +86,14 @@ def locate(
     elif not usable:
         raise HubError(
             f"{source}: is no folder here, and {repository} has "
-            f"{f'no {listed(lacks)}' if model else 'nothing'} of {wanted.revision}; as this is "
+            f"{f'no {listing(lacks)}' if model else 'nothing'} of {wanted.revision}; as this is "
             f"offline, run npbert download {source} where there is a network, or unset "
             "HF_HUB_OFFLINE"
         )
     if open_yet:
         warn(
             f"{source}: what is cached is used, but nobody knows whether the repository also has "
-            f"{listed(open_yet)}, and {reason}; npbert download {source} finds out"
+            f"{listing(open_yet)}, and {reason}; npbert download {source} finds out"
         )
     return usable
 
@@ -97,7 +112,9 @@ class Rebuildable:
         return made
 
 
-def pinned(source: Source, folder: Path, where: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def pin_source(
+    source: ModelSource, folder: Path, where: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
     """Return what to ask for once more to get the same files, whatever becomes of a branch.
 
     `folder` is what locate(source, **where) returned.  A token is no part of it: it would be
@@ -113,5 +130,5 @@ def pinned(source: Source, folder: Path, where: Mapping[str, Any]) -> tuple[str,
 
 def is_name(source: str) -> bool:
     """Tell whether a source is the name of a repository; what exists here is a path."""
-    odd = "--" in source or ".." in source or source.endswith(FILES)
-    return not odd and bool(NAME.fullmatch(source)) and not os.path.lexists(source)
+    odd = "--" in source or ".." in source or source.endswith(NO_REPOSITORIES)
+    return not odd and bool(REPOSITORY_NAME.fullmatch(source)) and not os.path.lexists(source)

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 from npbert.checkpoint import CONFIG, INDEX, MODULES, WEIGHTS
 
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-TRUE: Final = ("1", "ON", "YES", "TRUE")
+TRUE_WORDS: Final = ("1", "ON", "YES", "TRUE_WORDS")
 
 
 class Snapshot(NamedTuple):
@@ -36,13 +36,13 @@ class Snapshot(NamedTuple):
         """Where its files are."""
         return self.repository / "snapshots" / self.commit / self.subfolder
 
-    def knows(self, name: str) -> bool | None:
+    def has_file(self, name: str) -> bool | None:
         """Tell whether the repository has a file; None where nobody asked yet."""
         if (self.folder / name).is_file():
             return True
-        return False if self.marker(name).is_file() else None
+        return False if self.absence_marker(name).is_file() else None
 
-    def marker(self, name: str) -> Path:
+    def absence_marker(self, name: str) -> Path:
         """Return the file that stands where the repository has none of this name."""
         return self.repository / ".no_exist" / self.commit / self.subfolder / name
 
@@ -50,8 +50,8 @@ class Snapshot(NamedTuple):
         """Write down what was learnt; a cache that cannot be written is asked about again."""
         with suppress(OSError):
             for name in absent:
-                self.marker(name).parent.mkdir(parents=True, exist_ok=True)
-                self.marker(name).touch()
+                self.absence_marker(name).parent.mkdir(parents=True, exist_ok=True)
+                self.absence_marker(name).touch()
             ref = self.repository / "refs" / revision
             if revision != self.commit and (not ref.exists() or ref.read_text() != self.commit):
                 ref.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class Snapshot(NamedTuple):
                 temporary.replace(ref)
 
 
-def cached(repository: Path, revision: str, subfolder: str) -> Snapshot | None:
+def find_snapshot(repository: Path, revision: str, subfolder: str) -> Snapshot | None:
     """Return the model at a branch, tag or commit, as far as it is there; else None."""
     commit = revision
     if not COMMIT.fullmatch(revision):
@@ -83,10 +83,10 @@ def cache_folder(given: str | os.PathLike[str] | None) -> Path:
 def is_offline() -> bool:
     """Tell whether the environment forbids the network."""
     said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return said.upper() in TRUE
+    return said.upper() in TRUE_WORDS
 
 
-def endpoint() -> str:
+def hub_address() -> str:
     """Return the address of the hub."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
@@ -100,80 +100,82 @@ ENCODER_SETTINGS: Final = (
     "sentence_xlm-roberta_config.json", "sentence_xlnet_config.json",
 )  # fmt: skip
 # Of every group npbert reads the first file that there is, and no other.
-LAYER: Final[tuple[Sequence[str], ...]] = ((CONFIG,), WEIGHTS)
-ENCODER: Final[tuple[Sequence[str], ...]] = (
+MODULE_FILES: Final[tuple[Sequence[str], ...]] = ((CONFIG,), WEIGHTS)
+ENCODER_FILES: Final[tuple[Sequence[str], ...]] = (
     (MODULES,), ("tokenizer.json", "vocab.txt"), ("tokenizer_config.json",),
     ("special_tokens_map.json",), ("added_tokens.json",), ("config_sentence_transformers.json",),
-    ENCODER_SETTINGS, *LAYER,
+    ENCODER_SETTINGS, *MODULE_FILES,
 )  # fmt: skip
 
 
-def unknown(folder: Path, knows: Knows) -> list[str]:
+def unknown_files(folder: Path, has_file: Knows) -> list[str]:
     """Return the next files of which it must be found out whether they are there.
 
     Some files name others, so that after these there may be more; none means all is known.
     """
-    first, *others = modules(folder / MODULES) or [""]
-    places = dict.fromkeys(others, LAYER) | dict.fromkeys(["", first], ENCODER)
+    first, *others = module_paths(folder / MODULES) or [""]
+    places = dict.fromkeys(others, MODULE_FILES) | dict.fromkeys(["", first], ENCODER_FILES)
     return [
         name
         for under, groups in places.items()
         for group in groups
-        for name in unknown_of(group, folder, under, knows)
+        for name in unknown_in_group(group, folder, under, has_file)
     ]
 
 
-def unknown_of(group: Sequence[str], folder: Path, under: str, knows: Knows) -> Iterator[str]:
+def unknown_in_group(
+    group: Sequence[str], folder: Path, under: str, has_file: Knows
+) -> Iterator[str]:
     """Yield the file of a group that decides, unless it is known; of an index, its shards."""
     for name in group:
-        there = knows(under + name)
+        there = has_file(under + name)
         if there is None:
             yield under + name
         elif there and name.endswith(INDEX):
-            yield from (s for s in shards(folder, under + name) if knows(s) is None)
+            yield from (s for s in shard_files(folder, under + name) if has_file(s) is None)
         if there is not False:
             return
 
 
-def present(folder: Path) -> list[str]:
+def model_files(folder: Path) -> list[str]:
     """Return the files of a model's folder that npbert reads."""
     there: dict[str, bool] = {}
 
-    def knows(name: str) -> bool:
+    def has_file(name: str) -> bool:
         there[name] = (folder / name).is_file()
         return there[name]
 
-    unknown(folder, knows)
+    unknown_files(folder, has_file)
     return sorted(name for name, is_file in there.items() if is_file)
 
 
-def lacking(folder: Path) -> list[str]:
+def missing_files(folder: Path) -> list[str]:
     """Return which of the files that no model can do without are not in a folder."""
-    under = (modules(folder / MODULES) or [""])[0]
+    under = (module_paths(folder / MODULES) or [""])[0]
     there = [name for name in WEIGHTS if (folder / under / name).is_file()]
     weights = [under + (there or WEIGHTS)[0]]
     if there and there[0].endswith(INDEX):
-        weights = shards(folder, weights[0])
+        weights = shard_files(folder, weights[0])
     return [name for name in [under + CONFIG, *weights] if not (folder / name).is_file()]
 
 
-def modules(path: Path) -> list[str]:
+def module_paths(path: Path) -> list[str]:
     """Return the folders that a modules.json names, "" or ending in a slash."""
-    said = content(path)
+    said = read_leniently(path)
     entries = said if isinstance(said, list) else []
     named = [each.get("path", "") for each in entries if isinstance(each, dict)]
-    return [name and f"{name}/" for name in named if name == "" or inside(name)]
+    return [name and f"{name}/" for name in named if name == "" or is_inside(name)]
 
 
-def shards(folder: Path, index: str) -> list[str]:
+def shard_files(folder: Path, index: str) -> list[str]:
     """Return the files that an index names; they lie beside it."""
-    said = content(folder / index)
+    said = read_leniently(folder / index)
     named = said.get("weight_map") if isinstance(said, dict) else None
-    files = {n for n in named.values() if inside(n) and "/" not in n} if named else set()
+    files = {n for n in named.values() if is_inside(n) and "/" not in n} if named else set()
     return [index[: index.rfind("/") + 1] + name for name in sorted(files)]
 
 
-def content(path: Path) -> Any:
+def read_leniently(path: Path) -> Any:
     """Return what a JSON file says, or None: whoever reads it in earnest tells what is wrong."""
     try:
         return json.loads(path.read_bytes())
@@ -181,7 +183,7 @@ def content(path: Path) -> Any:
         return None
 
 
-def inside(name: object) -> bool:
+def is_inside(name: object) -> bool:
     """Tell whether a path leads down from where it starts, on every system."""
     if not isinstance(name, str) or not name.isprintable() or len(name) > 255:
         return False

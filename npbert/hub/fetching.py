@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from npbert.checkpoint import CONFIG, MODULES, WEIGHTS
-from npbert.errors import HubError, NpbertError, listed, shown
-from npbert.hub.cache import COMMIT, Snapshot, endpoint, lacking, unknown
+from npbert.errors import HubError, NpbertError, listing, quote
+from npbert.hub.cache import COMMIT, Snapshot, hub_address, missing_files, unknown_files
 
 Token = str | bool | None
 
-TEXTS: Final = (".json", ".txt", ".md", ".py", ".gitattributes", ".gitignore")
+TEXT_SUFFIXES: Final = (".json", ".txt", ".md", ".py", ".gitattributes", ".gitignore")
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-TOKENS: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+TOKEN_VARIABLES: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SECRET: Final = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=Bearer )[^'\"]+|(?<=//)[^/@\s]+(?=@)")
 
 
@@ -39,9 +39,9 @@ class Wanted(NamedTuple):
 def fetch(wanted: Wanted) -> Path:
     """Download what is not there yet of a model, and return its folder.  Raises HubError."""
     name, start = wanted.name, f"{wanted.subfolder}/" if wanted.subfolder else ""
-    with reworded(wanted):
-        package = imported(name)
-        hub = package.HfApi(endpoint=endpoint())
+    with reword_errors(wanted):
+        package = import_hub(name)
+        hub = package.HfApi(endpoint=hub_address())
         # Old releases have only the function, and the address of when they were imported.
         download = getattr(hub, "hf_hub_download", package.hf_hub_download)
         patience = getattr(package.constants, "HF_HUB_ETAG_TIMEOUT", 10)  # seconds
@@ -52,32 +52,32 @@ def fetch(wanted: Wanted) -> Path:
     model = Snapshot(wanted.repository, commit, wanted.subfolder)
     there = {file.removeprefix(start) for file in every if file.startswith(start)}
     absent = set()
-    check(wanted, there, every)
+    require_model(wanted, there, every)
 
-    def knows(file: str) -> bool | None:
+    def has_file(file: str) -> bool | None:
         if file not in there:
             absent.add(file)
             return False
         return (model.folder / file).is_file() or None
 
-    with bars_on_a_terminal(package.utils):
-        while files := unknown(model.folder, knows):
+    with show_bars_on_terminal(package.utils):
+        while files := unknown_files(model.folder, has_file):
             for file in files:
-                with reworded(wanted):
+                with reword_errors(wanted):
                     download(
                         name, start + file, revision=commit, token=wanted.token,
                         cache_dir=str(wanted.repository.parent),
                     )  # fmt: skip
-                if not knows(file):
+                if not has_file(file):
                     raise HubError(f"{name}: {file} came from another commit; try again")
-    if lacks := lacking(model.folder):
-        raise HubError(f"{name}: has no {listed(lacks)} at {wanted.revision}")
+    if lacks := missing_files(model.folder):
+        raise HubError(f"{name}: has no {listing(lacks)} at {wanted.revision}")
     # Last of all, so that whatever went wrong before leaves nothing that looks whole.
     model.keep(wanted.revision, absent)
     return model.folder
 
 
-def imported(name: str) -> Any:
+def import_hub(name: str) -> Any:
     """Return huggingface_hub, which takes half a second.  Raises HubError where there is none."""
     try:
         return import_module("huggingface_hub")
@@ -88,14 +88,14 @@ def imported(name: str) -> Any:
         ) from None
 
 
-def check(wanted: Wanted, there: set[str], every: list[str]) -> None:
+def require_model(wanted: Wanted, there: set[str], every: list[str]) -> None:
     """Refuse what is no model before a byte of it is fetched.  Raises HubError."""
     where = f"{wanted.name} at {wanted.revision}"
     if wanted.subfolder:
         if not there:
             folders = sorted({file.rpartition("/")[0] for file in every} - {""})
             raise HubError(
-                f"{where}: has no folder {wanted.subfolder}; it has {listed(folders) or 'none'}"
+                f"{where}: has no folder {wanted.subfolder}; it has {listing(folders) or 'none'}"
             )
         where = f"{where}: {wanted.subfolder}"
     if MODULES in there:  # which may name another folder
@@ -103,18 +103,18 @@ def check(wanted: Wanted, there: set[str], every: list[str]) -> None:
     if CONFIG not in there:
         raise HubError(
             f"{where}: has no {CONFIG}, so it is no model of transformers; it holds "
-            f"{listed(sorted(there)) or 'nothing'}"
+            f"{listing(sorted(there)) or 'nothing'}"
         )
     if not there & set(WEIGHTS):
-        others = sorted(file for file in there if not file.endswith(TEXTS))
+        others = sorted(file for file in there if not file.endswith(TEXT_SUFFIXES))
         raise HubError(
             f"{where}: has neither {WEIGHTS[0]} nor {WEIGHTS[2]}, which npbert reads; it holds "
-            f"{listed(others) or 'no weights'}; save it with transformers as safetensors"
+            f"{listing(others) or 'no weights'}; save it with transformers as safetensors"
         )
 
 
 @contextmanager
-def bars_on_a_terminal(utils: Any) -> Iterator[None]:
+def show_bars_on_terminal(utils: Any) -> Iterator[None]:
     """Let huggingface_hub show its progress only where somebody sees it."""
     seen = sys.stderr is not None and sys.stderr.isatty()
     said = "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ  # and has the last word
@@ -129,7 +129,7 @@ def bars_on_a_terminal(utils: Any) -> Iterator[None]:
 
 
 @contextmanager
-def reworded(wanted: Wanted) -> Iterator[None]:
+def reword_errors(wanted: Wanted) -> Iterator[None]:
     """Turn whatever goes wrong into a HubError that says what to do."""
     try:
         yield
@@ -137,12 +137,14 @@ def reworded(wanted: Wanted) -> Iterator[None]:
         raise
     # Whatever huggingface_hub and the libraries below it raise, in every release of theirs.
     except Exception as error:
-        raise HubError(f"{wanted.name}: {without_secrets(why(error, wanted), wanted)}") from None
+        raise HubError(
+            f"{wanted.name}: {remove_secrets(explain_failure(error, wanted), wanted)}"
+        ) from None
 
 
-def why(error: BaseException, wanted: Wanted) -> str:
+def explain_failure(error: BaseException, wanted: Wanted) -> str:
     """Return what went wrong, and what to do about it."""
-    causes: list[Any] = list(chain(error))
+    causes: list[Any] = list(cause_chain(error))
     kinds = {kind.__name__ for each in causes for kind in type(each).__mro__}
     replies = [each.response for each in causes if getattr(each, "response", None) is not None]
     status = replies[0].status_code if replies else None
@@ -153,22 +155,24 @@ def why(error: BaseException, wanted: Wanted) -> str:
         )
     if "GatedRepoError" in kinds:
         return (
-            f"its owners let in only whom they know; ask for access at {endpoint()}/{wanted.name}, "
-            "then set HF_TOKEN to a token of yours"
+            "its owners let in only whom they know; ask for access at "
+            f"{hub_address()}/{wanted.name}, then"
+            " set HF_TOKEN to a token of yours"
         )
     if "RepositoryNotFoundError" in kinds:
         return (
-            f"is no folder here, and {endpoint()} has no repository of this name, or a private "
+            f"is no folder here, and {hub_address()} has no repository of this name, or a private "
             "one; is it spelt right? For a private one set HF_TOKEN to a token that may read it"
         )
     if "RevisionNotFoundError" in kinds:
         return (
-            f"has no revision {shown(wanted.revision)}; its branches and tags are listed at "
-            f"{endpoint()}/{wanted.name}/tree/main"
+            f"has no revision {quote(wanted.revision)}; its branches and tags are listed at "
+            f"{hub_address()}/{wanted.name}/tree/main"
         )
     if status in (401, 403):
         return (
-            f"{endpoint()} refuses the token (HTTP {status}); is HF_TOKEN right, and not expired?"
+            f"{hub_address()} refuses the token (HTTP {status}); is HF_TOKEN right, and not "
+            "expired?"
         )
     for each in causes:
         if isinstance(each, OSError) and (each.errno in NO_ROOM or each.filename is not None):
@@ -177,12 +181,12 @@ def why(error: BaseException, wanted: Wanted) -> str:
                 "choose another place by cache_dir (--cache-dir) or HF_HOME"
             )
     return (
-        f"is no folder here, and could not be fetched from {endpoint()}: {first_line(causes)}; "
+        f"is no folder here, and could not be fetched from {hub_address()}: {cause_line(causes)}; "
         "try again, what came whole is kept"
     )
 
 
-def chain(error: BaseException | None) -> Iterator[BaseException]:
+def cause_chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an exception and what led to it."""
     met: list[BaseException] = []
     while error is not None and error not in met:
@@ -191,7 +195,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def first_line(causes: list[BaseException]) -> str:
+def cause_line(causes: list[BaseException]) -> str:
     """Return the first thing that the first cause says, not too long."""
     telling = [each for each in causes if type(each).__name__ != "LocalEntryNotFoundError"]
     error = (telling or causes)[0]
@@ -199,9 +203,9 @@ def first_line(causes: list[BaseException]) -> str:
     return (line if len(line) <= 200 else f"{line[:200]}...") or type(error).__name__
 
 
-def without_secrets(text: str, wanted: Wanted) -> str:
+def remove_secrets(text: str, wanted: Wanted) -> str:
     """Return a message without tokens, which libraries quote when they are odd, and passwords."""
-    for secret in (wanted.token, *map(os.environ.get, TOKENS)):
+    for secret in (wanted.token, *map(os.environ.get, TOKEN_VARIABLES)):
         if isinstance(secret, str) and secret.strip():
             text = text.replace(secret.strip(), "***")
     return SECRET.sub("***", text)

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, Self
 
 from npbert.checkpoint.files import read_json_object
-from npbert.errors import CheckpointError, InputError, shown
+from npbert.errors import CheckpointError, InputError, quote
 
 try:
     import fcntl
 except ImportError:  # Windows, where nobody keeps two jobs from one file
     fcntl = None  # type: ignore[assignment]
 
-ENDS: Final = (".part", ".part.json", ".part.json.tmp")
-BUSY: Final = (errno.EAGAIN, errno.EACCES)  # what a lock says that somebody else has
-FLAGS: Final = os.O_RDWR | getattr(os, "O_BINARY", 0)  # which Windows has
-KINDS: Final = {"job": dict, "bytes": int, "inputs": int, "sha256": str}  # of a journal
+UNFINISHED_SUFFIXES: Final = (".part", ".part.json", ".part.json.tmp")
+LOCK_ERRORS: Final = (errno.EAGAIN, errno.EACCES)  # what a lock says that somebody else has
+OPEN_FLAGS: Final = os.O_RDWR | getattr(os, "O_BINARY", 0)  # which Windows has
+JOURNAL_TYPES: Final = {"job": dict, "bytes": int, "inputs": int, "sha256": str}  # of a journal
 
 
 class Places(NamedTuple):
@@ -37,21 +37,21 @@ class Places(NamedTuple):
     draft: Path  # of the next journal
 
     @classmethod
-    def of(cls, path: Path) -> Self:
+    def from_path(cls, path: Path) -> Self:
         """Return the places for a file; of a link, those beside what it leads to."""
         real = Path(os.path.realpath(path))  # which takes a loop as it is
-        return cls(real, *(real.with_name(real.name + end) for end in ENDS))
+        return cls(real, *(real.with_name(real.name + end) for end in UNFINISHED_SUFFIXES))
 
 
 def open_part(part: Path, *, create: bool) -> BinaryIO:
     """Open a file that grows and keep others from it.  Raises InputError, OSError."""
-    file = os.fdopen(os.open(part, FLAGS | (os.O_CREAT if create else 0), 0o666), "r+b")
+    file = os.fdopen(os.open(part, OPEN_FLAGS | (os.O_CREAT if create else 0), 0o666), "r+b")
     try:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                if error.errno in BUSY:  # and not that this file system has no locks
+                if error.errno in LOCK_ERRORS:  # and not that this file system has no locks
                     raise InputError(f"{part}: another process is writing it") from None
         if not is_open(part, file):
             raise InputError(f"{part}: another process has just ended it; try again")
@@ -68,7 +68,7 @@ def is_open(path: Path, file: BinaryIO) -> bool:
 
 def is_whole(path: Path) -> bool:
     """Tell whether a file is there and no job under way.  Raises InputError."""
-    places = Places.of(path)
+    places = Places.from_path(path)
     end_whole_job(places)
     return places.path.is_file() and not places.journal.exists()
 
@@ -105,8 +105,8 @@ def require_same_job(then: Mapping[str, Any], now: Mapping[str, Any], instead: s
     for name in {**then, **now}:
         if then.get(name) != now.get(name):
             raise InputError(
-                f"--resume: {name} was {shown(then.get(name))} when the job began, and is "
-                f"{shown(now.get(name))} now; {instead}"
+                f"--resume: {name} was {quote(then.get(name))} when the job began, and is "
+                f"{quote(now.get(name))} now; {instead}"
             )
 
 
@@ -116,7 +116,7 @@ def read_journal(places: Places) -> dict[str, Any]:
         left = read_json_object(places.journal)
     except CheckpointError:
         left = {}
-    if any(not isinstance(left.get(key), kind) for key, kind in KINDS.items()):
+    if any(not isinstance(left.get(key), kind) for key, kind in JOURNAL_TYPES.items()):
         raise InputError(
             f"{places.journal}: is no journal of a job; delete it and the .part to start anew"
         )

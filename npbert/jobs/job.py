@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, Self
 
 from npbert import __version__
 from npbert.errors import ExitStatus, InputError, tell, warn
-from npbert.hub.cache import present
+from npbert.hub.cache import model_files
 from npbert.jobs.atomic import Places, is_whole
 from npbert.jobs.outputs import (
     ArrayOutput,
@@ -78,7 +78,7 @@ class StopSignal:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # no other hears signals
-            self.before = signal.signal(signal.SIGINT, self.heard)
+            self.before = signal.signal(signal.SIGINT, self.note_signal)
         return self
 
     def __exit__(
@@ -88,13 +88,13 @@ class StopSignal:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self.before)
 
-    def heard(self, number: int, frame: FrameType | None) -> None:
+    def note_signal(self, number: int, frame: FrameType | None) -> None:
         """Take note of a signal."""
         again, self.asked = self.asked, True
         if again or self.waiting:
             raise KeyboardInterrupt
 
-    def until(self, items: Iterator[Item]) -> Iterator[Item]:
+    def take_until_asked(self, items: Iterator[Item]) -> Iterator[Item]:
         """Yield items until the signal comes."""
         while not self.asked:
             try:
@@ -132,7 +132,7 @@ class Job:
         record: bool,
         block: int = BLOCK_INPUTS,
     ) -> None:
-        task.streamable(task.options)
+        task.require_streamable(task.options)
         self.task = task
         self.counts = counts
         self.record = record
@@ -146,7 +146,7 @@ class Job:
 
         `digest` tells of all that was read of the input.  Raises InputError in an item's turn.
         """
-        items = self.stop.until(items)
+        items = self.stop.take_until_asked(items)
         while True:
             before = self.counts.inputs
             for pair in self.answer_block(islice(items, self.block)):
@@ -167,17 +167,17 @@ class Job:
         def readings() -> Iterator[Reading[Any] | Refusal]:
             for item in items:
                 read.append(item)
-                yield self.reading(item)
+                yield self.read_input(item)
 
         for result in self.task.answers(readings(), self.task.options, self.counts):
             yield read.popleft(), result
 
-    def reading(self, item: Item) -> Reading[Any] | Refusal:
+    def read_input(self, item: Item) -> Reading[Any] | Refusal:
         """Return an item as the model reads it, or why it cannot be read."""
         try:
             if isinstance(item.given, InputError):
                 raise item.given
-            return self.task.reading(item.given, self.task.options)
+            return self.task.read_input(item.given, self.task.options)
         except InputError as error:
             if self.record:
                 return Refusal(str(error))
@@ -293,7 +293,7 @@ def refuse_input_as_output(path: Path, source: Source) -> None:
     raw = None if source.lines is None else source.lines.raw
     with suppress(OSError):  # what has no descriptor is no file
         read = os.fstat(raw.fileno()) if raw else None
-        for place in Places.of(path):
+        for place in Places.from_path(path):
             if read and place.is_file() and os.path.samestat(read, place.stat()):
                 raise InputError(f"--output {path}: writes {place}, which is the --input")
 
@@ -309,7 +309,7 @@ def job_identity(task: Task[Any, Any], given: InputFormat, form: str | None) -> 
     """Return all that a job's bytes depend on but its inputs, as JSON has it."""
     said = {
         "npbert": __version__,
-        "model": fingerprint(task.folder) if task.folder else None,
+        "model": hash_model(task.folder) if task.folder else None,
         "options": {
             each.name: hash_array(getattr(task.options, each.name)) for each in fields(task.options)
         },
@@ -334,10 +334,10 @@ def summarize(counts: Counts, before: int, seconds: float) -> str:
     return f"{', '.join(parts)}; {seconds:.1f} s, {rate:,.0f} tokens/s"
 
 
-def fingerprint(folder: Path) -> str:
+def hash_model(folder: Path) -> str:
     """Return the sha256 of the files of a model that its answers depend on."""
     digest = hashlib.sha256()
-    for name in present(folder):
+    for name in model_files(folder):
         with (folder / name).open("rb") as file:
             digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

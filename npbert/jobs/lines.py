@@ -19,15 +19,15 @@ from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, Self
 
-from npbert.errors import InputError, listed, shown
+from npbert.errors import InputError, listing, quote
 
-LIMIT: Final = 4 << 20  # bytes of a line; a tokenizer takes 150 times as many for its text
+LINE_LIMIT: Final = 4 << 20  # bytes of a line; a tokenizer takes 150 times as many for its text
 GZIP: Final = b"\x1f\x8b"
 BOM: Final = "\ufeff"  # of Windows' UTF-8
-SUFFIXES: Final = {
+FORMS_BY_SUFFIX: Final = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
 }  # fmt: skip
-LETTERS: Final = re.compile(r'[^",\r\n]+')  # that mean nothing to the csv module
+PLAIN_TEXT: Final = re.compile(r'[^",\r\n]+')  # that mean nothing to the csv module
 DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 
 
@@ -41,7 +41,7 @@ class Record(NamedTuple):
 def form_of(path: Path) -> str:
     """Return what a file holds, "lines", "jsonl", "csv" or "tsv", as its name says it."""
     name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    return SUFFIXES.get(name.suffix.lower(), "lines")
+    return FORMS_BY_SUFFIX.get(name.suffix.lower(), "lines")
 
 
 class Line(NamedTuple):
@@ -65,7 +65,7 @@ class Lines:
         self.number = 0  # of the line that was read last
         self.digest = hashlib.sha256()  # of all that was read, gzip undone
         self.own: BinaryIO | None = None  # what must be closed
-        with self.guarded():
+        with self.guard():
             if path is not None:
                 here: Callable[[], Any] = partial(Path(path).open, "rb")
                 self.own = (opened or here)()
@@ -83,18 +83,18 @@ class Lines:
 
     def __next__(self) -> Line:
         """Return the next line."""
-        with self.guarded():
-            raw = self.stream.readline(LIMIT + 1)
+        with self.guard():
+            raw = self.stream.readline(LINE_LIMIT + 1)
             self.digest.update(raw)
-            more = raw if len(raw) > LIMIT else b""
+            more = raw if len(raw) > LINE_LIMIT else b""
             while more and not more.endswith(b"\n"):  # the rest of a line that is too long
-                more = self.stream.readline(LIMIT)
+                more = self.stream.readline(LINE_LIMIT)
                 self.digest.update(more)
         if not raw:
             raise StopIteration
         self.number += 1
-        if len(raw) > LIMIT:
-            return Line("", too_long("a line"))
+        if len(raw) > LINE_LIMIT:
+            return Line("", size_fault("a line"))
         first = self.number == 1
         try:
             text = raw.decode()
@@ -108,7 +108,7 @@ class Lines:
         return Line(text.removeprefix(BOM) if first else text)
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
+    def guard(self) -> Iterator[None]:
         """Say of which file, and after which line, nothing more can be read."""
         cause: OSError | None = None
         try:
@@ -132,9 +132,9 @@ def read_records(lines: Lines, form: str) -> Iterator[Record]:
         yield Record(lines.number, fault or text.rstrip("\r\n"))
 
 
-def too_long(what: str) -> InputError:
+def size_fault(what: str) -> InputError:
     """Return what is wrong with what would fill the memory."""
-    return InputError(f"has over {LIMIT} bytes, the most that is read of {what}")
+    return InputError(f"has over {LINE_LIMIT} bytes, the most that is read of {what}")
 
 
 class Feed:
@@ -151,9 +151,9 @@ class Feed:
     def __next__(self) -> str:
         text, fault = next(self.lines)
         self.size += len(text)
-        if self.size > LIMIT:
-            fault = too_long("a row")
-            text = LETTERS.sub("", text)  # and it still ends where it should
+        if self.size > LINE_LIMIT:
+            fault = size_fault("a row")
+            text = PLAIN_TEXT.sub("", text)  # and it still ends where it should
         self.fault = self.fault or fault
         if fault and not text:
             raise csv.Error
@@ -165,7 +165,7 @@ def read_rows(lines: Lines, delimiter: str) -> Iterator[Record]:
 
     Commas stand between quotes where they are none of the table's; tabs, in texts, do not stand.
     """
-    csv.field_size_limit(LIMIT)  # which is less than the module allows at first, or more
+    csv.field_size_limit(LINE_LIMIT)  # which is less than the module allows at first, or more
     feed = Feed(lines)
     reader = csv.reader(
         feed, delimiter=delimiter, strict=True,
@@ -196,7 +196,7 @@ def row_fault(row: list[str], names: list[str] | None) -> InputError | None:
         return InputError("is blank")
     if names is None:
         twice = sorted({name for name in row if row.count(name) > 1})
-        return InputError(f"says {listed(map(repr, twice))} twice") if twice else None
+        return InputError(f"says {listing(map(repr, twice))} twice") if twice else None
     if len(row) != len(names):
         return InputError(f"has {len(row)} fields, but there are {len(names)} columns")
     return None
@@ -213,14 +213,16 @@ def parse_object(text: str) -> dict[str, Any]:
     def refuse(word: str) -> float:
         raise ValueError(f"has {word}, which is no JSON")
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):
             raise ValueError("has an object with one name twice")
         return made
 
     try:
-        row = json.loads(text, parse_float=number, parse_constant=refuse, object_pairs_hook=once)
+        row = json.loads(
+            text, parse_float=number, parse_constant=refuse, object_pairs_hook=refuse_twice
+        )
     except RecursionError:
         raise InputError("is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -230,7 +232,7 @@ def parse_object(text: str) -> dict[str, Any]:
         huge = "set_int_max_str_digits" in str(error)
         raise InputError("has a number of more than 4,300 digits" if huge else str(error)) from None
     if not isinstance(row, dict):
-        raise InputError(f"is {shown(row)}, expected a JSON object")
+        raise InputError(f"is {quote(row)}, expected a JSON object")
     return row
 
 

@@ -53,7 +53,7 @@ class LinesOutput:
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any], *, resume: bool) -> None:
-        self.places = Places.of(path)
+        self.places = Places.from_path(path)
         self.job = dict(job)
         self.passed: Mapping[str, Any] = {}  # from where a job could go on
         self.saved: Mapping[str, Any] = {}  # from where it can, whatever happens
@@ -62,15 +62,15 @@ class LinesOutput:
         end_whole_job(self.places)
         self.file = open_part(self.places.part, create=True)
         try:
-            self.saved = self.left(resume)
+            self.saved = self.resume_state(resume)
             self.file.truncate(self.saved["bytes"])
             self.begin()
             self.file.seek(0, os.SEEK_END)
         except BaseException:
-            self.leave()
+            self.close()
             raise
 
-    def left(self, resume: bool) -> Mapping[str, Any]:
+    def resume_state(self, resume: bool) -> Mapping[str, Any]:
         """Return what an unfinished job has left, or begin one.  Raises InputError."""
         part, journal = self.places.part, self.places.journal
         size, anew = os.fstat(self.file.fileno()).st_size, f"delete {part} and its .json to start"
@@ -79,10 +79,10 @@ class LinesOutput:
                 raise InputError(
                     f"{part}: is there, but no journal of a job; move it out of the way"
                 )
-            return self.journalled({"inputs": 0, "bytes": 0, "sha256": "", "job": self.job})
+            return self.record_state({"inputs": 0, "bytes": 0, "sha256": "", "job": self.job})
         left = read_journal(self.places)
         if not left["inputs"]:
-            return self.journalled({**left, "bytes": 0, "job": self.job})
+            return self.record_state({**left, "bytes": 0, "job": self.job})
         if not resume:
             raise InputError(
                 f"{part}: {left['inputs']:,} inputs of an unfinished job are answered there; "
@@ -100,9 +100,9 @@ class LinesOutput:
 
     def write(self, answer: Any) -> None:
         """Write the answer to one input."""
-        self.put(to_line(answer).encode() + b"\n")
+        self.write_bytes(to_line(answer).encode() + b"\n")
 
-    def put(self, raw: bytes) -> None:
+    def write_bytes(self, raw: bytes) -> None:
         """Write bytes."""
         self.file.write(raw)
 
@@ -124,9 +124,9 @@ class LinesOutput:
         passed, self.passed = self.passed, {}
         self.file.flush()
         os.fsync(self.file.fileno())
-        self.saved, self.last = self.journalled(passed), time.monotonic()
+        self.saved, self.last = self.record_state(passed), time.monotonic()
 
-    def journalled(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    def record_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """Write down from where the job can go on, and return it."""
         write_journal(self.places, state)
         return state
@@ -143,7 +143,7 @@ class LinesOutput:
         give_name(self.places)
         self.whole = True
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close the file; where no answer is safe, leave nothing behind."""
         try:
             if not self.whole and self.saved and not self.saved["inputs"]:
@@ -165,7 +165,7 @@ class LinesOutput:
             if self.passed and not self.whole:
                 self.make_safe()
         finally:
-            self.leave()
+            self.close()
 
 
 class GzipOutput(LinesOutput):
@@ -173,7 +173,7 @@ class GzipOutput(LinesOutput):
 
     member: gzip.GzipFile | None = None
 
-    def put(self, raw: bytes) -> None:
+    def write_bytes(self, raw: bytes) -> None:
         """Pack bytes."""
         if self.member is None:
             self.member = gzip.GzipFile("", "wb", fileobj=self.file, mtime=0)
@@ -182,7 +182,7 @@ class GzipOutput(LinesOutput):
     def end_block(self) -> None:
         """End the member; a file without any would be no gzip file."""
         if self.member is None and not self.file.tell():
-            self.put(b"")
+            self.write_bytes(b"")
         if self.member is not None:
             self.member.close()
             self.member = None
@@ -208,10 +208,10 @@ class ArrayOutput(LinesOutput):
         """Write one row."""
         if self.row is None:
             self.row = answer.dtype, answer.shape
-            self.header(0)
-        self.put(answer.tobytes())
+            self.write_header(0)
+        self.write_bytes(answer.tobytes())
 
-    def header(self, count: int) -> None:
+    def write_header(self, count: int) -> None:
         """Write that there are so many rows."""
         assert self.row is not None
         dtype, shape = self.row
@@ -229,7 +229,7 @@ class ArrayOutput(LinesOutput):
         if self.row is None:
             raise InputError("there are no texts, so that there is no array to write")
         self.file.seek(0)
-        self.header(state["inputs"])
+        self.write_header(state["inputs"])
         self.file.seek(0, os.SEEK_END)
         super().finish(state)
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from npbert.errors import InputError, listed
+from npbert.errors import InputError, listing
 from npbert.jobs.lines import Lines, Record, form_of, parse_object, read_records
 from npbert.tasks.rows import ERROR, RESULTS, TASKS, TaskRow, flag_of
 
@@ -87,10 +87,10 @@ class InputFormat:
                 if clash := [name for name in taken if name in rest]:
                     raise InputError(f"has a field {clash[0]!r}, where the answer would go")
                 if absent := [key for key in named if key not in row]:
-                    raise InputError(f"has no field {listed(map(repr, absent))}")
+                    raise InputError(f"has no field {listing(map(repr, absent))}")
                 if not self.fixed and not any(key in row for key in keys.values()):
                     raise InputError(
-                        f"has no {self.row.names[0]}, but {listed(row) or 'nothing'}; "
+                        f"has no {self.row.names[0]}, but {listing(row) or 'nothing'}; "
                         "--field says where it stands"
                     )
             except InputError as error:

@@ -7,16 +7,26 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.errors import InputError, listed
+from npbert.errors import InputError, listing
 from npbert.model import Model
-from npbert.oracle.dialects import MAPS, fit, ours, told, unknown
-from npbert.oracle.replay import Precision, noise, precision_of, replayed
-from npbert.oracle.traces import INPUTS, Arrays, Call, Trace, activations, distance, errors
+from npbert.oracle.dialects import MAPS, canonical_names, fit_layout, unknown_names, unknown_notice
+from npbert.oracle.dumps import Arrays
+from npbert.oracle.replay import Precision, detect_precision, replay_steps, rounding_noise
+from npbert.oracle.traces import (
+    INPUTS,
+    Call,
+    Trace,
+    TraceLike,
+    all_activations,
+    as_trace,
+    distance,
+    errors,
+)
 
-FACTOR: Final = 8  # times the noise of a step; correct ports in other orders stay below 3
-FEW: Final = 12  # steps
-LOUDEST: Final = 32  # times the noise of rounding, of a port that is noisier throughout
-LOOSEST: Final = 0.5  # a step is off by then, whatever noise says
+NOISE_FACTOR: Final = 8  # times the noise of a step; correct ports in other orders stay below 3
+FEW_STEPS: Final = 12  # steps
+LOUDEST_FACTOR: Final = 32  # times the noise of rounding, of a port that is noisier throughout
+LOOSEST_TOLERANCE: Final = 0.5  # a step is off by then, whatever noise says
 
 
 class Place(NamedTuple):
@@ -51,7 +61,7 @@ class Step:
     def off(self) -> bool:
         """Whether this step is wrong, or without a model the numbers are, beyond rounding."""
         value = self.end_to_end if self.this_step is None else self.this_step
-        return not value <= min(self.tolerance, LOOSEST)
+        return not value <= min(self.tolerance, LOOSEST_TOLERANCE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +102,20 @@ class Beside(NamedTuple):
 
 
 def compare(
-    reference: Model | Trace, candidate: Trace, *, names: Mapping[str, str] = MAPS["pytorch"]
+    reference: Model | TraceLike,
+    candidate: TraceLike,
+    *,
+    names: Mapping[str, str] = MAPS["pytorch"],
 ) -> Comparison:
     """Compare a candidate's activations with a reference's.
 
     Parameters
     ----------
-    reference : Model or Trace
+    reference : Model, Trace, mapping of arrays, or path
         A model is traced on the candidate's own inputs, and every step of the candidate is
         computed once more from what it had computed before.
-    candidate : Trace
-        Of any port: oracle.dumps.load reads its files.
+    candidate : Trace, mapping of names to arrays, or path
+        Of any port; a path is that of a .safetensors or .npz file, or of a folder of .npy files.
     names : mapping
         Templates of names, theirs to ours; see oracle.names.
 
@@ -111,50 +124,54 @@ def compare(
     InputError
         Where the two have nothing in common, or the candidate lacks the inputs.
     """
+    candidate = as_trace(candidate)
     if isinstance(reference, Model):
-        return beside(reference, candidate, names).comparison
+        return compare_steps(reference, candidate, names).comparison
+    reference = as_trace(reference)
     notes: list[str] = []
-    arrays, exact = in_our_names(candidate, names), reference.activations
-    theirs = fitted(None, arrays, exact, notes)
-    same_inputs(reference, arrays)
+    arrays, exact = rename_arrays(candidate, names), reference.activations
+    theirs = fit_arrays(None, arrays, exact, notes)
+    require_same_inputs(reference, arrays)
     said = reference.about.get("noise", {})
     allowed = {name: float(said.get(name, 1e-6)) for name in exact}
-    return measured(None, exact, theirs, {}, allowed, precision_of(theirs), notes)
+    return measure_all(None, exact, theirs, {}, allowed, detect_precision(theirs), notes)
 
 
-def beside(model: Model, candidate: Trace, names: Mapping[str, str]) -> Beside:
+def compare_steps(model: Model, candidate: Trace, names: Mapping[str, str]) -> Beside:
     """Compute a model on a candidate's inputs, and each step again from the candidate's numbers."""
     notes: list[str] = []
-    arrays = in_our_names(candidate, names)
+    arrays = rename_arrays(candidate, names)
     call = call_of(model, arrays, notes)
-    exact = activations(call)
-    theirs = fitted(call, arrays, exact, notes)
-    again, precision = replayed(call, theirs), precision_of(theirs)
-    allowed = noise(call, theirs, again, precision)
-    comparison = measured(call, exact, theirs, again, allowed, precision, notes)
+    exact = all_activations(call)
+    theirs = fit_arrays(call, arrays, exact, notes)
+    again, precision = replay_steps(call, theirs), detect_precision(theirs)
+    allowed = rounding_noise(call, theirs, again, precision)
+    comparison = measure_all(call, exact, theirs, again, allowed, precision, notes)
     return Beside(call, list(exact), theirs, again, comparison)
 
 
-def measured(
+def measure_all(
     call: Call | None, exact: Arrays, theirs: Arrays, again: Arrays, allowed: Mapping[str, float],
     precision: Precision, notes: list[str],
 ) -> Comparison:  # fmt: skip
     """Measure every activation that both have.  Raises InputError where there is none."""
     if not theirs:
         raise InputError(
-            f"the candidate has no activation of the reference's, {listed(exact)}"
+            f"the candidate has no activation of the reference's, {listing(exact)}"
             f"{'; ' * bool(notes[-1:])}{notes[-1] if notes else ''}"
         )
-    scale = loudness(call, theirs, again, allowed)
+    scale = port_loudness(call, theirs, again, allowed)
     steps = [
-        step(call, name, exact[name], theirs[name], again.get(name), scale * allowed[name], notes)
+        measure_step(
+            call, name, exact[name], theirs[name], again.get(name), scale * allowed[name], notes
+        )
         for name in exact
         if name in theirs
     ]
     return Comparison(steps=steps, precision=precision.name, notes=[n for n in notes if n])
 
 
-def loudness(
+def port_loudness(
     call: Call | None, theirs: Arrays, again: Arrays, allowed: Mapping[str, float]
 ) -> float:
     """Return how many times the noise of rounding a candidate's own noise is, at least 1.
@@ -165,15 +182,15 @@ def loudness(
     """
     if call is None:
         return 1.0
-    live = {name: call.live(name, x.shape) for name, x in theirs.items()}
+    live = {name: call.live_values(name, x.shape) for name, x in theirs.items()}
     ratios = [distance(n, again[n], x, live[n]) / allowed[n] for n, x in theirs.items()]
-    quiet = sorted(ratios)[len(ratios) // 4] if len(ratios) >= FEW else 2 * min(ratios)
-    return float(np.clip(quiet, 1, LOUDEST))
+    quiet = sorted(ratios)[len(ratios) // 4] if len(ratios) >= FEW_STEPS else 2 * min(ratios)
+    return float(np.clip(quiet, 1, LOUDEST_FACTOR))
 
 
-def in_our_names(candidate: Trace, names: Mapping[str, str]) -> Arrays:
+def rename_arrays(candidate: Trace, names: Mapping[str, str]) -> Arrays:
     """Return a candidate's arrays by our names."""
-    table = ours(candidate.arrays, names)
+    table = canonical_names(candidate.arrays, names)
     return {mine: candidate.arrays[name] for name, mine in table.items()}
 
 
@@ -182,7 +199,7 @@ def call_of(model: Model, arrays: Arrays, notes: list[str]) -> Call:
     if "input_ids" not in arrays:
         raise InputError(
             "the candidate has no input_ids, and without them nothing can be computed again; "
-            f"it has {listed(sorted(arrays))}"
+            f"it has {listing(sorted(arrays))}"
         )
     given: Arrays = {}
     rank = 3 if model.row.has_choices else 2
@@ -197,7 +214,7 @@ def call_of(model: Model, arrays: Arrays, notes: list[str]) -> Call:
     return Call(model, given)
 
 
-def same_inputs(reference: Trace, arrays: Arrays) -> None:
+def require_same_inputs(reference: Trace, arrays: Arrays) -> None:
     """Refuse to compare answers to different questions.  Raises InputError."""
     for name, x in reference.given.items():
         theirs = arrays.get(name)
@@ -207,13 +224,13 @@ def same_inputs(reference: Trace, arrays: Arrays) -> None:
             raise InputError(f"{name} of the two differ: {theirs.shape} and {x.shape}")
 
 
-def fitted(call: Call | None, arrays: Arrays, exact: Arrays, notes: list[str]) -> Arrays:
+def fit_arrays(call: Call | None, arrays: Arrays, exact: Arrays, notes: list[str]) -> Arrays:
     """Return what a candidate has of our activations, in our shapes.  Raises InputError."""
     arrays = {name: x for name, x in arrays.items() if name not in INPUTS}
     if "last_hidden_state" in arrays:
         last = [name for name in exact if name.endswith(".output_layer_norm")][-1:]
         arrays |= {last[0]: arrays.pop("last_hidden_state")} if last else {}
-    notes.append(told(unknown(arrays, exact)))
+    notes.append(unknown_notice(unknown_names(arrays, exact)))
     made: Arrays = {}
     for name, x in arrays.items():
         if name not in exact:
@@ -221,7 +238,7 @@ def fitted(call: Call | None, arrays: Arrays, exact: Arrays, notes: list[str]) -
         heads = 0
         if call is not None and ".attention." in name:
             heads = len(call.model.config.heads(int(name.split(".")[2])))
-        found = fit(x, exact[name], heads)
+        found = fit_layout(x, exact[name], heads)
         if found is None:
             raise InputError(
                 f"{name} has shape {x.shape}, expected {exact[name].shape}; no arrangement of its "
@@ -233,12 +250,12 @@ def fitted(call: Call | None, arrays: Arrays, exact: Arrays, notes: list[str]) -
     return made
 
 
-def step(
+def measure_step(
     call: Call | None, name: str, exact: NDArray[Any], theirs: NDArray[Any],
     again: NDArray[Any] | None, allowed: float, notes: list[str],
 ) -> Step:  # fmt: skip
     """Measure one activation."""
-    live = np.ones(exact.shape, bool) if call is None else call.live(name, exact.shape)
+    live = np.ones(exact.shape, bool) if call is None else call.live_values(name, exact.shape)
     base = exact if again is None else again
     off = np.where(live, errors(name, base, theirs), -1)
     index = np.unravel_index(int(off.argmax()), off.shape) if off.size else ()
@@ -257,12 +274,12 @@ def step(
         dtype=theirs.dtype.name,
         end_to_end=distance(name, exact, theirs, live),
         this_step=None if again is None else distance(name, again, theirs, live),
-        tolerance=FACTOR * allowed,
+        tolerance=NOISE_FACTOR * allowed,
         place=place,
         absolute=float(difference.max(initial=0)),
         relative=float((difference / np.maximum(np.abs(a), 1e-300)).max(initial=0)),
-        rms_ratio=ratio(float((b * b).sum()), float((a * a).sum())) ** 0.5,
-        cosine=ratio(float((a * b).sum()), float(np.sqrt((a * a).sum() * (b * b).sum()))),
+        rms_ratio=safe_ratio(float((b * b).sum()), float((a * a).sum())) ** 0.5,
+        cosine=safe_ratio(float((a * b).sum()), float(np.sqrt((a * a).sum() * (b * b).sum()))),
         ulps=float((difference / spacing).max(initial=0)),
         not_finite=int((~np.isfinite(theirs)).sum()),
         padding=distance(name, exact, theirs, ~live),
@@ -270,12 +287,12 @@ def step(
     )
 
 
-def ratio(a: float, b: float) -> float:
+def safe_ratio(a: float, b: float) -> float:
     """Return a / b; 1 of nothing and nothing."""
     return a / b if b else 1.0
 
 
-def table(comparison: Comparison) -> Iterator[str]:
+def comparison_table(comparison: Comparison) -> Iterator[str]:
     """Yield the lines of a table: every activation, and where the first wrong step is."""
     stepwise = any(step.this_step is not None for step in comparison.steps)
     width = max(len(step.name) for step in comparison.steps)
@@ -305,14 +322,14 @@ def table(comparison: Comparison) -> Iterator[str]:
     )
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """Return a comparison as JSON; infinite and undefined numbers as null."""
     steps = [
         {**asdict(step), "off": step.off, "verdict": comparison.verdict(step)}
         for step in comparison.steps
     ]
     first = comparison.first
-    return finite(
+    return finite_json(
         {
             "same": comparison.same,
             "first": first.name if first else None,
@@ -323,10 +340,10 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     )
 
 
-def finite(value: Any) -> Any:
+def finite_json(value: Any) -> Any:
     """Return a value as JSON can hold it."""
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: finite(each) for name, each in value.items()}
-    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
+        return {name: finite_json(each) for name, each in value.items()}
+    return [finite_json(each) for each in value] if isinstance(value, list | tuple) else value

@@ -10,48 +10,32 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from npbert.errors import InputError, quote
 from npbert.model import Model
-from npbert.oracle.comparison import Comparison, as_json, beside, finite
+from npbert.oracle.comparison import Comparison, compare_steps, comparison_json, finite_json
 from npbert.oracle.dialects import MAPS
+from npbert.oracle.dumps import Arrays
 from npbert.oracle.mistakes import catalogue
-from npbert.oracle.mistakes.scene import Fault, hidden, mistaken, stage_of, suffix_of
-from npbert.oracle.traces import Arrays, Call, Trace, distance, is_masked
-from npbert.textbook import Array
+from npbert.oracle.mistakes.scene import (
+    Candidate,
+    Mistake,
+    hidden_state_name,
+    hidden_states,
+    run_mistakes,
+    step_stage,
+    step_suffix,
+)
+from npbert.oracle.traces import TraceLike, as_trace, distance, is_masked
 
-WORDS: Final = "embeddings.word_embeddings"
+WORD_STEP_NAME: Final = "embeddings.word_embeddings"
 TOKENS_SHOWN: Final = 3  # tokens of which is said what they are
 
 
-@dataclass
-class Case:
-    """A candidate, and what is known of it."""
-
-    call: Call
-    theirs: Arrays  # in our names and shapes
-    order: list[str]  # of all activations
-    tolerance: Mapping[str, float]
-    known: dict[str, Array]  # hidden states as columns, the candidate's where it has them
-    live: dict[str, NDArray[np.bool]]
-
-    def errors(self, made: Arrays, names: Sequence[str]) -> dict[str, float]:
-        """Return how far the candidate is from what was made, for some activations."""
-        return {n: distance(n, made[n], self.theirs[n], self.live[n]) for n in names if n in made}
-
-
-def states(call: Call, theirs: Arrays, again: Arrays) -> dict[str, Array]:
-    """Return every hidden state as columns: the candidate's, or what follows from its others."""
-    names = [hidden(i) for i in range(-1, call.model.config.num_blocks)]
-    rows = {n: theirs.get(n, again[n]) for n in names if n in again}
-    finite = {n: np.where(np.isfinite(x), x, again[n]) for n, x in rows.items()}
-    return {n: call.layout.columns(n, x).astype(call.model.dtype) for n, x in finite.items()}
-
-
-def other_ids(case: Case) -> str:
+def describe_ids(case: Candidate) -> str:
     """Say which ids a candidate embedded, where these are others than its input_ids."""
     call, table = case.call, case.call.model.encoder.word_embeddings
-    columns = call.layout.columns(WORDS, case.theirs[WORDS])
+    columns = call.layout.columns(WORD_STEP_NAME, case.theirs[WORD_STEP_NAME])
     wrong = np.flatnonzero(np.abs(columns - table[call.pack.ids].T).max(axis=0) > 1e-6)
     said = []
     for i in wrong[:TOKENS_SHOWN].tolist():
@@ -64,10 +48,10 @@ def other_ids(case: Case) -> str:
     return f"other ids than input_ids: {', '.join(said)}{more}"
 
 
-def evidence(case: Case, name: str, again: Arrays) -> str:
+def describe_error(case: Candidate, name: str, again: Arrays) -> str:
     """Say what is seen of a step that nothing explains."""
     live = case.live[name]
-    if name == WORDS and (said := other_ids(case)):
+    if name == WORD_STEP_NAME and (said := describe_ids(case)):
         return said
     ours, theirs = again[name][live].astype(float), case.theirs[name][live].astype(float)
     fits = np.isfinite(theirs)
@@ -90,7 +74,7 @@ def evidence(case: Case, name: str, again: Arrays) -> str:
 
 
 # How many steps are still off, how far each is, which fault, in which stages.
-Result = tuple[int, dict[str, float], Fault, Sequence[int]]
+Result = tuple[int, dict[str, float], Mistake, Sequence[int]]
 LEFT: Final = 1e-3  # of an error, or less than its tolerance: what an explanation may leave over
 AT_ONCE: Final = 4  # faults that may be in one stage together
 
@@ -119,7 +103,7 @@ class Diagnosis:
 
 
 def diagnose(
-    model: Model, candidate: Trace, *, names: Mapping[str, str] = MAPS["pytorch"]
+    model: Model, candidate: TraceLike, *, names: Mapping[str, str] = MAPS["pytorch"]
 ) -> Diagnosis:
     """Find what is wrong with a candidate, and name it.
 
@@ -127,8 +111,9 @@ def diagnose(
     ----------
     model : Model
         The one that was ported; load it with dtype="float64".
-    candidate : Trace
-        The port's activations, some or all, and its inputs.
+    candidate : Trace, mapping of names to arrays, or path
+        The port's activations, some or all, and its inputs; a path is that of a .safetensors or
+        .npz file, or of a folder of .npy files.
     names : mapping
         Templates of names, theirs to ours; see oracle.names.
 
@@ -137,27 +122,31 @@ def diagnose(
     InputError
         For a candidate that cannot be compared.
     """
-    call, order, theirs, again, comparison = beside(model, candidate, names)
-    theirs = until_broken(theirs, order)
+    if not isinstance(model, Model):
+        raise InputError(
+            f"model is {quote(model)}, expected a Model: npbert.load(folder, dtype='float64')"
+        )
+    call, order, theirs, again, comparison = compare_steps(model, as_trace(candidate), names)
+    theirs = drop_broken(theirs, order)
     call.candidate = theirs
-    case = Case(
+    case = Candidate(
         call=call,
         theirs=theirs,
         order=order,
         tolerance={step.name: step.tolerance for step in comparison.steps},
-        known=states(call, theirs, again),
-        live={name: call.live(name, x.shape) for name, x in theirs.items()},
+        known=hidden_states(call, theirs, again),
+        live={name: call.live_values(name, x.shape) for name, x in theirs.items()},
     )
     faults = catalogue(model.config)
     findings: list[Finding] = []
-    for stages in segments(case):
-        for finding in explained(case, stages, again, faults, findings):
-            join(findings, finding)
-    findings = [replace(f, causes=upheld(case, f, faults, again)) for f in findings]
+    for stages in stage_segments(case):
+        for finding in explain_stages(case, stages, again, faults, findings):
+            join_finding(findings, finding)
+    findings = [replace(f, causes=uphold_causes(case, f, faults, again)) for f in findings]
     return Diagnosis(findings=findings, comparison=comparison, notes=comparison.notes)
 
 
-def until_broken(theirs: Arrays, order: Sequence[str]) -> Arrays:
+def drop_broken(theirs: Arrays, order: Sequence[str]) -> Arrays:
     """Return what a candidate has, but no array with NaN or infinity that follows from another."""
     kept: Arrays = {}
     broken = False
@@ -171,25 +160,29 @@ def until_broken(theirs: Arrays, order: Sequence[str]) -> Arrays:
     return kept
 
 
-def segments(case: Case) -> Iterator[range]:
+def stage_segments(case: Candidate) -> Iterator[range]:
     """Yield stages, each with those before it of which the candidate says nothing."""
     blocks, start = case.call.model.config.num_blocks, 0
-    told = {stage_of(name, blocks) for name in case.theirs}
+    told = {step_stage(name, blocks) for name in case.theirs}
     for stage in range(blocks + 2):
         if stage in told:
             yield range(start, stage + 1)
             # What comes after a stage is known only if the candidate tells its end.
-            start = stage + 1 if hidden(stage - 1) in case.theirs else start
+            start = stage + 1 if hidden_state_name(stage - 1) in case.theirs else start
 
 
-def explained(
-    case: Case, stages: range, again: Arrays, faults: Mapping[str, Fault], before: list[Finding]
+def explain_stages(
+    case: Candidate,
+    stages: range,
+    again: Arrays,
+    faults: Mapping[str, Mistake],
+    before: list[Finding],
 ) -> Iterator[Finding]:
     """Yield what is wrong with some stages, one after the other."""
     blocks = case.call.model.config.num_blocks
-    names = [n for n in case.order if n in case.theirs and stage_of(n, blocks) in stages]
-    seen = [name for name in names if stage_of(name, blocks) == stages[-1]]
-    active: dict[int, list[Fault]] = {}
+    names = [n for n in case.order if n in case.theirs and step_stage(n, blocks) in stages]
+    seen = [name for name in names if step_stage(name, blocks) == stages[-1]]
+    active: dict[int, list[Mistake]] = {}
     now = case.errors(again, seen)
     # What is left of an error that was explained need not be explained.
     allowed = {n: max(case.tolerance[n], LEFT * min(now[n], 1e3)) for n in seen}
@@ -198,22 +191,25 @@ def explained(
         if not off:
             return
         named = {cause: faults[cause] for finding in before for cause in finding.causes}
-        results = fitting(case, stages, active, now, named)
+        results = fitting_mistakes(case, stages, active, now, named)
         if not any(found[0] == 0 for found in results):  # what was wrong before is not all of it
-            results = fitting(case, stages, active, now, faults)
+            results = fitting_mistakes(case, stages, active, now, faults)
         if not results and len(stages) > 1:  # a mistake of code is in every block, one of weights
-            results = fitting(case, stages, active, now, faults, each=True)  # may be in one
+            results = fitting_mistakes(
+                case, stages, active, now, faults, each=True
+            )  # may be in one
         if not results and active and all(now[n] <= allowed[n] for n in off):
             return
         if not results:
             yield Finding(
                 step=off[0], blocks=blocks_of(stages, blocks), causes=(), error=now[off[0]],
-                residual=now[off[0]], stages=(stages[-1],), evidence=evidence(case, off[0], again),
+                residual=now[off[0]], stages=(stages[-1],),
+                evidence=describe_error(case, off[0], again),
             )  # fmt: skip
             return
         least = min(found[0] for found in results)
         best = [found for found in results if found[0] == least]
-        best = told_by_padding(case, stages, active, best) if len(best) > 1 else best
+        best = choose_by_padding(case, stages, active, best) if len(best) > 1 else best
         _, made, fault, where = best[0]
         yield Finding(
             step=off[0],
@@ -229,34 +225,38 @@ def explained(
         now = made
 
 
-def told_by_padding(
-    case: Case, stages: range, active: Mapping[int, list[Fault]], best: list[Result]
+def choose_by_padding(
+    case: Candidate, stages: range, active: Mapping[int, list[Mistake]], best: list[Result]
 ) -> list[Result]:
     """Keep those of equally good explanations that fit what was computed for padding too."""
     blocks = case.call.model.config.num_blocks
-    names = [n for n in case.theirs if stage_of(n, blocks) in stages]
+    names = [n for n in case.theirs if step_stage(n, blocks) in stages]
 
-    def beyond(found: Result) -> int:
-        made = tried_on(case, stages, active, found[2], found[3])
+    def count_beyond(found: Result) -> int:
+        made = run_with_mistake(case, stages, active, found[2], found[3])
         every = (np.ones(made[n].shape, bool) for n in names)
         off = (distance(n, made[n], case.theirs[n], e) for n, e in zip(names, every, strict=True))
         return sum(not d <= max(case.tolerance[n], LEFT) for n, d in zip(names, off, strict=True))
 
-    counts = [beyond(found) for found in best]
+    counts = [count_beyond(found) for found in best]
     return [found for found, n in zip(best, counts, strict=True) if n == min(counts)]
 
 
-def tried_on(
-    case: Case, stages: range, active: Mapping[int, list[Fault]], fault: Fault, where: Sequence[int]
+def run_with_mistake(
+    case: Candidate,
+    stages: range,
+    active: Mapping[int, list[Mistake]],
+    fault: Mistake,
+    where: Sequence[int],
 ) -> Arrays:
     """Return what some stages compute with one mistake more, in some of them."""
     mistakes = {s: [*active.get(s, ()), *([fault] if s in where else ())] for s in stages}
-    return mistaken(case.call, case.theirs, case.known, stages, mistakes)
+    return run_mistakes(case.call, case.theirs, case.known, stages, mistakes)
 
 
-def fitting(
-    case: Case, stages: range, active: Mapping[int, list[Fault]], now: Mapping[str, float],
-    faults: Mapping[str, Fault], *, each: bool = False,
+def fitting_mistakes(
+    case: Candidate, stages: range, active: Mapping[int, list[Mistake]], now: Mapping[str, float],
+    faults: Mapping[str, Mistake], *, each: bool = False,
 ) -> list[Result]:  # fmt: skip
     """Return the faults that explain the first wrong step, and what they leave of the others.
 
@@ -265,8 +265,8 @@ def fitting(
     off = [n for n in now if not now[n] <= case.tolerance[n]]
     allowed = max(case.tolerance[off[0]], LEFT * min(now[off[0]], 1e3))
     results: list[Result] = []
-    for fault, where in trials(case, stages, off[0], faults, each=each):
-        tried = tried_on(case, stages, active, fault, where)
+    for fault, where in candidate_mistakes(case, stages, off[0], faults, each=each):
+        tried = run_with_mistake(case, stages, active, fault, where)
         if case.errors(tried, off[:1])[off[0]] <= allowed:
             made = case.errors(tried, list(now))
             left = [
@@ -277,18 +277,18 @@ def fitting(
     return results
 
 
-def trials(
-    case: Case, stages: range, first: str, faults: Mapping[str, Fault], *, each: bool
-) -> Iterator[tuple[Fault, Sequence[int]]]:
+def candidate_mistakes(
+    case: Candidate, stages: range, first: str, faults: Mapping[str, Mistake], *, each: bool
+) -> Iterator[tuple[Mistake, Sequence[int]]]:
     """Yield faults that may be behind the first wrong step, and the stages to try them in.
 
     Only what happens after the last step that is known, and right, can be behind it.
     """
     blocks = case.call.model.config.num_blocks
-    order = [n for n in case.order if stage_of(n, blocks) in stages]
+    order = [n for n in case.order if step_stage(n, blocks) in stages]
     end = order.index(first)
     begin = max((i for i, n in enumerate(order[:end]) if n in case.theirs), default=-1)
-    window = {(stage_of(n, blocks), suffix_of(n)) for n in order[begin + 1 : end + 1]}
+    window = {(step_stage(n, blocks), step_suffix(n)) for n in order[begin + 1 : end + 1]}
     for fault in faults.values():
         there = [s for s in stages if any((s, suffix) in window for suffix in fault.steps)]
         if there and not each:
@@ -302,8 +302,8 @@ def blocks_of(stages: Sequence[int], blocks: int) -> tuple[int, ...]:
     return tuple(stage - 1 for stage in stages if 1 <= stage <= blocks)
 
 
-def upheld(
-    case: Case, finding: Finding, faults: Mapping[str, Fault], again: Arrays
+def uphold_causes(
+    case: Candidate, finding: Finding, faults: Mapping[str, Mistake], again: Arrays
 ) -> tuple[str, ...]:
     """Return the causes that no other stage speaks against, or all if every one is refuted.
 
@@ -313,25 +313,27 @@ def upheld(
     blocks = case.call.model.config.num_blocks
     told: dict[int, list[str]] = {}
     for name in case.theirs:
-        told.setdefault(stage_of(name, blocks), []).append(name)
+        told.setdefault(step_stage(name, blocks), []).append(name)
 
-    def refuted(fault: Fault) -> bool:
+    def is_refuted(fault: Mistake) -> bool:
         for stage, names in told.items():
-            if stage in finding.stages or not any(suffix_of(n) in fault.steps for n in names):
+            if stage in finding.stages or not any(step_suffix(n) in fault.steps for n in names):
                 continue
             now = case.errors(again, names)
-            made = case.errors(tried_on(case, range(stage, stage + 1), {}, fault, [stage]), names)
+            made = case.errors(
+                run_with_mistake(case, range(stage, stage + 1), {}, fault, [stage]), names
+            )
             if any(now[n] <= case.tolerance[n] < made[n] for n in names if n in made):
                 return True
         return False
 
     if len(finding.causes) < 2:
         return finding.causes
-    kept = tuple(cause for cause in finding.causes if not refuted(faults[cause]))
+    kept = tuple(cause for cause in finding.causes if not is_refuted(faults[cause]))
     return kept or finding.causes
 
 
-def join(findings: list[Finding], new: Finding) -> None:
+def join_finding(findings: list[Finding], new: Finding) -> None:
     """Add a finding, or widen an earlier one to the blocks of this, if one cause explains both."""
     for i, old in enumerate(findings):
         common = tuple(cause for cause in old.causes if cause in new.causes)
@@ -348,17 +350,17 @@ def join(findings: list[Finding], new: Finding) -> None:
 CAUSES_SHOWN: Final = 4  # explanations that cannot be told apart
 
 
-def findings(diagnosis: Diagnosis) -> dict[str, Any]:
+def findings_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Return a diagnosis as JSON."""
-    return finite(
+    return finite_json(
         {
             "findings": [asdict(finding) for finding in diagnosis.findings],
-            "comparison": as_json(diagnosis.comparison),
+            "comparison": comparison_json(diagnosis.comparison),
         }
     )
 
 
-def report(diagnosis: Diagnosis) -> Iterator[str]:
+def report_lines(diagnosis: Diagnosis) -> Iterator[str]:
     """Yield a line for every finding, for people."""
     if not diagnosis.findings:
         precision = diagnosis.comparison.precision

@@ -16,19 +16,19 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.errors import InputError, listed, shown
+from npbert.errors import InputError, listing, quote
 
-BLOCK: Final = "transformer.layer.{n}."
+BLOCK_TEMPLATE: Final = "transformer.layer.{n}."
 
 PYTORCH: Final = {
     # what forward hooks and outputs of the model are called
-    "transformer.layer.{n}.attention": BLOCK + "attention.out_lin",
-    "transformer.layer.{n}.ffn": BLOCK + "ffn.lin2",
-    "transformer.layer.{n}": BLOCK + "output_layer_norm",
+    "transformer.layer.{n}.attention": BLOCK_TEMPLATE + "attention.out_lin",
+    "transformer.layer.{n}.ffn": BLOCK_TEMPLATE + "ffn.lin2",
+    "transformer.layer.{n}": BLOCK_TEMPLATE + "output_layer_norm",
     "embeddings": "embeddings.LayerNorm",
     "hidden_states.0": "embeddings.LayerNorm",
-    "hidden_states.{n+1}": BLOCK + "output_layer_norm",
-    "attentions.{n}": BLOCK + "attention.weights",
+    "hidden_states.{n+1}": BLOCK_TEMPLATE + "output_layer_norm",
+    "attentions.{n}": BLOCK_TEMPLATE + "attention.weights",
     "hidden_state": "last_hidden_state",
     "pooled_state": "pooled",
     "pooler_output": "pooled",
@@ -38,15 +38,15 @@ BUMBLEBEE: Final = {
     "embedder.token_embedding": "embeddings.word_embeddings",
     "embedder.position_embedding": "embeddings.position_embeddings",
     "embedder.norm": "embeddings.LayerNorm",
-    "encoder.blocks.{n}.self_attention.query": BLOCK + "attention.q_lin",
-    "encoder.blocks.{n}.self_attention.key": BLOCK + "attention.k_lin",
-    "encoder.blocks.{n}.self_attention.value": BLOCK + "attention.v_lin",
-    "encoder.blocks.{n}.self_attention.output": BLOCK + "attention.out_lin",
-    "encoder.blocks.{n}.self_attention_norm": BLOCK + "sa_layer_norm",
-    "encoder.blocks.{n}.ffn.intermediate": BLOCK + "ffn.lin1",
-    "encoder.blocks.{n}.ffn.activation": BLOCK + "ffn.activation",
-    "encoder.blocks.{n}.ffn.output": BLOCK + "ffn.lin2",
-    "encoder.blocks.{n}.output_norm": BLOCK + "output_layer_norm",
+    "encoder.blocks.{n}.self_attention.query": BLOCK_TEMPLATE + "attention.q_lin",
+    "encoder.blocks.{n}.self_attention.key": BLOCK_TEMPLATE + "attention.k_lin",
+    "encoder.blocks.{n}.self_attention.value": BLOCK_TEMPLATE + "attention.v_lin",
+    "encoder.blocks.{n}.self_attention.output": BLOCK_TEMPLATE + "attention.out_lin",
+    "encoder.blocks.{n}.self_attention_norm": BLOCK_TEMPLATE + "sa_layer_norm",
+    "encoder.blocks.{n}.ffn.intermediate": BLOCK_TEMPLATE + "ffn.lin1",
+    "encoder.blocks.{n}.ffn.activation": BLOCK_TEMPLATE + "ffn.activation",
+    "encoder.blocks.{n}.ffn.output": BLOCK_TEMPLATE + "ffn.lin2",
+    "encoder.blocks.{n}.output_norm": BLOCK_TEMPLATE + "output_layer_norm",
     "pooler.output": "pre_classifier",
     "language_modeling_head.dense": "vocab_transform",
     "language_modeling_head.activation": "vocab_activation",
@@ -59,26 +59,26 @@ BUMBLEBEE: Final = {
 }
 # torch.onnx names a value after the module and the operation that made it; of a module's values
 # the last one is its own.
-LAYER: Final = "/transformer/layer.{n}/"
+ONNX_LAYER: Final = "/transformer/layer.{n}/"
 ONNX: Final = {
     "/embeddings/word_embeddings/Gather_output_0": "embeddings.word_embeddings",
     "/embeddings/position_embeddings/Gather_output_0": "embeddings.position_embeddings",
     "/embeddings/Add_output_0": "embeddings.sum",
     "/embeddings/LayerNorm/*": "embeddings.LayerNorm",
-    LAYER + "attention/q_lin/Add_output_0": BLOCK + "attention.q_lin",
-    LAYER + "attention/k_lin/Add_output_0": BLOCK + "attention.k_lin",
-    LAYER + "attention/v_lin/Add_output_0": BLOCK + "attention.v_lin",
-    LAYER + "attention/MatMul_output_0": BLOCK + "attention.scores",
-    LAYER + "attention/Where_output_0": BLOCK + "attention.masked_scores",
-    LAYER + "attention/Softmax_output_0": BLOCK + "attention.weights",
-    LAYER + "attention/out_lin/Add_output_0": BLOCK + "attention.out_lin",
-    LAYER + "Add_output_0": BLOCK + "attention_residual",
-    LAYER + "sa_layer_norm/*": BLOCK + "sa_layer_norm",
-    LAYER + "ffn/lin1/Add_output_0": BLOCK + "ffn.lin1",
-    LAYER + "ffn/activation/Mul_1_output_0": BLOCK + "ffn.activation",
-    LAYER + "ffn/lin2/Add_output_0": BLOCK + "ffn.lin2",
-    LAYER + "Add_1_output_0": BLOCK + "ffn_residual",
-    LAYER + "output_layer_norm/*": BLOCK + "output_layer_norm",
+    ONNX_LAYER + "attention/q_lin/Add_output_0": BLOCK_TEMPLATE + "attention.q_lin",
+    ONNX_LAYER + "attention/k_lin/Add_output_0": BLOCK_TEMPLATE + "attention.k_lin",
+    ONNX_LAYER + "attention/v_lin/Add_output_0": BLOCK_TEMPLATE + "attention.v_lin",
+    ONNX_LAYER + "attention/MatMul_output_0": BLOCK_TEMPLATE + "attention.scores",
+    ONNX_LAYER + "attention/Where_output_0": BLOCK_TEMPLATE + "attention.masked_scores",
+    ONNX_LAYER + "attention/Softmax_output_0": BLOCK_TEMPLATE + "attention.weights",
+    ONNX_LAYER + "attention/out_lin/Add_output_0": BLOCK_TEMPLATE + "attention.out_lin",
+    ONNX_LAYER + "Add_output_0": BLOCK_TEMPLATE + "attention_residual",
+    ONNX_LAYER + "sa_layer_norm/*": BLOCK_TEMPLATE + "sa_layer_norm",
+    ONNX_LAYER + "ffn/lin1/Add_output_0": BLOCK_TEMPLATE + "ffn.lin1",
+    ONNX_LAYER + "ffn/activation/Mul_1_output_0": BLOCK_TEMPLATE + "ffn.activation",
+    ONNX_LAYER + "ffn/lin2/Add_output_0": BLOCK_TEMPLATE + "ffn.lin2",
+    ONNX_LAYER + "Add_1_output_0": BLOCK_TEMPLATE + "ffn_residual",
+    ONNX_LAYER + "output_layer_norm/*": BLOCK_TEMPLATE + "output_layer_norm",
     "/pre_classifier/*": "pre_classifier",
     "/classifier/*": "classifier",
     "/qa_outputs/Add_output_0": "qa_outputs",
@@ -116,25 +116,25 @@ def read_map(named: str) -> Mapping[str, str]:
     return table
 
 
-def ours(theirs: Iterable[str], table: Mapping[str, str]) -> dict[str, str]:
+def canonical_names(theirs: Iterable[str], table: Mapping[str, str]) -> dict[str, str]:
     """Return our name for each of theirs; a name that no template fits is taken for ours.
 
     A hook hears a step under its own name, and once more as the result of the module around it:
     its own name counts.  Raises InputError where two names have equal rights to one of ours.
     """
-    patterns = [(pattern_of(template), target) for template, target in table.items()]
-    found = {name: mine for name in theirs if (mine := renamed(name, patterns)) is not None}
+    patterns = [(name_pattern(template), target) for template, target in table.items()]
+    found = {name: mine for name in theirs if (mine := rename_step(name, patterns)) is not None}
     made: dict[str, str] = {}
     for name in sorted(found, key=lambda name: not name.endswith(found[name])):
         rival = next((other for other in made if made[other] == found[name]), None)
         if rival is None:
             made[name] = found[name]
         elif name.endswith(found[name]) or not rival.endswith(found[name]):
-            raise InputError(f"{shown(rival)} and {shown(name)} are both {found[name]}")
+            raise InputError(f"{quote(rival)} and {quote(name)} are both {found[name]}")
     return made
 
 
-def renamed(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> str | None:
+def rename_step(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> str | None:
     """Return our name for one of theirs; None for one that is a step on the way to another."""
     bare = re.sub(r"^(?:model\.|module\.)*(?:distilbert\.|/distilbert(?=/))?", "", name)
     for pattern, target in patterns:
@@ -147,7 +147,7 @@ def renamed(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> str | Non
     return None if bare.startswith("/") or bare.endswith("dropout") else bare
 
 
-def pattern_of(template: str) -> re.Pattern[str]:
+def name_pattern(template: str) -> re.Pattern[str]:
     """Turn a template into a pattern: {n} a number, {n+1} the one after it, * an operation."""
     escaped = re.escape(template)
     escaped = escaped.replace(r"\{n\+1\}", r"(?P<n>[1-9]\d*)(?P<m>)")
@@ -155,17 +155,17 @@ def pattern_of(template: str) -> re.Pattern[str]:
     return re.compile(escaped)
 
 
-def unknown(names: Iterable[str], known: Iterable[str]) -> list[str]:
+def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return which names are nothing that npbert computes."""
     return sorted(set(names) - set(known))
 
 
-def told(names: list[str]) -> str:
+def unknown_notice(names: list[str]) -> str:
     """Say which names were not understood."""
-    return f"not understood, and left out: {listed(names)}" if names else ""
+    return f"not understood, and left out: {listing(names)}" if names else ""
 
 
-Shape = tuple[int, ...]
+ArrayShape = tuple[int, ...]
 
 
 class Fitted(NamedTuple):
@@ -175,24 +175,26 @@ class Fitted(NamedTuple):
     how: str = ""
 
 
-def fit(x: NDArray[Any], like: NDArray[Any], heads: int) -> Fitted | None:
+def fit_layout(x: NDArray[Any], like: NDArray[Any], heads: int) -> Fitted | None:
     """Return an array arranged like another, or None where its numbers cannot be."""
-    found = [each for each in arrangements(x, like.shape, heads) if each.array.shape == like.shape]
+    found = [
+        each for each in possible_layouts(x, like.shape, heads) if each.array.shape == like.shape
+    ]
     if not found:
         return None
     if len(found) == 1 or not found[0].how:
         return found[0]
-    return min(found, key=lambda each: apart(each.array, like))
+    return min(found, key=lambda each: mean_distance(each.array, like))
 
 
-def apart(x: NDArray[Any], like: NDArray[Any]) -> float:
+def mean_distance(x: NDArray[Any], like: NDArray[Any]) -> float:
     """Return how far two arrays are apart, in the mean."""
     with np.errstate(over="ignore", invalid="ignore"):
         difference = np.abs(x.astype(np.float64) - like)
     return float(np.nan_to_num(difference, nan=1e300, posinf=1e300).clip(max=1e300).mean())
 
 
-def arrangements(x: NDArray[Any], shape: Shape, heads: int) -> Iterator[Fitted]:
+def possible_layouts(x: NDArray[Any], shape: ArrayShape, heads: int) -> Iterator[Fitted]:
     """Yield an array as it is, and in every arrangement that a port may have for it."""
     yield Fitted(x)
     if (
@@ -206,12 +208,12 @@ def arrangements(x: NDArray[Any], shape: Shape, heads: int) -> Iterator[Fitted]:
     squeezed = x.reshape(tuple(n for n in x.shape if n != 1))
     wanted = tuple(n for n in shape if n != 1)
     if squeezed.shape == wanted:
-        yield Fitted(x.reshape(shape), axes(x.shape, shape))
+        yield Fitted(x.reshape(shape), axes_notice(x.shape, shape))
     if len(shape) == 3:
         batch, length, features = shape
         if heads and features % heads == 0:
             width = features // heads
-            splits: tuple[tuple[Shape, Shape], ...] = (
+            splits: tuple[tuple[ArrayShape, ArrayShape], ...] = (
                 ((batch, heads, length, width), (0, 2, 1, 3)),
                 ((batch, length, heads, width), (0, 1, 2, 3)),
                 ((batch, heads, width, length), (0, 3, 1, 2)),
@@ -227,7 +229,7 @@ def arrangements(x: NDArray[Any], shape: Shape, heads: int) -> Iterator[Fitted]:
             flat = (features, batch * length)
             if squeezed.shape == flat:
                 yield Fitted(squeezed.T.reshape(shape), "a token was a column")
-        turns: tuple[tuple[Shape, str], ...] = (
+        turns: tuple[tuple[ArrayShape, str], ...] = (
             ((0, 2, 1), "length and features"), ((1, 0, 2), "batch and length"),
         )  # fmt: skip
         for order, what in turns:
@@ -244,7 +246,7 @@ def arrangements(x: NDArray[Any], shape: Shape, heads: int) -> Iterator[Fitted]:
         yield Fitted(x.T, "rows and columns had changed places")
 
 
-def axes(found: Shape, wanted: Shape) -> str:
+def axes_notice(found: ArrayShape, wanted: ArrayShape) -> str:
     """Say which axes of length 1 were left out, or were too many."""
     if found == wanted:
         return ""

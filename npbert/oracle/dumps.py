@@ -15,47 +15,50 @@ from npbert.checkpoint.files import (
     parse_json_object,
     read_json_object,
     read_safetensors,
-    replacing,
+    replace_file,
 )
-from npbert.errors import CheckpointError, InputError, listed, shown
-from npbert.oracle.traces import Arrays, Trace
+from npbert.errors import CheckpointError, InputError, listing
 
-ABOUT: Final = "about.json"  # beside .npy files, and in the metadata of the others
+Arrays = dict[str, NDArray[Any]]
+
+ABOUT_FILE: Final = "about.json"  # beside .npy files, and in the metadata of the others
 INTEGERS: Final = {
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4",
     "U16": "<u2", "U8": "u1", "BOOL": "?",
 }  # fmt: skip
-MOST: Final = 8 << 30  # bytes that a dump may hold; a base-size trace of 256 tokens has 0.2 GB
+DUMP_LIMIT: Final = (
+    8 << 30
+)  # bytes that a dump may hold; a base-size trace of 256 tokens has 0.2 GB
 
 
-def save(trace: Trace, path: Path) -> None:
-    """Write a trace: .safetensors, .npz, or else a folder of .npy.  Raises InputError."""
-    said = json.dumps(trace.about, sort_keys=True)
-    arrays = {name: np.ascontiguousarray(x) for name, x in trace.arrays.items()}
+def write_dump(path: Path, given: Arrays, about: Mapping[str, Any]) -> None:
+    """Write arrays: .safetensors, .npz, or else a folder of .npy.  Raises InputError."""
+    said = json.dumps(about, sort_keys=True)
+    arrays = {name: np.ascontiguousarray(x) for name, x in given.items()}
     try:
         if path.suffix == ".safetensors":
-            with replacing(path) as temporary:
+            with replace_file(path) as temporary:
                 save_file(arrays, temporary, {"npbert": said})
         elif path.suffix == ".npz":
-            with replacing(path) as temporary, temporary.open("wb") as file:
+            with replace_file(path) as temporary, temporary.open("wb") as file:
                 all_of_it: dict[str, Any] = {
                     **arrays,
-                    ABOUT: np.frombuffer(said.encode(), np.uint8),
+                    ABOUT_FILE: np.frombuffer(said.encode(), np.uint8),
                 }
                 np.savez(file, **all_of_it)
         else:
             path.mkdir(parents=True, exist_ok=True)
             for name, x in arrays.items():
                 np.save(path / f"{name}.npy", x)
-            (path / ABOUT).write_text(said + "\n", "utf-8")
+            (path / ABOUT_FILE).write_text(said + "\n", "utf-8")
     except CheckpointError as error:
         raise InputError(str(error)) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def load(path: Path) -> Trace:
-    """Read what save wrote, or somebody's port.  Raises InputError naming the file."""
+def read_dump(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Read what write_dump or a port wrote, and what is said of it.  Raises InputError."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     try:
@@ -66,7 +69,7 @@ def load(path: Path) -> Trace:
         elif path.suffix == ".npy":
             raise InputError(f"{path}: is one array; give the folder that it stands in")
         else:
-            arrays, said = read_tensors(path)
+            arrays, said = read_tensor_file(path)
     except CheckpointError as error:
         raise InputError(str(error)) from None
     if not arrays:
@@ -74,10 +77,10 @@ def load(path: Path) -> Trace:
     for name, x in arrays.items():
         if x.dtype.kind not in "biuf":
             raise InputError(f"{path}: {name} has dtype {x.dtype}, expected numbers")
-    return Trace(arrays, said)
+    return arrays, said
 
 
-def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
+def read_tensor_file(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Read a safetensors file; halves stay halves, bfloat16 becomes float32."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -93,21 +96,23 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
             stored = np.frombuffer(tensor.content, INTEGERS[tensor.dtype])
             arrays[name] = stored.reshape(tensor.shape)
     metadata = parse_json_object(head, str(path)).get("__metadata__", {})
-    return arrays, about(metadata.get("npbert"), path)
+    return arrays, parse_about(metadata.get("npbert"), path)
 
 
 def read_npz(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Read an .npz file; nothing in it is unpickled."""
     with zipfile.ZipFile(path) as archive:
-        if (size := sum(entry.file_size for entry in archive.infolist())) > MOST:
-            raise InputError(f"{path}: unpacks to {size} bytes, expected at most {MOST}")
+        if (size := sum(entry.file_size for entry in archive.infolist())) > DUMP_LIMIT:
+            raise InputError(f"{path}: unpacks to {size} bytes, expected at most {DUMP_LIMIT}")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read as .npz: {error}") from None
-    said = arrays.pop(ABOUT, None)
-    return arrays, about(None if said is None else said.tobytes().decode("utf-8", "replace"), path)
+    said = arrays.pop(ABOUT_FILE, None)
+    return arrays, parse_about(
+        None if said is None else said.tobytes().decode("utf-8", "replace"), path
+    )
 
 
 def read_folder(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -116,23 +121,15 @@ def read_folder(path: Path) -> tuple[Arrays, dict[str, Any]]:
     files = sorted(path.glob("*.npy"))
     if not files:
         there = sorted(p.name for p in path.iterdir())
-        raise InputError(f"{path}: holds no .npy file, but {listed(there) or 'nothing'}")
+        raise InputError(f"{path}: holds no .npy file, but {listing(there) or 'nothing'}")
     for file in files:
         try:
             arrays[file.stem] = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{file}: cannot be read as .npy: {error}") from None
-    return arrays, read_json_object(path / ABOUT) if (path / ABOUT).exists() else {}
+    return arrays, read_json_object(path / ABOUT_FILE) if (path / ABOUT_FILE).exists() else {}
 
 
-def about(said: str | None, path: Path) -> dict[str, Any]:
+def parse_about(said: str | None, path: Path) -> dict[str, Any]:
     """Return what a trace says of itself; a port's says nothing."""
     return parse_json_object(said.encode(), f"{path}: metadata") if said else {}
-
-
-def inputs_of(path: Path) -> Mapping[str, NDArray[Any]]:
-    """Return the inputs that a file holds, for npbert trace --inputs.  Raises InputError."""
-    given = load(path).given
-    if "input_ids" not in given:
-        raise InputError(f"{path}: has no input_ids; a call needs them, shown {shown(list(given))}")
-    return given

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert.engine.taps import Keeper, chain_taps
-from npbert.oracle.traces import QUIET, Arrays, Call, distance, float32_model, is_masked
+from npbert.oracle.dumps import Arrays
+from npbert.oracle.traces import NOT_STEPS, Call, distance, float32_model, is_masked
 from npbert.textbook import Array, Tap
 
 DRAWS: Final = 3  # of the noise; the greatest counts
@@ -34,7 +35,7 @@ class Replay(Keeper):
     """A tap that hears what follows from the candidate's numbers, and returns the candidate's."""
 
     def __init__(self, call: Call, candidate: Mapping[str, NDArray[Any]]) -> None:
-        super().__init__(call.layout, lambda name: not name.endswith(QUIET))
+        super().__init__(call.layout, lambda name: not name.endswith(NOT_STEPS))
         self.call = call
         self.candidate = candidate
 
@@ -44,11 +45,11 @@ class Replay(Keeper):
         if theirs is None or not self.wanted(name):
             return x
         if x.ndim == 3:
-            return merged(name, x, theirs[len(self.heard[name]) - 1].mT)
-        return merged(name, x, self.call.layout.columns(name, theirs))
+            return merge_values(name, x, theirs[len(self.heard[name]) - 1].mT)
+        return merge_values(name, x, self.call.layout.columns(name, theirs))
 
 
-def merged(name: str, ours: Array, theirs: NDArray[Any]) -> Array:
+def merge_values(name: str, ours: Array, theirs: NDArray[Any]) -> Array:
     """Return the candidate's values in our precision; ours where theirs are no numbers."""
     fits = np.isfinite(theirs) | is_masked(name, theirs)
     kept: Array = np.where(fits, theirs, ours).astype(ours.dtype)
@@ -57,37 +58,37 @@ def merged(name: str, ours: Array, theirs: NDArray[Any]) -> Array:
     return kept
 
 
-def replayed(call: Call, candidate: Arrays, tap: Tap | None = None) -> Arrays:
+def replay_steps(call: Call, candidate: Arrays, tap: Tap | None = None) -> Arrays:
     """Return every activation as the textbook computes it from the candidate's earlier ones."""
     replay = Replay(call, candidate)
-    run(call, replay if tap is None else chain_taps([tap, replay]))
+    run_call(call, replay if tap is None else chain_taps([tap, replay]))
     return replay.rows()
 
 
-def run(call: Call, tap: Tap) -> None:
+def run_call(call: Call, tap: Tap) -> None:
     """Run a call's forward pass, whatever numbers come of it."""
     with np.errstate(all="ignore"):
         call.model.run_unchecked(call.pack, call.masks, tap)
 
 
-def precision_of(candidate: Arrays) -> Precision:
+def detect_precision(candidate: Arrays) -> Precision:
     """Return the precision that a candidate's numbers show: few bits used are few bits there."""
     values = [x.ravel()[:20000] for x in candidate.values() if x.dtype.kind == "f"]
-    return PRECISIONS[bits_used(np.concatenate(values)) if values else "float32"]
+    return PRECISIONS[narrowest_type(np.concatenate(values)) if values else "float32"]
 
 
-def bits_used(values: NDArray[Any]) -> str:
+def narrowest_type(values: NDArray[Any]) -> str:
     """Return the narrowest type that holds all of these values."""
     finite = values[np.isfinite(values) & (np.abs(values) > 1e-4) & (np.abs(values) < 6e4)]
     wide = finite.astype(np.float32)
     if not len(wide) or not np.array_equal(wide, finite):
         return "float32"
-    if np.array_equal(rounded(wide, "bfloat16"), wide):
+    if np.array_equal(round_to_type(wide, "bfloat16"), wide):
         return "bfloat16"
-    return "float16" if np.array_equal(rounded(wide, "float16"), wide) else "float32"
+    return "float16" if np.array_equal(round_to_type(wide, "float16"), wide) else "float32"
 
 
-def rounded(x: NDArray[Any], name: str) -> Array:
+def round_to_type(x: NDArray[Any], name: str) -> Array:
     """Return values as a type of fewer bits would keep them, to nearest."""
     if name == "float16":
         with np.errstate(over="ignore"):
@@ -99,7 +100,9 @@ def rounded(x: NDArray[Any], name: str) -> Array:
     return x.astype(np.float32).astype(x.dtype)
 
 
-def noise(call: Call, candidate: Arrays, exact: Arrays, precision: Precision) -> dict[str, float]:
+def rounding_noise(
+    call: Call, candidate: Arrays, exact: Arrays, precision: Precision
+) -> dict[str, float]:
     """Return what rounding alone does to every step, in units of its greatest value.
 
     The steps are computed in float32 from the candidate's activations, each shaken by half a unit
@@ -109,18 +112,20 @@ def noise(call: Call, candidate: Arrays, exact: Arrays, precision: Precision) ->
     rng = np.random.default_rng(20)
     most = dict.fromkeys(exact, 0.0)
     for _ in range(DRAWS):
-        shaken = {name: shake(x, precision, rng) for name, x in candidate.items()}
+        shaken = {name: shake_last_bit(x, precision, rng) for name, x in candidate.items()}
 
         def round_off(name: str, x: Array) -> Array:
-            return x if precision.name == "float32" else rounded(x, precision.name)
+            return x if precision.name == "float32" else round_to_type(x, precision.name)
 
-        heard = replayed(narrow, shaken, round_off)
+        heard = replay_steps(narrow, shaken, round_off)
         for name, x in heard.items():
-            most[name] = max(most[name], distance(name, exact[name], x, call.live(name, x.shape)))
+            most[name] = max(
+                most[name], distance(name, exact[name], x, call.live_values(name, x.shape))
+            )
     return {name: max(value, precision.unit) for name, value in most.items()}
 
 
-def shake(x: NDArray[Any], precision: Precision, rng: np.random.Generator) -> Array:
+def shake_last_bit(x: NDArray[Any], precision: Precision, rng: np.random.Generator) -> Array:
     """Return values moved by up to half a unit of their last bit, as if rounded otherwise."""
     wide = x.astype(np.float64)
     if x.dtype.kind != "f":

@@ -2,10 +2,12 @@
 
 import copy
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,15 +17,15 @@ from npbert.checkpoint.parameters import Parameters, assemble
 from npbert.engine import inputs
 from npbert.engine.packs import pack_rows
 from npbert.engine.taps import Keeper
-from npbert.errors import InputError
+from npbert.errors import InputError, quote
 from npbert.model import Model
+from npbert.oracle.dumps import Arrays, read_dump, write_dump
 from npbert.tasks.sentence_transformers import read_recipe
 from npbert.textbook import Array
 
-Arrays = dict[str, NDArray[Any]]
 INPUTS: Final = ("input_ids", "attention_mask", "position_ids", "attention_head_mask")
-LOWEST: Final = -9e3  # a masked score: ports use the smallest number, -inf, or -10000
-QUIET: Final = "dropout"  # names that end so are places, not steps: nothing happens there
+LOWEST_SCORE: Final = -9e3  # a masked score: ports use the smallest number, -inf, or -10000
+NOT_STEPS: Final = "dropout"  # names that end so are places, not steps: nothing happens there
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,18 @@ class Trace(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self.arrays)
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a trace, or what a port wrote: .safetensors, .npz, or a folder of .npy files.
+
+        Raises InputError naming the file.
+        """
+        return cls(*read_dump(Path(path)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace to a file in .safetensors or .npz, or a folder.  Raises InputError."""
+        write_dump(Path(path), self.arrays, self.about)
+
     @property
     def activations(self) -> Arrays:
         """What was computed, without what was given."""
@@ -51,6 +65,28 @@ class Trace(Mapping[str, NDArray[Any]]):
     def given(self) -> Arrays:
         """The inputs of the call."""
         return {name: x for name, x in self.arrays.items() if name in INPUTS}
+
+
+TraceLike = Trace | Mapping[str, ArrayLike] | str | os.PathLike[str]
+
+
+def as_trace(given: TraceLike) -> Trace:
+    """Return a trace as it is, of the arrays of a mapping, or as a file or folder holds it.
+
+    Raises InputError for anything else.
+    """
+    if isinstance(given, Trace):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return Trace.load(given)
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise InputError(
+            f"a trace is {quote(given)}, expected a Trace, a mapping of names to arrays, or the "
+            "path of a file or folder that holds one"
+        )
+    if not given:
+        raise InputError("a trace is empty, expected a mapping of names to arrays")
+    return Trace({name: inputs.number_array(name, x, finite=False) for name, x in given.items()})
 
 
 class Call:
@@ -67,17 +103,19 @@ class Call:
         self.candidate: Mapping[str, NDArray[Any]] = {}  # whose numbers are looked into
         self.layout = self.inputs.layout(model.row)
 
-    def live(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool]:
+    def live_values(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool]:
         """Return which values of an activation stand for real tokens, broadcast to its shape.
 
         In attention a query counts, and all of its keys; of a batch row without any real token,
         nothing does.
         """
-        keep = self.inputs.keep
+        key_mask = self.inputs.key_mask
         if ".attention." in name and len(shape) == 4:
-            return np.broadcast_to(keep[:, None, :, None], shape)
-        if shape[:2] == keep.shape:
-            return np.broadcast_to(keep.reshape(*keep.shape, *[1] * (len(shape) - 2)), shape)
+            return np.broadcast_to(key_mask[:, None, :, None], shape)
+        if shape[:2] == key_mask.shape:
+            return np.broadcast_to(
+                key_mask.reshape(*key_mask.shape, *[1] * (len(shape) - 2)), shape
+            )
         return np.ones(shape, bool)
 
 
@@ -85,7 +123,7 @@ def is_masked(name: str, x: NDArray[Any]) -> NDArray[np.bool]:
     """Return which scores stand for keys that are not heard, and so for no number."""
     if not name.endswith("masked_scores"):
         return np.zeros(x.shape, bool)
-    return ~(x > LOWEST)
+    return ~(x > LOWEST_SCORE)
 
 
 def errors(name: str, ours: NDArray[Any], theirs: NDArray[Any]) -> Array:
@@ -157,45 +195,45 @@ def trace(
     if text is not None:
         if input_ids is not None:
             raise InputError("trace takes input_ids or text, not both")
-        given |= tokens(model, text, pair)
+        given |= encode_texts(model, text, pair)
     if given["input_ids"] is None:
         raise InputError("trace needs input_ids, or text")
     arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
     call = Call(model, arrays)
-    kept = activations(call, only)
-    said = about(call, list(kept))
+    kept = all_activations(call, only)
+    said = describe_trace(call, list(kept))
     if model.dtype == np.float64 and noise:
-        said["noise"] = rounding(call, kept, arrays)
+        said["noise"] = float32_noise(call, kept, arrays)
     if split_heads:
-        kept = {name: by_heads(call, name, x) for name, x in kept.items()}
-    return Trace(whole(call, arrays) | kept, said)
+        kept = {name: split_into_heads(call, name, x) for name, x in kept.items()}
+    return Trace(complete_inputs(call, arrays) | kept, said)
 
 
-def activations(call: Call, only: str = "*") -> Arrays:
+def all_activations(call: Call, only: str = "*") -> Arrays:
     """Return every activation of a call whose name fits a pattern."""
-    kept = computed(call, lambda name: not name.endswith(QUIET) and fnmatchcase(name, only))
-    return kept | (
-        sentence_embedding(call, kept) if fnmatchcase("sentence_embedding", only) else {}
+    kept = record_activations(
+        call, lambda name: not name.endswith(NOT_STEPS) and fnmatchcase(name, only)
     )
+    return kept | (embed_sentences(call, kept) if fnmatchcase("sentence_embedding", only) else {})
 
 
-def computed(call: Call, wanted: Callable[[str], bool]) -> Arrays:
+def record_activations(call: Call, wanted: Callable[[str], bool]) -> Arrays:
     """Return what the forward pass tells of a call, as far as it is wanted."""
     keeper = Keeper(call.layout, wanted)
     call.model.run(call.pack, call.arrays.get("attention_head_mask"), keeper)
     return keeper.rows()
 
 
-def rounding(call: Call, kept: Arrays, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def float32_noise(call: Call, kept: Arrays, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Return what float32 does to every activation, end to end, in units of its greatest value."""
     narrow = Call(float32_model(call.model), arrays)
     return {
-        name: max(distance(name, kept[name], x, call.live(name, x.shape)), 2.0**-24)
-        for name, x in computed(narrow, kept.__contains__).items()
+        name: max(distance(name, kept[name], x, call.live_values(name, x.shape)), 2.0**-24)
+        for name, x in record_activations(narrow, kept.__contains__).items()
     }
 
 
-def tokens(model: Model, text: Any, pair: Any) -> dict[str, Any]:
+def encode_texts(model: Model, text: Any, pair: Any) -> dict[str, Any]:
     """Return the ids and the mask of texts, padded on the right."""
     if model.tokenizer is None:
         raise InputError("the model came without a tokenizer; pass input_ids")
@@ -210,7 +248,7 @@ def tokens(model: Model, text: Any, pair: Any) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def sentence_embedding(call: Call, kept: Arrays) -> Arrays:
+def embed_sentences(call: Call, kept: Arrays) -> Arrays:
     """Return what the modules of a sentence-transformers folder make of the hidden state."""
     model = call.model
     last = f"transformer.layer.{model.config.num_blocks - 1}.output_layer_norm"
@@ -218,17 +256,17 @@ def sentence_embedding(call: Call, kept: Arrays) -> Arrays:
     if found is None or not model.row.is_encoder or last not in kept:
         return {}
     made: dict[str, list[Array]] = {}
-    for x, keep in zip(kept[last], call.inputs.keep, strict=True):
+    for x, key_mask in zip(kept[last], call.inputs.key_mask, strict=True):
 
         def keep_it(name: str, y: Array) -> Array:
             made.setdefault(name, []).append(y)
             return y
 
-        found[1].embed(x[keep], tap=keep_it)
+        found[1].embed(x[key_mask], tap=keep_it)
     return {name: np.stack(rows) for name, rows in made.items()}
 
 
-def by_heads(call: Call, name: str, x: NDArray[Any]) -> NDArray[Any]:
+def split_into_heads(call: Call, name: str, x: NDArray[Any]) -> NDArray[Any]:
     """Return (batch, length, A) as (batch, heads, length, K), where attention has heads."""
     if not name.endswith((".q_lin", ".k_lin", ".v_lin", ".context")):
         return x
@@ -237,13 +275,13 @@ def by_heads(call: Call, name: str, x: NDArray[Any]) -> NDArray[Any]:
     return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3).copy()
 
 
-def whole(call: Call, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+def complete_inputs(call: Call, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
     """Return all inputs of a call, what was left out too."""
     shape = arrays["input_ids"].shape
     heads = (call.model.config.num_blocks, call.model.config.num_attention_heads)
     return {
         "input_ids": arrays["input_ids"].astype(np.int64),
-        "attention_mask": call.inputs.keep.reshape(shape).astype(np.int64),
+        "attention_mask": call.inputs.key_mask.reshape(shape).astype(np.int64),
         "position_ids": call.inputs.positions.reshape(shape).astype(np.int64),
         "attention_head_mask": np.asarray(
             arrays.get("attention_head_mask", np.ones(heads)), np.float64
@@ -251,7 +289,7 @@ def whole(call: Call, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
     }
 
 
-def about(call: Call, order: list[str]) -> dict[str, Any]:
+def describe_trace(call: Call, order: list[str]) -> dict[str, Any]:
     """Return what there is to know about a trace, as JSON."""
     model = call.model
     return {
@@ -260,13 +298,13 @@ def about(call: Call, order: list[str]) -> dict[str, Any]:
         "dtype": model.dtype.name,
         "engine": model.engine,
         "config": model.config.to_dict(),
-        "weights_sha256": fingerprint(model.parameters),
+        "weights_sha256": hash_parameters(model.parameters),
         "order": order,
-        "padding": [np.flatnonzero(~row).tolist() for row in call.inputs.keep],
+        "padding": [np.flatnonzero(~row).tolist() for row in call.inputs.key_mask],
     }
 
 
-def fingerprint(parameters: Parameters) -> str:
+def hash_parameters(parameters: Parameters) -> str:
     """Return the sha256 of all weights as float32, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(parameters):

@@ -16,21 +16,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npbert.errors import InputError
-from npbert.families import ENCODER
+from npbert.families import ENCODER_ARCHITECTURE
 from npbert.loading import load
 from npbert.model import Model
-from npbert.oracle.dumps import load as load_dump
-from npbert.oracle.dumps import save
-from npbert.oracle.traces import Call, Trace, computed, distance, trace
+from npbert.oracle.traces import Call, Trace, distance, record_activations, trace
 
-FOLDER: Final = Path(__file__).parent / "recorded"
-CASE: Final = "case.safetensors"
+CASES_FOLDER: Final = Path(__file__).parent / "recorded"
+CASE_FILE: Final = "case.safetensors"
 BOUNDS: Final = {  # of the worst activation, in units of its greatest value
     "textbook, float64": ("float64", "textbook", 1e-12),
     "textbook, float32": ("float32", "textbook", 5e-5),
     "kernels, float32": ("float32", "kernels", 2e-4),
 }
-README: Final = """# A porter's kit
+KIT_README: Final = """# A porter's kit
 
 One folder for each architecture of DistilBERT, made by `npbert kit`:
 
@@ -65,32 +63,32 @@ class Check:
         return self.worst <= self.bound
 
 
-def folders() -> list[Path]:
+def case_folders() -> list[Path]:
     """Return the folders of all cases, one an architecture."""
-    found = sorted(path for path in FOLDER.iterdir() if path.is_dir())
+    found = sorted(path for path in CASES_FOLDER.iterdir() if path.is_dir())
     if not found:
-        raise InputError(f"{FOLDER}: holds no cases; was npbert installed whole?")
+        raise InputError(f"{CASES_FOLDER}: holds no cases; was npbert installed whole?")
     return found
 
 
 def verify() -> Iterator[Check]:
     """Compute every case in every way, and say how far the worst activation is off."""
-    for folder in folders():
-        recorded = load_dump(folder / CASE)
+    for folder in case_folders():
+        recorded = Trace.load(folder / CASE_FILE)
         for way, (dtype, engine, bound) in BOUNDS.items():
             model = load(folder, dtype=dtype, engine=engine)
-            worst, name = worst_of(model, recorded)
+            worst, name = worst_activation(model, recorded)
             yield Check(
                 architecture=model.architecture, way=way, worst=worst, activation=name, bound=bound
             )
 
 
-def worst_of(model: Model, recorded: Trace) -> tuple[float, str]:
+def worst_activation(model: Model, recorded: Trace) -> tuple[float, str]:
     """Return the greatest error of all activations that both have, and whose it is."""
     call = Call(model, recorded.given)
     every = {
         name: distance(name, recorded.activations[name], x, np.ones(x.shape, bool))
-        for name, x in computed(call, recorded.activations.__contains__).items()
+        for name, x in record_activations(call, recorded.activations.__contains__).items()
     }
     name = max(every, key=every.__getitem__)
     return every[name], name
@@ -99,33 +97,33 @@ def worst_of(model: Model, recorded: Trace) -> tuple[float, str]:
 def kit(target: Path) -> list[Path]:
     """Write a small checkpoint, inputs and a full trace for every architecture."""
     made = []
-    for folder in folders():
+    for folder in case_folders():
         own = target / folder.name
         try:
             (own / "model").mkdir(parents=True, exist_ok=True)
             (own / "inputs").mkdir(exist_ok=True)
             for name in ("config.json", "model.safetensors"):
                 shutil.copyfile(folder / name, own / "model" / name)
-            (target / "README.md").write_text(README, "utf-8")
+            (target / "README.md").write_text(KIT_README, "utf-8")
         except OSError as error:
             raise InputError(f"{own}: cannot be written: {error.strerror}") from None
-        given = load_dump(folder / CASE).given
+        given = Trace.load(folder / CASE_FILE).given
         told = trace(load(folder, dtype="float64"), **given, noise=True)  # type: ignore[arg-type]
         for name, x in told.given.items():
             np.save(own / "inputs" / f"{name}.npy", x)
-        save(told, own / "trace.safetensors")
-        save(told, own / "trace")
+        told.save(own / "trace.safetensors")
+        told.save(own / "trace")
         made.append(own)
     return made
 
 
-def described(checks: list[Check]) -> list[dict[str, Any]]:
+def checks_json(checks: list[Check]) -> list[dict[str, Any]]:
     """Return checks as JSON."""
     return [{**vars(check), "passed": check.passed} for check in checks]
 
 
 Values = Callable[[Model], ArrayLike]
-TINY: Final = [[10, 20, 30, 40, 50, 60, 70, 80, 0, 0]]
+TINY_IDS: Final = [[10, 20, 30, 40, 50, 60, 70, 80, 0, 0]]
 TINY_MASK: Final = [[1] * 8 + [0] * 2]
 SENTENCE: Final = [[0, 345, 232, 328, 740, 140, 1695, 69, 6078, 1588, 2]]
 
@@ -141,7 +139,7 @@ class Published(NamedTuple):
     within: float  # as many digits as were published
 
 
-def corner(name: str, ids: Any, mask: Any) -> Values:
+def output_corner(name: str, ids: Any, mask: Any) -> Values:
     """Return the values [0, 1:4, 1:4], or as much as there is, of an output."""
 
     def values(model: Model) -> ArrayLike:
@@ -151,12 +149,12 @@ def corner(name: str, ids: Any, mask: Any) -> Values:
     return values
 
 
-def logits(text: str) -> Values:
+def text_logits(text: str) -> Values:
     """Return the logits of a text."""
     return lambda model: model([model.tokenizer.encode(text).ids]).logits[0]  # type: ignore[union-attr,index]
 
 
-def at_mask(text: str, words: list[int]) -> Values:
+def mask_logits(text: str, words: list[int]) -> Values:
     """Return the logits of some words where a text says [MASK]."""
 
     def values(model: Model) -> ArrayLike:
@@ -173,47 +171,50 @@ def at_mask(text: str, words: list[int]) -> Values:
 SST2: Final = "distilbert-base-uncased-finetuned-sst-2-english"
 STUDENT: Final = "distilbert-base-multilingual-cased-sentiments-student"
 NUMBERS: Final = (
-    Published("distilbert-base-uncased", ENCODER, "hidden state [1:4, 1:4] of eleven ids",
-              corner("hidden_state", SENTENCE, [[0] + [1] * 10]),
+    Published("distilbert-base-uncased", ENCODER_ARCHITECTURE,
+              "hidden state [1:4, 1:4] of eleven ids",
+              output_corner("hidden_state", SENTENCE, [[0] + [1] * 10]),
               [[-0.1639, 0.3299, 0.1648], [-0.1746, 0.3289, 0.1710], [-0.1884, 0.3357, 0.1810]],
               1e-4),
     Published("distilbert-base-uncased", None, "The capital of France is [MASK].",
-              at_mask("The capital of France is [MASK].", [16766, 25387, 17209, 3000, 10241]),
+              mask_logits("The capital of France is [MASK].", [16766, 25387, 17209, 3000, 10241]),
               [12.164, 11.706, 11.682, 11.660, 11.550], 2e-3),
-    *(Published(SST2, None, text, logits(text), expected, 1e-4) for text, expected in (
+    *(Published(SST2, None, text, text_logits(text), expected, 1e-4) for text, expected in (
         ("I love this movie, it is absolutely fantastic!", [-4.330832, 4.684447]),
         ("This is terrible, worst experience ever.", [4.698799, -3.782404]),
         ("The cat sat on the mat.", [2.065494, -1.663170]),
     )),
     Published(STUDENT, None, "I really love this new Rust framework",
-              logits("I really love this new Rust framework"), [2.6165712, -1.0253018, -1.8185655],
-              1e-4),
-    Published("tiny-random-DistilBertModel", ENCODER, "hidden state [1:4, 1:4] of ten ids",
-              corner("hidden_state", TINY, TINY_MASK),
+              text_logits("I really love this new Rust framework"),
+              [2.6165712, -1.0253018, -1.8185655], 1e-4),
+    Published("tiny-random-DistilBertModel", ENCODER_ARCHITECTURE,
+              "hidden state [1:4, 1:4] of ten ids",
+              output_corner("hidden_state", TINY_IDS, TINY_MASK),
               [[-0.9427, 0.7933, 0.1031], [1.0913, 1.0214, -1.5890], [-2.1149, -0.3367, -0.6268]],
               1e-4),
     Published("tiny-random-DistilBertForMaskedLM", None, "logits [1:4, 1:4] of ten ids",
-              corner("logits", TINY, TINY_MASK),
+              output_corner("logits", TINY_IDS, TINY_MASK),
               [[-0.1839, -0.0195, 0.1220], [-0.2048, 0.0667, 0.0878], [-0.2045, -0.0483, -0.1567]],
               1e-4),
     Published("tiny-random-DistilBertForSequenceClassification", None, "logits of ten ids",
-              lambda model: model(TINY, TINY_MASK).logits[0], [-0.0047, -0.0103], 1e-4),  # type: ignore[index]
+              lambda model: model(TINY_IDS, TINY_MASK).logits[0], [-0.0047, -0.0103], 1e-4),  # type: ignore[index]
     Published("tiny-random-DistilBertForTokenClassification", None, "logits [1:4] of ten ids",
-              corner("logits", TINY, TINY_MASK),
+              output_corner("logits", TINY_IDS, TINY_MASK),
               [[-0.0504, -0.0751], [0.1354, 0.2180], [-0.0386, 0.1059]], 1e-4),
     *(Published("tiny-random-DistilBertForQuestionAnswering", None,
-                f"{name} [1:4] of ten ids", corner(name, TINY, TINY_MASK), expected, 1e-4)
+                f"{name} [1:4] of ten ids", output_corner(name, TINY_IDS, TINY_MASK), expected,
+                1e-4)
       for name, expected in (("start_logits", [0.1790, -0.0074, 0.0412]),
                              ("end_logits", [-0.1520, -0.0973, 0.0166]))),
     Published("tiny-random-DistilBertForMultipleChoice", None, "logits of ten ids",
-              lambda model: model([TINY], [TINY_MASK]).logits[0], [-0.0027], 1e-4),  # type: ignore[index]
+              lambda model: model([TINY_IDS], [TINY_MASK]).logits[0], [-0.0027], 1e-4),  # type: ignore[index]
 )  # fmt: skip
 
 
 def verify_model(folder: Path) -> Iterator[Check]:
     """Hold a checkpoint to what was published of it.  Raises InputError where nothing was."""
     known = sorted({entry.model for entry in NUMBERS})
-    name = max((n for n in known if named(folder).endswith(n)), key=len, default=None)
+    name = max((n for n in known if repository_name(folder).endswith(n)), key=len, default=None)
     if name is None:
         raise InputError(
             f"{folder}: nothing was published of a checkpoint of this name; there is something of "
@@ -230,7 +231,7 @@ def verify_model(folder: Path) -> Iterator[Check]:
         )  # fmt: skip
 
 
-def named(folder: Path) -> str:
+def repository_name(folder: Path) -> str:
     """Return the name of a checkpoint's repository, from where it lies; in the hub's cache too."""
     parts = folder.resolve().parts
     if "snapshots" in parts:

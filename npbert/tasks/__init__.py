@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npbert.errors import InputError, nearest, shown
+from npbert.errors import InputError, quote, suggest
 from npbert.tasks.options import change_options
 from npbert.tasks.rows import TASKS, TaskRow
 
@@ -76,7 +76,7 @@ def pipeline(
     """
     row = find_row(task)
     chosen = change_options(task, row.options(), options)
-    from npbert.hub import locate, pinned
+    from npbert.hub import locate, pin_source
     from npbert.model import Model
 
     kind = task_class(row)
@@ -105,11 +105,11 @@ def pipeline(
         source = built_in_folder(row.built_in)
     if not isinstance(source, str | os.PathLike):
         raise InputError(
-            f"source is {shown(source)}, expected a folder, a name on the hub, or a Model"
+            f"source is {quote(source)}, expected a folder, a name on the hub, or a Model"
         )
     folder = locate(source, **where)
     made = kind.from_folder(folder, chosen, row, **how)
-    place, pins = pinned(source, folder, where)
+    place, pins = pin_source(source, folder, where)
     made.folder = folder
     made.rebuild = again if source_or_model is None else partial(again, place, **pins)
     return made
@@ -119,8 +119,8 @@ def find_row(task: str) -> TaskRow:
     """Return the row of a task.  Raises InputError for a name that none has."""
     if isinstance(task, str) and task in TASKS:
         return TASKS[task]
-    hint = nearest(str(task), TASKS) or f"; there are {', '.join(TASKS)}"
+    hint = suggest(str(task), TASKS) or f"; there are {', '.join(TASKS)}"
     for row in TASKS.values():
         if task in row.aliases:
             hint = f"; it is called {row.name!r} here"
-    raise InputError(f"unknown task {shown(task)}{hint}")
+    raise InputError(f"unknown task {quote(task)}{hint}")

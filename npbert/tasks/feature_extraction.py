@@ -8,19 +8,19 @@ from npbert.loading import load
 from npbert.model import Model
 from npbert.tasks.options import FeatureOptions
 from npbert.tasks.rows import TaskRow
-from npbert.tasks.task import Answer, Reading, Task, counted
+from npbert.tasks.task import Answer, Reading, Task, unit_offsets
 from npbert.text.tokenizer import Encoding
 from npbert.textbook import Array
 
 
-class Source(NamedTuple):
+class TokenizedText(NamedTuple):
     """A text, or a pair of them, and its tokens."""
 
     texts: list[str | None]
     encoding: Encoding
 
 
-class FeatureExtraction(Task[FeatureOptions, Source]):
+class FeatureExtraction(Task[FeatureOptions, TokenizedText]):
     """Answers a list of numbers for every token, [CLS] and [SEP] too.
 
     With offsets it answers {"features", "tokens", "offsets"}; offsets count in the text that a
@@ -29,7 +29,7 @@ class FeatureExtraction(Task[FeatureOptions, Source]):
 
     def __init__(self, model: Model, options: FeatureOptions, row: TaskRow, **how: Any) -> None:
         self.whole = model
-        encoder = model.encoder_only(upto(model, options.layer))
+        encoder = model.encoder_only(blocks_below(model, options.layer))
         super().__init__(encoder, options, row, **how)
 
     @classmethod
@@ -41,28 +41,28 @@ class FeatureExtraction(Task[FeatureOptions, Source]):
 
     def __call__(self, inputs: Any, **changes: Any) -> Any:
         """Answer for one input, or many; see Task."""
-        options = self.changed(changes)
+        options = self.with_changes(changes)
         if options.layer == self.options.layer:
             return super().__call__(inputs, **changes)
         how = {"threads": self.threads, "batch_invariant": self.batch_invariant}
         return FeatureExtraction(self.whole, options, self.row, **how)(inputs)
 
-    def read(self, item: Any, options: FeatureOptions) -> Reading[Source]:
+    def read(self, item: Any, options: FeatureOptions) -> Reading[TokenizedText]:
         """Turn a text, or a pair of texts, into tokens.  Raises InputError."""
         texts = self.parts(item)
         encoding = self.tokenizer.encode(*texts)
-        cut = self.uncut([encoding], options)
-        return Reading([(encoding.ids, None)], Source(texts, encoding), cut)
+        cut = self.check_truncation([encoding], options)
+        return Reading([(encoding.ids, None)], TokenizedText(texts, encoding), cut)
 
     def answer(
-        self, reading: Reading[Source], values: list[Array], options: FeatureOptions
+        self, reading: Reading[TokenizedText], values: list[Array], options: FeatureOptions
     ) -> list[list[float]] | Answer:
         """Turn hidden states, (tokens, D), into lists."""
         features: list[list[float]] = values[0].tolist()
         if not options.offsets:
             return features
         texts, encoding = reading.given
-        units = [counted(text or "", options.offset_unit).tolist() for text in texts]
+        units = [unit_offsets(text or "", options.offset_unit).tolist() for text in texts]
         offsets = [
             [0, 0] if source is None else [units[source][start], units[source][end]]
             for source, (start, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
@@ -70,7 +70,7 @@ class FeatureExtraction(Task[FeatureOptions, Source]):
         return {"features": features, "tokens": encoding.tokens, "offsets": offsets}
 
 
-def upto(model: Model, layer: int) -> int:
+def blocks_below(model: Model, layer: int) -> int:
     """Return how many blocks make hidden state number `layer`.  Raises InputError."""
     states = len(model.encoder.blocks) + 1
     if not -states <= layer < states:

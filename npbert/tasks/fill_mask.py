@@ -8,7 +8,7 @@ from npbert.errors import InputError
 from npbert.model import Model
 from npbert.tasks.options import FillMaskOptions
 from npbert.tasks.rows import TaskRow
-from npbert.tasks.task import Answer, Reading, Task, best, softmax
+from npbert.tasks.task import Answer, Reading, Task, best_indices, probabilities
 from npbert.textbook import Array
 
 Pieces = tuple[int, ...]  # the ids that a word is made of
@@ -35,8 +35,8 @@ class FillMask(Task[FillMaskOptions, Blanks]):
             self.mask = mask
         elif model.tokenizer:
             raise InputError(
-                f"{row.name} needs a mask, but {model.tokenizer.text_of('mask_token')} is not in "
-                "the model's vocabulary"
+                f"{row.name} needs a mask, but {model.tokenizer.token_text('mask_token')} is not "
+                "in the model's vocabulary"
             )
         super().__init__(model, options, row, **how)
 
@@ -44,7 +44,7 @@ class FillMask(Task[FillMaskOptions, Blanks]):
         """Turn one input into tokens.  Raises InputError where no mask is left to fill."""
         texts = self.parts(item)
         encoding = self.tokenizer.encode(*texts)
-        written = self.tokenizer.text_of("mask_token")
+        written = self.tokenizer.token_text("mask_token")
         asked = sum(text.count(written) for text in texts if text)
         if not asked:
             raise InputError(f"has no {written}, so that there is nothing to fill in")
@@ -54,12 +54,12 @@ class FillMask(Task[FillMaskOptions, Blanks]):
                 f"{lost} of its {asked} {written} would be cut off: the model reads "
                 f"{self.tokenizer.max_length} tokens, and {encoding.cut} more follow"
             )
-        cut = self.uncut([encoding], options)
+        cut = self.check_truncation([encoding], options)
         blanks = Blanks(encoding.ids, places, self.targets(options))
-        chains = [self.chained(blanks.ids, *link) for link in links(blanks)]
+        chains = [self.chain_input(blanks.ids, *link) for link in chain_links(blanks)]
         return Reading([(encoding.ids, places), *chains], blanks, cut)
 
-    def settled(self, options: FillMaskOptions) -> FillMaskOptions:
+    def prepare_options(self, options: FillMaskOptions) -> FillMaskOptions:
         """Refuse targets that cannot be scored."""
         if options.targets is not None and not self.targets(options):
             raise InputError("targets is empty, expected at least one word")
@@ -76,7 +76,7 @@ class FillMask(Task[FillMaskOptions, Blanks]):
         known = self.tokenizer.pieces.token_to_id(target)
         if known is not None:
             return (known,)
-        found = self.tokenizer.tokens_of(target)
+        found = self.tokenizer.tokenize(target)
         if not found.ids or self.tokenizer.id_of("unk_token") in found.ids:
             raise InputError(
                 f"the target {target!r} is made of {found.tokens}, which the vocabulary has no "
@@ -89,9 +89,9 @@ class FillMask(Task[FillMaskOptions, Blanks]):
             )
         return tuple(found.ids)
 
-    def chained(self, ids: list[int], place: int, known: Pieces, hidden: int) -> Asking:
+    def chain_input(self, ids: list[int], place: int, known: Pieces, hidden: int) -> Asking:
         """Return what is read where of a word's pieces some are known, and some hidden."""
-        filled = filling(ids, place, [*known, *[self.mask] * hidden])
+        filled = replace_token(ids, place, [*known, *[self.mask] * hidden])
         if len(filled) > self.tokenizer.max_length:
             raise InputError(
                 f"has {len(filled)} tokens with a mask for each piece of a target, but the model "
@@ -104,30 +104,36 @@ class FillMask(Task[FillMaskOptions, Blanks]):
     ) -> list[Answer] | list[list[Answer]]:
         """Turn the logits of a text's masks, (masks, words), into words."""
         blanks = reading.given
-        chains = dict(zip(links(blanks), map(softmax, values[1:]), strict=True))
+        chains = dict(zip(chain_links(blanks), map(probabilities, values[1:]), strict=True))
         results = []
-        for place, scores in zip(blanks.places, softmax(values[0]), strict=True):
+        for place, scores in zip(blanks.places, probabilities(values[0]), strict=True):
             # A table may have rows that no token has, to be of a round size.
-            known = self.tokenizer.known[self.tokenizer.known < len(scores)]
+            known = self.tokenizer.known_ids[self.tokenizer.known_ids < len(scores)]
             words = blanks.targets or [
-                (int(i),) for i in known[best(scores[known], options.top_k or 5)]
+                (int(i),) for i in known[best_indices(scores[known], options.top_k or 5)]
             ]
             chances = [
                 float(scores[word[0]])
                 if len(word) == 1
                 else float(
-                    np.prod([chains[link][0, word[len(link[1])]] for link in steps(place, word)])
+                    np.prod(
+                        [chains[link][0, word[len(link[1])]] for link in chain_steps(place, word)]
+                    )
                 )
                 for word in words
             ]
-            order = best(np.array(chances), options.top_k) if options.top_k else range(len(words))
+            order = (
+                best_indices(np.array(chances), options.top_k)
+                if options.top_k
+                else range(len(words))
+            )
             alone = len(blanks.places) == 1
             results.append(
-                [self.filled(blanks, place, words[i], chances[i], alone=alone) for i in order]
+                [self.fill(blanks, place, words[i], chances[i], alone=alone) for i in order]
             )
         return results[0] if len(results) == 1 else results
 
-    def filled(
+    def fill(
         self, blanks: Blanks, place: int, word: Pieces, score: float, *, alone: bool
     ) -> Answer:
         """Return a mask filled with a word."""
@@ -136,11 +142,11 @@ class FillMask(Task[FillMaskOptions, Blanks]):
             "score": score,
             "token": word[0] if len(word) == 1 else list(word),
             "token_str": decode(word, skip_special=False),
-            "sequence": decode(filling(blanks.ids, place, word), skip_special=alone),
+            "sequence": decode(replace_token(blanks.ids, place, word), skip_special=alone),
         }
 
 
-def steps(place: int, word: Pieces) -> list[Link]:
+def chain_steps(place: int, word: Pieces) -> list[Link]:
     """Return what is asked for a word of several pieces: one piece more is known each time.
 
     As many masks as pieces stand where one was.  By the chain rule the chance of all is that of
@@ -149,12 +155,14 @@ def steps(place: int, word: Pieces) -> list[Link]:
     return [(place, word[:known], len(word) - known) for known in range(len(word))]
 
 
-def links(blanks: Blanks) -> list[Link]:
+def chain_links(blanks: Blanks) -> list[Link]:
     """Return what is asked for all targets of several pieces, in all places, each once."""
     long = [word for word in blanks.targets if len(word) > 1]
-    return list(dict.fromkeys(s for p in blanks.places for word in long for s in steps(p, word)))
+    return list(
+        dict.fromkeys(s for p in blanks.places for word in long for s in chain_steps(p, word))
+    )
 
 
-def filling(ids: list[int], place: int, word: Any) -> list[int]:
+def replace_token(ids: list[int], place: int, word: Any) -> list[int]:
     """Return ids with other ones in place of one."""
     return [*ids[:place], *word, *ids[place + 1 :]]

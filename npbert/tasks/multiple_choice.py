@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from npbert.tasks.options import MultipleChoiceOptions
-from npbert.tasks.task import Answer, Reading, Task, several, softmax
+from npbert.tasks.task import Answer, Reading, Task, list_of_texts, probabilities
 from npbert.textbook import Array
 
 
@@ -15,16 +15,16 @@ class MultipleChoice(Task[MultipleChoiceOptions, list[str]]):
     def read(self, item: Any, options: MultipleChoiceOptions) -> Reading[list[str]]:
         """Pair a prompt with each of its choices.  Raises InputError."""
         prompt, given = self.parts(item)
-        choices = several("choices", given, "str")
+        choices = list_of_texts("choices", given, "str")
         encodings = [self.tokenizer.encode(prompt, choice) for choice in choices]
-        cut = self.uncut(encodings, options)
+        cut = self.check_truncation(encodings, options)
         return Reading([(each.ids, None) for each in encodings], choices, cut)
 
     def answer(
         self, reading: Reading[list[str]], values: list[Array], options: MultipleChoiceOptions
     ) -> Answer:
         """Turn the scores of the choices, (1,) each, into chances."""
-        chances = softmax(np.concatenate(values))
+        chances = probabilities(np.concatenate(values))
         index = int(chances.argmax())
         return {
             "index": index,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from types import NoneType
 from typing import Any, Final, Literal, TypeVar, get_args, get_type_hints
 
-from npbert.errors import InputError, nearest, shown
+from npbert.errors import InputError, quote, suggest
 
 Names = tuple[str, ...]
-Function = Literal["softmax", "sigmoid", "none"]
+ScoreFunction = Literal["softmax", "sigmoid", "none"]
 Unit = Literal["char", "byte", "utf16"]
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
@@ -47,44 +47,46 @@ class Options:
                 value = value.__index__() if getattr(value, "shape", ()) == () else value
                 object.__setattr__(self, each.name, value)
             if hints[each.name] in (Names, Names | None):
-                value = names(each.name, value)
+                value = unique_names(each.name, value)
                 object.__setattr__(self, each.name, value)
-            check(each.name, value, hints[each.name], each.metadata["lowest"])
+            check_option(each.name, value, hints[each.name], each.metadata["lowest"])
 
 
 @dataclass(frozen=True, kw_only=True)
-class CuttingOptions(Options):
-    """Of tasks that read as much of a text as the model holds."""
+class TruncatingOptions(Options):
+    """Of tasks that read no more of a text than the model's limit."""
 
     long: Literal["truncate", "error"] = option(
-        "truncate", "a text that the model cannot hold is cut, and that is told, or refused"
+        "truncate", "texts longer than the model's limit: truncate with a warning, or fail"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationOptions(CuttingOptions):
+class ClassificationOptions(TruncatingOptions):
     """What text-classification can be asked, with the defaults of transformers' pipeline."""
 
     top_k: int | Literal["best"] | None = option(
-        "best", "a list of so many classes, best first; default: the best, no list"
+        "best", "return a list of this many classes, best first; default: the best one, no list"
     )
-    function_to_apply: Function | None = option(
-        None, "what makes scores of logits; default: what the model's config implies"
+    function_to_apply: ScoreFunction | None = option(
+        None, "how logits become scores; default: as the model's config implies"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class FillMaskOptions(CuttingOptions):
+class FillMaskOptions(TruncatingOptions):
     """What fill-mask can be asked."""
 
     top_k: int | None = option(
-        None, "so many words for each mask, best first; default: 5, or all targets in their order"
+        None,
+        "return this many words for each mask, best first; default: 5, or all targets in the order "
+        "given",
     )
     targets: Names | None = option(None, "score these words only")
     multi_piece: Literal["error", "joint"] = option(
         "error",
-        "a target of several pieces is refused, or gets as many masks, and the chance that they "
-        "are filled with its pieces one after the other",
+        "a target of several pieces: fail, or score the pieces one after the other, each given "
+        "those before it",
     )
 
 
@@ -94,17 +96,17 @@ class TokenClassificationOptions(Options):
 
     aggregation_strategy: Aggregation = option(
         "first",
-        "none: every piece by itself; simple: pieces in a row with one label; first, average, max: "
-        "words in a row with one label, which is that of a word's first piece, of the mean of its "
-        "pieces, or of its surest piece",
+        "none: every piece by itself; simple: runs of pieces with one label; first, average, max: "
+        "runs of words with one label, taken from a word's first piece, the mean of its pieces, or "
+        "the piece with the highest score",
     )
-    ignore_labels: Names = option(("O",), "labels, or their types, that are not told")
-    offset_unit: Unit = option("char", "what start and end count")
+    ignore_labels: Names = option(("O",), "labels, or their types, to leave out")
+    offset_unit: Unit = option("char", "the unit of start and end")
     max_length: int | None = option(
-        None, "tokens in a window over a longer text; default: what the model holds"
+        None, "tokens in a chunk of a longer text; default: the model's limit"
     )
     stride: int | None = option(
-        None, "tokens that neighbouring windows share; default: a quarter of a window", lowest=0
+        None, "tokens that neighbouring chunks share; default: a quarter of a chunk", lowest=0
     )
 
     def __post_init__(self) -> None:
@@ -120,86 +122,86 @@ class QuestionAnsweringOptions(Options):
     """What question-answering can be asked, with the defaults of transformers' pipeline."""
 
     top_k: int | Literal["best"] = option(
-        "best", "a list of so many answers, best first; default: the best, no list"
+        "best", "return a list of this many answers, best first; default: the best one, no list"
     )
     max_length: int | None = option(
-        None, "tokens in a window, question and all; default: 384, or what the model holds"
+        None, "tokens in a chunk, question included; default: 384, or the model's limit"
     )
     stride: int | None = option(
-        None, "tokens that neighbouring windows share; default: 128, or half a window", lowest=0
+        None, "tokens that neighbouring chunks share; default: 128, or half a chunk", lowest=0
     )
-    max_question_length: int = option(64, "a longer question is cut to so many tokens, told of")
-    max_answer_length: int = option(15, "tokens in an answer")
-    handle_impossible_answer: bool = option(False, "the empty answer is among those possible")
-    align_to_words: bool = option(True, "an answer begins and ends where words do")
-    offset_unit: Unit = option("char", "what start and end count")
+    max_question_length: int = option(64, "truncate questions to this many tokens, with a warning")
+    max_answer_length: int = option(15, "most tokens of an answer")
+    handle_impossible_answer: bool = option(False, "allow the empty answer")
+    align_to_words: bool = option(True, "answers start and end at word boundaries")
+    offset_unit: Unit = option("char", "the unit of start and end")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotOptions(CuttingOptions):
+class ZeroShotOptions(TruncatingOptions):
     """What zero-shot-classification can be asked, with the defaults of transformers' pipeline."""
 
     candidate_labels: Names = option((), "the labels to choose from")
     hypothesis_template: str = option(
         "This example is {}.", "a sentence with {} where the label goes"
     )
-    multi_label: bool = option(False, "every label is judged by itself; scores need not sum to 1")
+    multi_label: bool = option(False, "score every label by itself; scores need not sum to 1")
 
     def __post_init__(self) -> None:
         if isinstance(self.candidate_labels, str):
-            object.__setattr__(self, "candidate_labels", split(self.candidate_labels))
+            object.__setattr__(self, "candidate_labels", split_names(self.candidate_labels))
         super().__post_init__()
         if "{}" not in self.hypothesis_template:
             raise InputError(
-                f"hypothesis_template is {shown(self.hypothesis_template)}, expected a sentence "
+                f"hypothesis_template is {quote(self.hypothesis_template)}, expected a sentence "
                 "with {} in it, where the label goes"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultipleChoiceOptions(CuttingOptions):
+class MultipleChoiceOptions(TruncatingOptions):
     """What multiple-choice can be asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingOptions(CuttingOptions):
+class EmbeddingOptions(TruncatingOptions):
     """What sentence-embedding can be asked, as in sentence-transformers."""
 
-    prompt: str | None = option(None, "stands before every text")
-    prompt_name: str | None = option(None, "the model's own prompt of that name")
-    normalize: bool = option(False, "divide every embedding by its length")
-    truncate_dim: int | None = option(None, "keep so many of the first dimensions")
+    prompt: str | None = option(None, "put this before every text")
+    prompt_name: str | None = option(None, "use the model's own prompt of that name")
+    normalize: bool = option(False, "scale every embedding to length 1")
+    truncate_dim: int | None = option(None, "keep only this many dimensions")
     precision: Literal["float32", "int8", "uint8", "binary", "ubinary"] = option(
-        "float32", "one number, one byte, or one bit a dimension"
+        "float32", "store a dimension as a float, a byte, or a bit"
     )
     ranges: Any = option(
-        None, "for int8 and uint8: least and greatest values, (2, dim), an array or a .npy file"
+        None, "for int8 and uint8: smallest and largest values, (2, dim), an array or a .npy file"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankingOptions(CuttingOptions):
+class RankingOptions(TruncatingOptions):
     """What text-ranking can be asked, as of sentence-transformers' CrossEncoder."""
 
-    prompt: str | None = option(None, "stands before every query")
-    prompt_name: str | None = option(None, "the model's own prompt of that name")
-    top_k: int | None = option(None, "so many documents, best first; default: all")
-    function_to_apply: Function | None = option(
-        None, "what makes scores of logits; default: what the model's config says, or sigmoid"
+    prompt: str | None = option(None, "put this before every query")
+    prompt_name: str | None = option(None, "use the model's own prompt of that name")
+    top_k: int | None = option(None, "return this many documents, best first; default: all")
+    function_to_apply: ScoreFunction | None = option(
+        None, "how logits become scores; default: as the model's config says, or sigmoid"
     )
-    return_documents: bool = option(False, "repeat the text of each document")
+    return_documents: bool = option(False, "include the text of each document")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureOptions(CuttingOptions):
+class FeatureOptions(TruncatingOptions):
     """What feature-extraction can be asked."""
 
     layer: int = option(
-        -1, "which hidden state: 0 the embeddings, 1 after the first block, -1 the last",
+        -1, "which hidden state: 0 embeddings, 1 after the first block, -1 the last",
         lowest=-(2**31),
     )  # fmt: skip
-    offsets: bool = option(False, "tell tokens, and where they stand in the text")
-    offset_unit: Unit = option("char", "what offsets count")
+    offsets: bool = option(False, "also return tokens and their positions in the text")
+    offset_unit: Unit = option("char", "the unit of offsets")
 
 
 Asked = TypeVar("Asked", bound=Options)
@@ -210,16 +212,16 @@ def change_options(task: str, options: Asked, changes: Mapping[str, Any]) -> Ask
     known = [each.name for each in fields(options)]
     for name in changes:
         if name not in known:
-            hint = nearest(name, known) or f"; it has {', '.join(known)}"
+            hint = suggest(name, known) or f"; it has {', '.join(known)}"
             if OTHER_NAMES.get(name) in known:
                 hint = f"; it is called {OTHER_NAMES[name]!r} here"
             raise InputError(f"{task} has no option {name!r}{hint}")
     return replace(options, **changes)
 
 
-def check(name: str, value: object, hint: Any, lowest: int) -> None:
+def check_option(name: str, value: object, hint: Any, lowest: int) -> None:
     """Refuse a value that is none of those which its declaration allows."""
-    kinds = alternatives(hint)
+    kinds = option_types(hint)
     if Any in kinds or (value is None and NoneType in kinds):
         return
     if Names in kinds and value is not None:  # names() has seen to it
@@ -233,33 +235,33 @@ def check(name: str, value: object, hint: Any, lowest: int) -> None:
         if isinstance(value, int) and not isinstance(value, bool) and value >= lowest:
             return
         above = f" from {lowest}" if lowest >= 0 else ""
-        raise InputError(f"{name} is {shown(value)}, expected a whole number{above}")
+        raise InputError(f"{name} is {quote(value)}, expected a whole number{above}")
     expected = "True or False" if bool in kinds else "a str" if str in kinds else "a list of str"
     if words:
         allowed = [None, *words] if NoneType in kinds else words
         expected = f"one of {', '.join(map(repr, allowed))}"
-    raise InputError(f"{name} is {shown(value)}, expected {expected}")
+    raise InputError(f"{name} is {quote(value)}, expected {expected}")
 
 
-def alternatives(hint: Any) -> list[Any]:
+def option_types(hint: Any) -> list[Any]:
     """Return what a declared type is made of: types, and the words of a Literal."""
     if hint == Names or not (parts := get_args(hint)):
         return [hint]
     return [
-        kind for part in parts for kind in ([part] if isinstance(part, str) else alternatives(part))
+        kind for part in parts for kind in ([part] if isinstance(part, str) else option_types(part))
     ]
 
 
-def names(name: str, value: Any) -> Names | None:
+def unique_names(name: str, value: Any) -> Names | None:
     """Return one name, or several, as a tuple without repetitions.  Raises InputError."""
     given = (value,) if isinstance(value, str) else value
     if given is None:
         return None
     if not isinstance(given, Collection) or not all(isinstance(each, str) for each in given):
-        raise InputError(f"{name} is {shown(value)}, expected a list of str")
+        raise InputError(f"{name} is {quote(value)}, expected a list of str")
     return tuple(dict.fromkeys(given))
 
 
-def split(text: str) -> Names:
+def split_names(text: str) -> Names:
     """Return what stands between commas, without the blanks around it."""
     return tuple(part for each in text.split(",") if (part := each.strip()))

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from npbert.errors import InputError
 from npbert.tasks.options import QuestionAnsweringOptions
-from npbert.tasks.task import Answer, Reading, Task, counted, softmax, windows
+from npbert.tasks.task import Answer, Reading, Task, probabilities, split_into_chunks, unit_offsets
 from npbert.text.tokenizer import Encoding
 from npbert.textbook import Array
 
-Span = tuple[int, int]  # characters of the context
+CharacterSpan = tuple[int, int]  # characters of the context
 
 
 class Passage(NamedTuple):
@@ -58,13 +58,13 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
             return super().__call__(inputs, **changes)
         if inputs is not None:
             raise InputError(f"{self.row.name} takes inputs, or question= and context=, not both")
-        return super().__call__(paired(question, context), **changes)
+        return super().__call__(pair_inputs(question, context), **changes)
 
     def read(self, item: Any, options: QuestionAnsweringOptions) -> Reading[Passage]:
         """Turn a question and its context into windows of tokens.  Raises InputError."""
         question, context = self.parts(item)
-        asked = self.tokenizer.tokens_of(question)
-        tokens = self.tokenizer.tokens_of(context)
+        asked = self.tokenizer.tokenize(question)
+        tokens = self.tokenizer.tokenize(context)
         for name, found in (("question", asked), ("context", tokens)):
             if not found.ids:
                 raise InputError(f"the {name} is empty")
@@ -83,16 +83,18 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
             )
         # The last keeps a long question from making windows that move by a token or two.
         shared = min(128, self.tokenizer.limit(limit) // 2, room * 3 // 4)
-        spans = windows(len(tokens), room, shared if options.stride is None else options.stride)
+        spans = split_into_chunks(
+            len(tokens), room, shared if options.stride is None else options.stride
+        )
         lists = [self.window(asked, tokens[span], options) for span in spans]
-        passage = Passage(context, spans, *edges(tokens, words=options.align_to_words))
+        passage = Passage(context, spans, *answer_edges(tokens, words=options.align_to_words))
         return Reading(lists, passage, [cut] if cut else [])
 
     def window(
         self, question: Encoding, some: Encoding, options: QuestionAnsweringOptions
     ) -> tuple[list[int], list[int]]:
         """Return a window's ids, and the positions of [CLS], "no answer", and of the context."""
-        encoding = self.tokenizer.around([question, some])
+        encoding = self.tokenizer.add_special_tokens([question, some])
         cls = self.tokenizer.id_of("cls_token")
         specials = [i for i, source in enumerate(encoding.sequence_ids) if source is None]
         null = [i for i in specials if encoding.ids[i] == cls][:1]
@@ -108,17 +110,19 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
         """Turn start and end logits, (1 + tokens, 2) a window, into answers."""
         passage = reading.given
         most = 1 if options.top_k == "best" else options.top_k
-        scores: dict[Span, float] = {}
+        scores: dict[CharacterSpan, float] = {}
         null = 1.0
         for window, logits in zip(passage.windows, values, strict=True):
-            start, end = softmax(logits.T)
+            start, end = probabilities(logits.T)
             null = min(null, float(start[0] * end[0]))
             places = passage.starts[window], passage.ends[window]
-            for span, score in ranked(start[1:], end[1:], places, most, options.max_answer_length):
+            for span, score in rank_spans(
+                start[1:], end[1:], places, most, options.max_answer_length
+            ):
                 scores[span] = max(score, scores.get(span, 0.0))
         if options.handle_impossible_answer:
             scores[0, 0] = null
-        units = counted(passage.text, options.offset_unit).tolist()
+        units = unit_offsets(passage.text, options.offset_unit).tolist()
         answers = [
             {"score": score, "start": units[a], "end": units[b], "answer": passage.text[a:b]}
             for (a, b), score in sorted(scores.items(), key=lambda found: -found[1])
@@ -128,13 +132,13 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
     def truncation_notice(self, texts: int, tokens: int, options: QuestionAnsweringOptions) -> str:
         """Say how much was cut of questions; contexts are read to their ends."""
         return (
-            f"{texts} of the questions {'was' if texts == 1 else 'were'} cut to "
+            f"{texts} of the questions {'was' if texts == 1 else 'were'} truncated to "
             f"{options.max_question_length} tokens (max_question_length), {tokens} tokens were not "
             "read"
         )
 
 
-def paired(question: Any, context: Any) -> Any:
+def pair_inputs(question: Any, context: Any) -> Any:
     """Return what question= and context= stand for: an input, or a list of them."""
     many = [len(each) for each in (question, context) if isinstance(each, list)]
     if not many:
@@ -146,7 +150,7 @@ def paired(question: Any, context: Any) -> Any:
     return [{"question": q, "context": c} for q, c in zip(questions, contexts, strict=True)]
 
 
-def edges(tokens: Encoding, *, words: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def answer_edges(tokens: Encoding, *, words: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where each token starts and ends, or the word that it is a piece of."""
     offsets = np.array(tokens.offsets, np.intp)
     starts, ends = offsets.T
@@ -159,13 +163,13 @@ def edges(tokens: Encoding, *, words: bool) -> tuple[NDArray[np.intp], NDArray[n
     return np.repeat(starts[first], lengths), np.repeat(ends[last], lengths)
 
 
-def ranked(
+def rank_spans(
     start: Array,
     end: Array,
     edges: tuple[NDArray[np.intp], NDArray[np.intp]],
     most: int,
     longest: int,
-) -> Iterator[tuple[Span, float]]:
+) -> Iterator[tuple[CharacterSpan, float]]:
     """Yield the best different spans of at most `longest` tokens, best first.
 
     start, end : (tokens,), the chances that an answer starts, ends, with each token
@@ -174,7 +178,7 @@ def ranked(
     padded = np.concatenate([end, np.full(longest - 1, -1.0)])  # beyond the last token
     ahead = np.lib.stride_tricks.sliding_window_view(padded, longest)
     scores = (start[:, None] * ahead).ravel()  # [i, n]: from token i to token i + n
-    found: set[Span] = set()
+    found: set[CharacterSpan] = set()
     for flat in np.argsort(-scores, kind="stable"):
         i, n = divmod(int(flat), longest)
         if i + n >= len(end):

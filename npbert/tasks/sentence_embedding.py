@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npbert.engine.inputs import numbers
-from npbert.errors import InputError, shown, warn
+from npbert.engine.inputs import number_array
+from npbert.errors import InputError, quote, warn
 from npbert.loading import load
 from npbert.model import Model
 from npbert.tasks.options import EmbeddingOptions
@@ -19,8 +19,12 @@ from npbert.tasks.sentence_transformers import SIMILARITIES, Recipe, normalize, 
 from npbert.tasks.task import Reading, Task
 from npbert.textbook import Array
 
-ENDS = ({"cls"}, {"lasttoken"}, {"cls", "lasttoken"})  # poolings that read one token or two
-ENOUGH = 100  # embeddings to take ranges from
+EDGE_POOLINGS = (
+    {"cls"},
+    {"lasttoken"},
+    {"cls", "lasttoken"},
+)  # poolings that read one token or two
+ENOUGH_FOR_RANGES = 100  # embeddings to take ranges from
 
 
 class SentenceEmbedding(Task[EmbeddingOptions, int]):
@@ -54,17 +58,17 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         encoder, recipe = read_recipe(Path(folder)) or (folder, None)
         return cls(load(encoder, row.architecture), options, row, recipe=recipe, **how)
 
-    def settled(self, options: EmbeddingOptions) -> EmbeddingOptions:
+    def prepare_options(self, options: EmbeddingOptions) -> EmbeddingOptions:
         """Read ranges, and refuse what does not fit this model."""
-        self.recipe.prompts.chosen(options.prompt, options.prompt_name)
+        self.recipe.prompts.choose(options.prompt, options.prompt_name)
         dim, asked = self.recipe.dimensions(self.model.config.hidden_size), options.truncate_dim
         if asked is not None and asked > dim:
             raise InputError(f"truncate_dim is {asked}, but embeddings have {dim} dimensions")
-        return replace(options, ranges=ranges_of(options.ranges, asked or dim))
+        return replace(options, ranges=check_ranges(options.ranges, asked or dim))
 
-    def streamable(self, options: EmbeddingOptions) -> None:
+    def require_streamable(self, options: EmbeddingOptions) -> None:
         """Refuse to spread bytes over values that are not all there.  Raises InputError."""
-        if spreads(options):
+        if needs_ranges(options):
             raise InputError(
                 f"precision {options.precision!r} needs ranges, (2, dim): the least and greatest "
                 "values of each dimension, which a list of texts has, and a single text has not"
@@ -76,21 +80,21 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         if not rows:
             dim = options.truncate_dim or self.recipe.dimensions(self.model.config.hidden_size)
             none = np.zeros((0, dim), np.float32)
-            return quantized(none, options.precision, np.zeros((2, dim), np.float32))
+            return quantize(none, options.precision, np.zeros((2, dim), np.float32))
         made = np.stack(rows)
-        if not spreads(options):
+        if not needs_ranges(options):
             return made
-        if len(made) < ENOUGH:
+        if len(made) < ENOUGH_FOR_RANGES:
             warn(
                 f"{options.precision} by the ranges of {len(made)} embeddings; pass ranges=, taken "
-                f"from {ENOUGH} or more, so that other texts' embeddings can be compared"
+                f"from {ENOUGH_FOR_RANGES} or more, so that other texts' embeddings can be compared"
             )
-        return quantized(made, options.precision, np.stack([made.min(0), made.max(0)]))
+        return quantize(made, options.precision, np.stack([made.min(0), made.max(0)]))
 
     def read(self, item: Any, options: EmbeddingOptions) -> Reading[int]:
         """Turn a text, behind its prompt, into tokens.  Raises InputError."""
         (text,) = self.parts(item)
-        prompt = self.recipe.prompts.chosen(options.prompt, options.prompt_name)
+        prompt = self.recipe.prompts.choose(options.prompt, options.prompt_name)
         if prompt and isinstance(text, str):
             text = prompt + text
         if self.recipe.lower and isinstance(text, str):
@@ -100,13 +104,13 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         if prompt and not self.recipe.include_prompt:
             before = encoding.sequence_ids.index(0) if 0 in encoding.sequence_ids else 0
             lowered = prompt.lower() if self.recipe.lower else prompt
-            skipped = before + len(self.tokenizer.tokens_of(lowered))
+            skipped = before + len(self.tokenizer.tokenize(lowered))
             if skipped >= len(encoding):
                 raise InputError(
                     f"the prompt fills all of the {len(encoding)} tokens that the model reads"
                 )
-        cut = self.uncut([encoding], options)
-        ends = set(self.recipe.modes) in ENDS
+        cut = self.check_truncation([encoding], options)
+        ends = set(self.recipe.modes) in EDGE_POOLINGS
         rows = [skipped, len(encoding) - 1] if ends else None
         return Reading([(encoding.ids, rows)], 0 if ends else skipped, cut)
 
@@ -121,11 +125,11 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         x = x[: options.truncate_dim]
         if options.normalize:
             x = normalize(x)
-        if spreads(options):  # collected() will, when it has seen all
+        if needs_ranges(options):  # collected() will, when it has seen all
             return x
-        return quantized(x, options.precision, options.ranges)
+        return quantize(x, options.precision, options.ranges)
 
-    def most(self) -> int:
+    def token_limit(self) -> int:
         """Return how many tokens of a text are read, as the folder says."""
         return self.tokenizer.limit(self.recipe.max_length)
 
@@ -146,9 +150,9 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         name = self.recipe.similarity if function is None else function
         if name not in SIMILARITIES:
             raise InputError(
-                f"similarity is {shown(name)}, expected one of {', '.join(SIMILARITIES)}"
+                f"similarity is {quote(name)}, expected one of {', '.join(SIMILARITIES)}"
             )
-        x, y = (numbers("embeddings", each).astype(np.float64) for each in (a, b))
+        x, y = (number_array("embeddings", each).astype(np.float64) for each in (a, b))
         x, y = (each[None] if each.ndim == 1 and each.size else each for each in (x, y))
         if not x.size or not y.size:
             return np.zeros((len(x), len(y)))
@@ -165,12 +169,12 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         return np.array(rows).reshape(len(x), len(y))
 
 
-def spreads(options: EmbeddingOptions) -> bool:
+def needs_ranges(options: EmbeddingOptions) -> bool:
     """Tell whether bytes are to be spread over values that only all embeddings together tell."""
     return options.precision in ("int8", "uint8") and options.ranges is None
 
 
-def ranges_of(given: Any, dim: int) -> NDArray[Any] | None:
+def check_ranges(given: Any, dim: int) -> NDArray[Any] | None:
     """Return ranges as they were given, or as a .npy file holds them.  Raises InputError."""
     if given is None:
         return None
@@ -179,7 +183,7 @@ def ranges_of(given: Any, dim: int) -> NDArray[Any] | None:
             given = np.load(given, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise InputError(f"ranges cannot be read from {given}: {error}") from None
-    ranges = numbers("ranges", given)
+    ranges = number_array("ranges", given)
     if ranges.shape != (2, dim) or (ranges[0] > ranges[1]).any():
         raise InputError(
             f"ranges has shape {ranges.shape}, expected (2, {dim}): the least and the greatest "
@@ -188,7 +192,7 @@ def ranges_of(given: Any, dim: int) -> NDArray[Any] | None:
     return ranges
 
 
-def quantized(x: Array, precision: str, ranges: NDArray[Any] | None) -> NDArray[Any]:
+def quantize(x: Array, precision: str, ranges: NDArray[Any] | None) -> NDArray[Any]:
     """Return embeddings, (..., dim), in fewer bits; the arithmetic is sentence-transformers'."""
     if precision == "float32":
         return x

@@ -16,20 +16,20 @@ from npbert.checkpoint import MODULES
 from npbert.checkpoint.files import FLOATS, read_json_object
 from npbert.checkpoint.folders import read_modules, read_tensors
 from npbert.engine.activations import ACTIVATIONS
-from npbert.errors import CheckpointError, InputError, listed, shown
+from npbert.errors import CheckpointError, InputError, listing, quote
 from npbert.hub.cache import ENCODER_SETTINGS
-from npbert.textbook import Affine, Array, Tap, activation, layer_norm, linear, untapped
+from npbert.textbook import Affine, Array, Tap, activation, layer_norm, linear, no_tap
 
-Step = Callable[[Array], Array]  # (features,) -> (features,)
+ModuleFunction = Callable[[Array], Array]  # (features,) -> (features,)
 
-SETTINGS: Final = "config_sentence_transformers.json"
+SENTENCE_SETTINGS: Final = "config_sentence_transformers.json"
 SIMILARITIES: Final = ("cosine", "dot", "euclidean", "manhattan")
 TORCH_ACTIVATIONS: Final = {
     "Identity": "linear", "Tanh": "tanh", "GELU": "gelu", "ReLU": "relu", "SiLU": "silu",
     "Sigmoid": "sigmoid", "Mish": "mish", "ReLU6": "relu6", "LeakyReLU": "leaky_relu",
 }  # fmt: skip
-EPSILON: Final = 1e-5  # of PyTorch's LayerNorm; the encoder's own norms use another
-SHORTEST: Final = 1e-12  # a vector is divided by no smaller length
+TORCH_EPSILON: Final = 1e-5  # of PyTorch's LayerNorm; the encoder's own norms use another
+SHORTEST_LENGTH: Final = 1e-12  # a vector is divided by no smaller length
 
 
 def weighted_mean(x: Array, first: int) -> Array:
@@ -67,7 +67,7 @@ def pool(x: Array, modes: Sequence[str], skipped: int = 0) -> Array:
 def normalize(x: Array) -> Array:
     """Return vectors with length 1, of any that are not zero."""
     lengths = np.sqrt((x * x).sum(axis=-1, keepdims=True))
-    return x / np.maximum(lengths, SHORTEST)
+    return x / np.maximum(lengths, SHORTEST_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ class Prompts:
     named: Mapping[str, str] = field(default_factory=dict)
     default: str | None = None
 
-    def chosen(self, prompt: str | None, name: str | None) -> str:
+    def choose(self, prompt: str | None, name: str | None) -> str:
         """Return the prompt as given, or by its name.  Raises InputError for no name of one."""
         if prompt is not None:
             return prompt
         name = self.default if name is None else name
         if name is not None and name not in self.named:
             raise InputError(
-                f"prompt_name is {name!r}, but the model has {listed(self.named) or 'no prompts'}"
+                f"prompt_name is {name!r}, but the model has {listing(self.named) or 'no prompts'}"
             )
         return "" if name is None else self.named[name]
 
@@ -95,7 +95,7 @@ class Recipe:
 
     modes: Sequence[str] = ("mean",)
     include_prompt: bool = True
-    steps: Sequence[tuple[str, Step]] = ()  # after pooling, by the names of their folders
+    steps: Sequence[tuple[str, ModuleFunction]] = ()  # after pooling, by the names of their folders
     max_length: int | None = None  # tokens
     lower: bool = False
     prompts: Prompts = field(default_factory=Prompts)
@@ -105,7 +105,7 @@ class Recipe:
         """Return how many dimensions an embedding has."""
         return len(self.embed(np.zeros((1, hidden_size), np.float32)))
 
-    def embed(self, x: Array, skipped: int = 0, tap: Tap = untapped) -> Array:
+    def embed(self, x: Array, skipped: int = 0, tap: Tap = no_tap) -> Array:
         """Return the vector of a text whose tokens have these, (tokens, D).
 
         A tap hears "pooling", and what follows under its module's folder, e.g. "2_Dense".
@@ -129,19 +129,19 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
     modules = [(name, place) for name, (_, place) in zip(names, found, strict=True)]
     if names[:1] != ["Transformer"] or names[1:2] != ["Pooling"] or len(set(names[:2])) < 2:
         raise CheckpointError(
-            f"{path}: lists {listed(names) or 'nothing'}; expected Transformer, then Pooling"
+            f"{path}: lists {listing(names) or 'nothing'}; expected Transformer, then Pooling"
         )
     encoder, pooling = modules[0][1], read_json_object(modules[1][1] / "config.json")
-    steps = [(under.name, READERS[name](under, dtype)) for name, under in modules[2:]]
+    steps = [(under.name, MODULE_READERS[name](under, dtype)) for name, under in modules[2:]]
     settings, more = read_encoder_settings(encoder), read_settings(folder)
     similarity = more.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:
         raise CheckpointError(
-            f"{folder / SETTINGS}: similarity_fn_name is {shown(similarity)}, expected one of "
-            f"{', '.join(SIMILARITIES)}"
+            f"{folder / SENTENCE_SETTINGS}: similarity_fn_name is {quote(similarity)}, expected "
+            f"one of {', '.join(SIMILARITIES)}"
         )
     return encoder, Recipe(
-        modes=modes_of(pooling, modules[1][1] / "config.json"),
+        modes=pooling_modes(pooling, modules[1][1] / "config.json"),
         include_prompt=pooling.get("include_prompt", True) is not False,
         steps=steps,
         max_length=settings.get("max_seq_length"),
@@ -156,10 +156,10 @@ def module_kinds(types: Sequence[str], path: Path) -> list[str]:
     kinds = []
     for i, named in enumerate(types):
         package, _, name = named.rpartition(".")
-        known = ("Transformer", "Pooling", *READERS)
+        known = ("Transformer", "Pooling", *MODULE_READERS)
         if not package.startswith("sentence_transformers.") or name not in known:
             raise CheckpointError(
-                f"{path}: module {i} is {shown(named)}, which npbert cannot run; it runs "
+                f"{path}: module {i} is {quote(named)}, which npbert cannot run; it runs "
                 f"{', '.join(known)} of sentence_transformers"
             )
         kinds.append(name)
@@ -168,41 +168,41 @@ def module_kinds(types: Sequence[str], path: Path) -> list[str]:
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """Return what sentence-transformers says of a model as a whole, or nothing."""
-    return first_of(folder, (SETTINGS,))
+    return read_first(folder, (SENTENCE_SETTINGS,))
 
 
 def read_encoder_settings(folder: Path) -> dict[str, Any]:
     """Return what it says of an encoder, or nothing.  Raises CheckpointError."""
-    settings = first_of(folder, ENCODER_SETTINGS)
+    settings = read_first(folder, ENCODER_SETTINGS)
     length = settings.get("max_seq_length")
     if length is not None and (type(length) is not int or length < 1):
         raise CheckpointError(
-            f"{folder}: max_seq_length is {shown(length)}, expected a whole number from 1"
+            f"{folder}: max_seq_length is {quote(length)}, expected a whole number from 1"
         )
     return settings
 
 
 def read_prompts(folder: Path) -> Prompts:
     """Return a model's prompts.  Raises CheckpointError."""
-    settings, path = read_settings(folder), folder / SETTINGS
+    settings, path = read_settings(folder), folder / SENTENCE_SETTINGS
     named, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(named, dict) or not all(isinstance(p, str) for p in named.values()):
-        raise CheckpointError(f"{path}: prompts is {shown(named)}, expected an object of strings")
+        raise CheckpointError(f"{path}: prompts is {quote(named)}, expected an object of strings")
     if default is not None and default not in named:
         raise CheckpointError(
-            f"{path}: default_prompt_name is {shown(default)}, which is not among the prompts, "
-            f"{listed(named) or 'of which there are none'}"
+            f"{path}: default_prompt_name is {quote(default)}, which is not among the prompts, "
+            f"{listing(named) or 'of which there are none'}"
         )
     return Prompts(named, default)
 
 
-def first_of(folder: Path, files: Sequence[str]) -> dict[str, Any]:
+def read_first(folder: Path, files: Sequence[str]) -> dict[str, Any]:
     """Return the contents of the first of these files that is there, or nothing."""
     there = [folder / name for name in files if (folder / name).exists()]
     return read_json_object(there[0]) if there else {}
 
 
-def modes_of(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+def pooling_modes(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     """Return how tokens are pooled: a name or several, or as old files say it, by flags."""
     named = config.get("pooling_mode")
     if named is None:
@@ -211,42 +211,42 @@ def modes_of(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     modes = [named] if isinstance(named, str) else named
     if not isinstance(modes, list) or not modes or not set(map(str, modes)) <= set(POOLINGS):
         raise CheckpointError(
-            f"{path}: pooling_mode is {shown(named)}, expected of {', '.join(POOLINGS)}"
+            f"{path}: pooling_mode is {quote(named)}, expected of {', '.join(POOLINGS)}"
         )
     return tuple(modes)
 
 
-def read_dense(folder: Path, dtype: type[np.floating]) -> Step:
+def read_dense(folder: Path, dtype: type[np.floating]) -> ModuleFunction:
     """Return activation(W x + b)."""
     path = folder / "config.json"
     config = read_json_object(path)
     where = config.get("module_input_name", "sentence_embedding")
     if where != "sentence_embedding" or config.get("module_output_name", where) != where:
-        raise CheckpointError(f"{path}: works on {shown(where)}, expected sentence_embedding")
+        raise CheckpointError(f"{path}: works on {quote(where)}, expected sentence_embedding")
     if config.get("use_residual"):
         raise CheckpointError(f"{path}: use_residual is true, which npbert cannot run")
     named = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     package, _, name = named.rpartition(".")
     if not package.startswith("torch.nn") or name not in TORCH_ACTIVATIONS:
         raise CheckpointError(
-            f"{path}: activation_function is {shown(named)}; npbert knows torch.nn's "
+            f"{path}: activation_function is {quote(named)}; npbert knows torch.nn's "
             f"{', '.join(TORCH_ACTIVATIONS)}"
         )
     sizes = config.get("out_features"), config.get("in_features")
     biased = config.get("bias", True) is not False
-    layer = affine(folder, "linear", dtype, sizes, sizes[:1] if biased else None)
+    layer = read_affine(folder, "linear", dtype, sizes, sizes[:1] if biased else None)
     function = ACTIVATIONS[TORCH_ACTIVATIONS[name]]
     return lambda x: activation(function, linear(layer, x[:, None]))[:, 0]
 
 
-def read_layer_norm(folder: Path, dtype: type[np.floating]) -> Step:
+def read_layer_norm(folder: Path, dtype: type[np.floating]) -> ModuleFunction:
     """Return a norm with PyTorch's epsilon."""
     size = (read_json_object(folder / "config.json").get("dimension"),)
-    norm = affine(folder, "norm", dtype, size, size)
-    return lambda x: layer_norm(norm, x[:, None], EPSILON)[:, 0]
+    norm = read_affine(folder, "norm", dtype, size, size)
+    return lambda x: layer_norm(norm, x[:, None], TORCH_EPSILON)[:, 0]
 
 
-def affine(
+def read_affine(
     folder: Path, name: str, dtype: type[np.floating], shape: tuple[Any, ...],
     bias: tuple[Any, ...] | None,
 ) -> Affine:  # fmt: skip
@@ -255,14 +255,14 @@ def affine(
     wanted = {f"{name}.weight": shape} | ({f"{name}.bias": bias} if bias else {})
     if set(tensors) != set(wanted):
         raise CheckpointError(
-            f"{folder}: holds {listed(sorted(tensors))}, expected {listed(sorted(wanted))}"
+            f"{folder}: holds {listing(sorted(tensors))}, expected {listing(sorted(wanted))}"
         )
     for tensor, expected in wanted.items():
         found = tensors[tensor]
         if found.shape != expected or found.dtype not in FLOATS:
             raise CheckpointError(
                 f"{found.path}: {tensor} is {found.dtype} {found.shape}, but config.json says "
-                f"{shown(expected)}"
+                f"{quote(expected)}"
             )
     weight = tensors[f"{name}.weight"].array(dtype)
     column = weight if weight.ndim == 2 else weight[:, None]
@@ -270,7 +270,7 @@ def affine(
     return Affine(column, tensors[f"{name}.bias"].array(dtype)[:, None] if bias else zeros)
 
 
-READERS: Final[Mapping[str, Callable[[Path, type[np.floating]], Step]]] = {
+MODULE_READERS: Final[Mapping[str, Callable[[Path, type[np.floating]], ModuleFunction]]] = {
     "Dense": read_dense,
     "LayerNorm": read_layer_norm,
     "Normalize": lambda *_: normalize,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from npbert import textbook
 from npbert.engine.activations import sigmoid
 from npbert.engine.packs import Tokens
-from npbert.errors import InputError, listed, shown, warn
+from npbert.errors import InputError, listing, quote, warn
 from npbert.hub import Rebuildable
 from npbert.loading import load
 from npbert.model import Model
@@ -87,7 +87,7 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         self.row = row
         self.model = model
         self.tokenizer = model.tokenizer
-        self.options = self.settled(options)
+        self.options = self.prepare_options(options)
         self.threads = threads
         self.batch_invariant = batch_invariant
 
@@ -120,10 +120,10 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         InputError
             Says which input, what is wrong with it, and what was expected.
         """
-        options = self.changed(changes)
+        options = self.with_changes(changes)
         if isinstance(inputs, list):
             return self.collect(self.stream(inputs, options), options)
-        self.streamable(options)
+        self.require_streamable(options)
         if isinstance(inputs, str | tuple | Mapping):
             (result,) = self.stream([inputs], options)  # to its end, which tells what was cut
             return result
@@ -133,15 +133,15 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         one = "a str" if self.row.required == 1 else f"a dict of {' and '.join(fields)}"
         raise InputError(f"{self.row.name} reads {one}, or many, not {type(inputs).__name__}")
 
-    def changed(self, changes: Mapping[str, Any]) -> Asked:
+    def with_changes(self, changes: Mapping[str, Any]) -> Asked:
         """Return the task's options with some changed.  Raises InputError."""
         return (
-            self.settled(change_options(self.row.name, self.options, changes))
+            self.prepare_options(change_options(self.row.name, self.options, changes))
             if changes
             else self.options
         )
 
-    def settled(self, options: Asked) -> Asked:
+    def prepare_options(self, options: Asked) -> Asked:
         """Return options ready for this model.  Raises InputError for what it cannot do."""
         return options
 
@@ -149,13 +149,13 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         """Return the results for a list of inputs."""
         return list(results)
 
-    def streamable(self, options: Asked) -> None:
+    def require_streamable(self, options: Asked) -> None:
         """Refuse options for which all inputs must be seen together.  Raises InputError."""
 
     def stream(self, inputs: Iterable[Any], options: Asked) -> Iterator[Any]:
         """Yield a result for each input, in order; tell at the end how much was cut."""
         tally = Tally()
-        readings = (self.numbered(i, item, options) for i, item in enumerate(inputs))
+        readings = (self.read_numbered(i, item, options) for i, item in enumerate(inputs))
         yield from self.answers(readings, options, tally)
         if tally.cut:
             warn(self.truncation_notice(tally.cut, tally.unread, options))
@@ -185,22 +185,23 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
     def truncation_notice(self, texts: int, tokens: int, options: Asked) -> str:
         """Say how much was cut."""
         return (
-            f"{texts} of the texts {'was' if texts == 1 else 'were'} cut to "
-            f"{self.most()} tokens, {tokens} tokens were not read (long='error' refuses such texts)"
+            f"{texts} of the texts {'was' if texts == 1 else 'were'} truncated to "
+            f"{self.token_limit()} tokens, {tokens} tokens were not read (long='error' refuses "
+            "such texts)"
         )
 
-    def most(self) -> int:
+    def token_limit(self) -> int:
         """Return how many tokens of a text are read."""
         return self.tokenizer.max_length
 
-    def numbered(self, i: int, item: Any, options: Asked) -> Reading[Given]:
+    def read_numbered(self, i: int, item: Any, options: Asked) -> Reading[Given]:
         """Read input number i.  Raises InputError saying which input it was."""
         try:
-            return self.reading(item, options)
+            return self.read_input(item, options)
         except InputError as error:
             raise InputError(f"text {i}: {error}") from None
 
-    def reading(self, item: Any, options: Asked) -> Reading[Given]:
+    def read_input(self, item: Any, options: Asked) -> Reading[Given]:
         """Turn one input into token lists that the model takes.  Raises InputError."""
         made = self.read(item, options)
         return replace(made, tokens=list(self.model.check_lists(made.lists)))
@@ -215,9 +216,9 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
 
     def parts(self, item: Any) -> list[Any]:
         """Return what an input holds for each of the task's fields, None where it has none."""
-        return parts(item, self.row.fields, self.row.required)
+        return input_parts(item, self.row.fields, self.row.required)
 
-    def uncut(self, encodings: Iterable[Encoding], options: Any) -> list[int]:
+    def check_truncation(self, encodings: Iterable[Encoding], options: Any) -> list[int]:
         """Return how much was cut of each encoding that was; refuse it if that was asked."""
         cut = [each for each in encodings if each.cut]
         if cut and options.long == "error":
@@ -228,36 +229,36 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         return [each.cut for each in cut]
 
 
-def parts(item: Any, names: tuple[str, ...], required: int) -> list[Any]:
+def input_parts(item: Any, names: tuple[str, ...], required: int) -> list[Any]:
     """Return what an input, in any of its forms, holds under each name, None for what it lacks."""
-    listing = " and ".join(names[:required]) + "".join(
+    fields_named = " and ".join(names[:required]) + "".join(
         f" and perhaps {n}" for n in names[required:]
     )
     if isinstance(item, Mapping):
         if unknown := set(item) - set(names):
-            raise InputError(f"has {listed(sorted(map(repr, unknown)))}, expected {listing}")
+            raise InputError(f"has {listing(sorted(map(repr, unknown)))}, expected {fields_named}")
         if missing := [name for name in names[:required] if item.get(name) is None]:
             raise InputError(f"has no {' and no '.join(missing)}")
         return [item.get(name) for name in names]
     if isinstance(item, tuple) and required <= len(item) <= len(names):
         return [*item, *[None] * (len(names) - len(item))]
     if isinstance(item, tuple):
-        raise InputError(f"is a tuple of {len(item)}, expected {listing}")
+        raise InputError(f"is a tuple of {len(item)}, expected {fields_named}")
     if required > 1:
-        raise InputError(f"is {shown(item)}, expected a dict or tuple of {listing}")
+        raise InputError(f"is {quote(item)}, expected a dict or tuple of {fields_named}")
     return [item, *[None] * (len(names) - 1)]
 
 
-def several(name: str, value: Any, of: str) -> list[Any]:
+def list_of_texts(name: str, value: Any, of: str) -> list[Any]:
     """Return a list of at least one str.  Raises InputError."""
     if not isinstance(value, list | tuple):
-        raise InputError(f"{name} is {shown(value)}, expected a list of {of}")
+        raise InputError(f"{name} is {quote(value)}, expected a list of {of}")
     if not value:
         raise InputError(f"{name} is empty, expected at least one of {of}")
     return list(value)
 
 
-def windows(length: int, room: int, shared: int) -> list[slice]:
+def split_into_chunks(length: int, room: int, shared: int) -> list[slice]:
     """Return slices of at most `room`, each of which shares so much with the one before it."""
     if not 0 <= shared < room:
         raise InputError(
@@ -270,7 +271,7 @@ def windows(length: int, room: int, shared: int) -> list[slice]:
     ]
 
 
-def counted(text: str, unit: Unit) -> NDArray[np.intp]:
+def unit_offsets(text: str, unit: Unit) -> NDArray[np.intp]:
     """Return for every position in a text, its end too, how many units stand before it."""
     points = np.frombuffer(text.encode("utf-32-le"), "<u4")
     wide = {
@@ -281,19 +282,19 @@ def counted(text: str, unit: Unit) -> NDArray[np.intp]:
     return np.concatenate([[0], np.cumsum(wide[unit])]).astype(np.intp)
 
 
-def softmax(x: Array) -> Array:
+def probabilities(x: Array) -> Array:
     """Return logits as probabilities, along the last axis, in float64."""
     return textbook.softmax(x.astype(np.float64)[..., None])[..., 0]
 
 
-def scored(function: str, logits: Array) -> Array:
+def scores_of(function: str, logits: Array) -> Array:
     """Return logits as scores, along the last axis, in float64."""
     if function == "softmax":
-        return softmax(logits)
+        return probabilities(logits)
     wide = logits.astype(np.float64)
     return sigmoid(wide) if function == "sigmoid" else wide
 
 
-def best(scores: Array, k: int | None) -> list[int]:
+def best_indices(scores: Array, k: int | None) -> list[int]:
     """Return where the k greatest scores are (None: all), greatest first; equals in order."""
     return [int(i) for i in np.argsort(-scores, kind="stable")[:k]]

@@ -3,8 +3,8 @@
 from typing import Any
 
 from npbert.checkpoint.config import Config
-from npbert.tasks.options import ClassificationOptions, Function
-from npbert.tasks.task import Answer, Reading, Task, best, scored
+from npbert.tasks.options import ClassificationOptions, ScoreFunction
+from npbert.tasks.task import Answer, Reading, Task, best_indices, scores_of
 from npbert.textbook import Array
 
 
@@ -14,21 +14,22 @@ class TextClassification(Task[ClassificationOptions, None]):
     def read(self, item: Any, options: ClassificationOptions) -> Reading[None]:
         """Turn a text, or a pair of texts, into tokens.  Raises InputError."""
         encoding = self.tokenizer.encode(*self.parts(item))
-        return Reading([(encoding.ids, None)], None, self.uncut([encoding], options))
+        return Reading([(encoding.ids, None)], None, self.check_truncation([encoding], options))
 
     def answer(
         self, reading: Reading[None], values: list[Array], options: ClassificationOptions
     ) -> Answer | list[Answer]:
         """Turn a text's logits, (classes,), into labels and scores."""
         config = self.model.config
-        scores = scored(options.function_to_apply or usual_function(config), values[0])
+        scores = scores_of(options.function_to_apply or default_score_function(config), values[0])
         answers = [
-            {"label": config.label(i), "score": float(scores[i])} for i in best(scores, None)
+            {"label": config.label(i), "score": float(scores[i])}
+            for i in best_indices(scores, None)
         ]
         return answers[0] if options.top_k == "best" else answers[: options.top_k]
 
 
-def usual_function(config: Config) -> Function:
+def default_score_function(config: Config) -> ScoreFunction:
     """Return what turns a model's logits into scores, as transformers decides it."""
     if config.problem_type == "regression":
         return "none"

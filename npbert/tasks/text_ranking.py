@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npbert.checkpoint.config import Config
-from npbert.errors import CheckpointError, InputError, shown
+from npbert.errors import CheckpointError, InputError, quote
 from npbert.model import Model
-from npbert.tasks.options import Function, RankingOptions
+from npbert.tasks.options import RankingOptions, ScoreFunction
 from npbert.tasks.rows import TaskRow
 from npbert.tasks.sentence_transformers import (
-    SETTINGS,
+    SENTENCE_SETTINGS,
     Prompts,
     read_encoder_settings,
     read_prompts,
     read_settings,
 )
-from npbert.tasks.task import Answer, Reading, Task, best, scored, several
+from npbert.tasks.task import Answer, Reading, Task, best_indices, list_of_texts, scores_of
 from npbert.textbook import Array
 
-FUNCTIONS: Mapping[str, Function] = {"Sigmoid": "sigmoid", "Identity": "none"}
+FUNCTIONS: Mapping[str, ScoreFunction] = {"Sigmoid": "sigmoid", "Identity": "none"}
 
 
 class Shelf(NamedTuple):
@@ -42,14 +42,14 @@ class TextRanking(Task[RankingOptions, Shelf]):
 
     def __init__(self, model: Model, options: RankingOptions, row: TaskRow, **how: Any) -> None:
         folder = model.folder
-        self.usual = usual_function(model.config, read_settings(folder) if folder else {})
+        self.usual = default_ranking_function(model.config, read_settings(folder) if folder else {})
         self.prompts = read_prompts(folder) if folder else Prompts()
         self.limit = read_encoder_settings(folder).get("max_seq_length") if folder else None
         super().__init__(model, options, row, **how)
 
-    def settled(self, options: RankingOptions) -> RankingOptions:
+    def prepare_options(self, options: RankingOptions) -> RankingOptions:
         """Refuse what does not fit this model."""
-        self.prompts.chosen(options.prompt, options.prompt_name)
+        self.prompts.choose(options.prompt, options.prompt_name)
         if options.function_to_apply == "softmax" and self.model.config.num_labels == 1:
             raise InputError("function_to_apply is 'softmax', which of one class is always 1")
         return options
@@ -58,19 +58,19 @@ class TextRanking(Task[RankingOptions, Shelf]):
         """Pair a query with each document.  Raises InputError."""
         query, given = self.parts(item)
         alone = isinstance(given, str)
-        documents = [given] if alone else several("documents", given, "str")
+        documents = [given] if alone else list_of_texts("documents", given, "str")
         if not alone and self.model.config.num_labels != 1:
             raise InputError(
                 f"the model has {self.model.config.num_labels} classes, and documents are ranked "
                 "by one; pairs of query and document can be scored"
             )
-        prompt = self.prompts.chosen(options.prompt, options.prompt_name)
-        asked = self.tokenizer.tokens_of(prompt + query if isinstance(query, str) else query)
+        prompt = self.prompts.choose(options.prompt, options.prompt_name)
+        asked = self.tokenizer.tokenize(prompt + query if isinstance(query, str) else query)
         encodings = [
-            self.tokenizer.fit([asked, self.tokenizer.tokens_of(document)], self.limit)
+            self.tokenizer.fit([asked, self.tokenizer.tokenize(document)], self.limit)
             for document in documents
         ]
-        cut = self.uncut(encodings, options)
+        cut = self.check_truncation(encodings, options)
         return Reading([(each.ids, None) for each in encodings], Shelf(documents, alone), cut)
 
     def answer(
@@ -78,17 +78,17 @@ class TextRanking(Task[RankingOptions, Shelf]):
     ) -> Answer | list[Answer]:
         """Turn the logits of every pair, (classes,) each, into scores, and scores into an order."""
         documents, alone = reading.given
-        scores = scored(options.function_to_apply or self.usual, np.stack(values))
+        scores = scores_of(options.function_to_apply or self.usual, np.stack(values))
         if alone:
             own = scores[0].tolist()
             return {"score": own[0]} if len(own) == 1 else {"scores": own}
-        order = best(scores[:, 0], options.top_k)
+        order = best_indices(scores[:, 0], options.top_k)
         ranking: list[Answer] = [{"corpus_id": i, "score": float(scores[i, 0])} for i in order]
         if options.return_documents:
             return [{**each, "text": documents[each["corpus_id"]]} for each in ranking]
         return ranking
 
-    def most(self) -> int:
+    def token_limit(self) -> int:
         """Return how many tokens of a pair are read, as the folder says."""
         return self.tokenizer.limit(self.limit)
 
@@ -100,7 +100,7 @@ class TextRanking(Task[RankingOptions, Shelf]):
         if isinstance(pairs, tuple):
             return self.predict([pairs], **changes)[0]
         given = (tuple(pair) if isinstance(pair, list) else pair for pair in pairs)
-        answers = self.stream(given, self.changed(changes))
+        answers = self.stream(given, self.with_changes(changes))
         return [each["score"] if "score" in each else each["scores"] for each in answers]
 
     def rank(self, query: str, documents: list[str], **changes: Any) -> list[Answer]:
@@ -109,25 +109,25 @@ class TextRanking(Task[RankingOptions, Shelf]):
         return ranking
 
 
-def usual_function(config: Config, settings: Mapping[str, Any]) -> Function:
+def default_ranking_function(config: Config, settings: Mapping[str, Any]) -> ScoreFunction:
     """Return what makes scores of logits: as the folder says, or config.json, or by classes."""
     own = config.other.get("sentence_transformers")
     before_4 = config.other.get("sbert_ce_default_activation_function")
     said = {
-        SETTINGS: settings.get("activation_fn"),
+        SENTENCE_SETTINGS: settings.get("activation_fn"),
         "config.json": own.get("activation_fn") if isinstance(own, Mapping) else before_4,
     }
     for where, named in said.items():
         if named is not None:
-            return function_named(named, where)
+            return function_of(named, where)
     return "sigmoid" if config.num_labels == 1 else "none"
 
 
-def function_named(path: Any, where: str) -> Function:
+def function_of(path: Any, where: str) -> ScoreFunction:
     """Return the function that a Python path names.  Raises CheckpointError for others."""
     name = str(path).rpartition(".")[2]
     if name not in FUNCTIONS:
         raise CheckpointError(
-            f"{where}: activation_fn is {shown(path)}; npbert knows {' and '.join(FUNCTIONS)}"
+            f"{where}: activation_fn is {quote(path)}; npbert knows {' and '.join(FUNCTIONS)}"
         )
     return FUNCTIONS[name]

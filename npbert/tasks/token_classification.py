@@ -10,11 +10,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npbert.errors import InputError, listed
+from npbert.errors import InputError, listing
 from npbert.model import Model
 from npbert.tasks.options import TokenClassificationOptions
 from npbert.tasks.rows import TaskRow
-from npbert.tasks.task import Answer, Reading, Task, counted, parts, several, softmax, windows
+from npbert.tasks.task import (
+    Answer,
+    Reading,
+    Task,
+    input_parts,
+    list_of_texts,
+    probabilities,
+    split_into_chunks,
+    unit_offsets,
+)
 from npbert.text.tokenizer import Encoding
 from npbert.textbook import Array
 
@@ -58,10 +67,10 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
         self, model: Model, options: TokenClassificationOptions, row: TaskRow, **how: Any
     ) -> None:
         self.labels = [model.config.label(i) for i in range(model.config.num_labels)]
-        self.tags = tags(self.labels)
+        self.tags = parse_labels(self.labels)
         super().__init__(model, options, row, **how)
 
-    def settled(self, options: TokenClassificationOptions) -> TokenClassificationOptions:
+    def prepare_options(self, options: TokenClassificationOptions) -> TokenClassificationOptions:
         """Refuse to ignore what is never told; "O" may always be ignored."""
         known = {tag.kind for tag in self.tags} | {"O"}
         if options.aggregation_strategy == "none":
@@ -69,20 +78,20 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
         if unknown := [name for name in options.ignore_labels if name not in known]:
             raise InputError(
                 f"ignore_labels has {unknown[0]!r}, but with aggregation_strategy "
-                f"{options.aggregation_strategy!r} there are {listed(sorted(known))}"
+                f"{options.aggregation_strategy!r} there are {listing(sorted(known))}"
             )
         return options
 
     def read(self, item: Any, options: TokenClassificationOptions) -> Reading[Sentence]:
         """Turn a text, or {"words": [...]}, into windows of tokens.  Raises InputError."""
         if isinstance(item, Mapping) and "words" in item:  # whatever the text was, before
-            given, _ = parts(item, ("words", "text"), 1)
-            words = [] if given in ([], ()) else several("words", given, "str")
-            tokens = self.tokenizer.tokens_of_words(words)
+            given, _ = input_parts(item, ("words", "text"), 1)
+            words = [] if given in ([], ()) else list_of_texts("words", given, "str")
+            tokens = self.tokenizer.tokenize_words(words)
             text = " ".join(words)
         else:
             (text,) = self.parts(item)
-            tokens = self.tokenizer.tokens_of(text)
+            tokens = self.tokenizer.tokenize(text)
         room = self.tokenizer.room(1, options.max_length)
         if room < 1 and len(tokens):
             raise InputError(
@@ -91,9 +100,9 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
             )
         shared = room // 4 if options.stride is None else options.stride
         lists = []
-        spans = windows(len(tokens), room, shared)
-        for window, owned in zip(spans, halved(spans), strict=True):
-            encoding = self.tokenizer.around([tokens[window]])
+        spans = split_into_chunks(len(tokens), room, shared)
+        for window, owned in zip(spans, scored_slices(spans), strict=True):
+            encoding = self.tokenizer.add_special_tokens([tokens[window]])
             own = [i for i, source in enumerate(encoding.sequence_ids) if source is not None]
             lists.append(
                 (encoding.ids, own[owned.start - window.start : owned.stop - window.start])
@@ -104,12 +113,14 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
         self, reading: Reading[Sentence], values: list[Array], options: TokenClassificationOptions
     ) -> list[Answer]:
         """Turn the logits of all tokens, (tokens, classes) a window, into entities."""
-        (text, tokens), scores = reading.given, softmax(np.concatenate(values))
-        unit = counted(text, options.offset_unit).tolist()
+        (text, tokens), scores = reading.given, probabilities(np.concatenate(values))
+        unit = unit_offsets(text, options.offset_unit).tolist()
         if options.aggregation_strategy == "none":
-            return list(self.each(tokens, scores, unit, options))
+            return list(self.token_entities(tokens, scores, unit, options))
         told = []
-        for kind, some in entities(judged(tokens, scores, options.aggregation_strategy), self.tags):
+        for kind, some in group_entities(
+            word_labels(tokens, scores, options.aggregation_strategy), self.tags
+        ):
             start, end = some[0].start, some[-1].end
             if kind not in options.ignore_labels:
                 told.append(
@@ -123,11 +134,11 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
                 )
         return told
 
-    def each(
+    def token_entities(
         self, tokens: Encoding, scores: Array, unit: list[int], options: TokenClassificationOptions
     ) -> Iterator[Answer]:
         """Yield every token whose label is not to be ignored."""
-        sources = self.tokenizer.around([tokens[:1]]).sequence_ids
+        sources = self.tokenizer.add_special_tokens([tokens[:1]]).sequence_ids
         for i, label in enumerate(scores.argmax(-1).tolist()):
             name, kind = self.labels[label], self.tags[label].kind
             if name not in options.ignore_labels and kind not in options.ignore_labels:
@@ -142,7 +153,7 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
                 }
 
 
-def tags(labels: list[str]) -> list[Tag]:
+def parse_labels(labels: list[str]) -> list[Tag]:
     """Take labels apart.
 
     B- and I- are always a scheme's, as in transformers; E-, L-, S-, U- are where the model has a
@@ -163,14 +174,14 @@ def tags(labels: list[str]) -> list[Tag]:
     return made
 
 
-def halved(spans: list[slice]) -> list[slice]:
+def scored_slices(spans: list[slice]) -> list[slice]:
     """Return which tokens each window scores: where two overlap, half of them each."""
     cuts = [(after.start + before.stop) // 2 for before, after in pairwise(spans)]
     edges = [spans[0].start, *cuts, spans[-1].stop] if spans else []
     return [slice(*edge) for edge in pairwise(edges)]
 
 
-def judged(tokens: Encoding, scores: Array, strategy: str) -> Iterator[Part]:
+def word_labels(tokens: Encoding, scores: Array, strategy: str) -> Iterator[Part]:
     """Yield the words of a text, or with `simple` its tokens, each with its label."""
     words = range(len(tokens)) if strategy == "simple" else tokens.word_ids
     for _, group in groupby(range(len(tokens)), key=words.__getitem__):
@@ -185,7 +196,7 @@ def judged(tokens: Encoding, scores: Array, strategy: str) -> Iterator[Part]:
         yield Part(start, end, label, float(chances[label]))
 
 
-def entities(found: Iterator[Part], tags: list[Tag]) -> Iterator[tuple[str, list[Part]]]:
+def group_entities(found: Iterator[Part], tags: list[Tag]) -> Iterator[tuple[str, list[Part]]]:
     """Yield runs of parts of one kind; a part that begins, or follows an end, starts a new one."""
     run: list[Part] = []
     for part in found:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npbert.checkpoint.config import Config
-from npbert.errors import InputError, listed
+from npbert.errors import InputError, listing
 from npbert.model import Model
-from npbert.tasks.options import ZeroShotOptions, names, split
+from npbert.tasks.options import ZeroShotOptions, split_names, unique_names
 from npbert.tasks.rows import TaskRow
-from npbert.tasks.task import Answer, Reading, Task, best, softmax
+from npbert.tasks.task import Answer, Reading, Task, best_indices, probabilities
 from npbert.textbook import Array
 
 
@@ -29,40 +29,43 @@ class ZeroShotClassification(Task[ZeroShotOptions, Candidates]):
 
     def __init__(self, model: Model, options: ZeroShotOptions, row: TaskRow, **how: Any) -> None:
         super().__init__(model, options, row, **how)
-        entailment = class_named(model.config, "entail")
+        entailment = find_class(model.config, "entail")
         if entailment is None:
             raise InputError(
                 f"{row.name} needs a model of natural language inference, with a "
-                f"class called entailment; this one has {classes(model.config)}"
+                f"class called entailment; this one has {class_list(model.config)}"
             )
         self.entailment = entailment
-        self.contradiction = class_named(model.config, "contradict", "not_entail", "not entail")
+        self.contradiction = find_class(model.config, "contradict", "not_entail", "not entail")
 
     def read(self, item: Any, options: ZeroShotOptions) -> Reading[Candidates]:
         """Pair a text with a hypothesis for each label.  Raises InputError."""
         text, own = self.parts(item)
         labels = options.candidate_labels
         if own is not None:
-            labels = names("candidate_labels", split(own) if isinstance(own, str) else own) or ()
+            labels = (
+                unique_names("candidate_labels", split_names(own) if isinstance(own, str) else own)
+                or ()
+            )
         if not labels:
             raise InputError("has no candidate_labels to choose from")
         if self.contradiction is None and (options.multi_label or len(labels) == 1):
             raise InputError(
                 "to judge a label by itself the model needs a class called contradiction (or "
-                f"not_entailment); it has {classes(self.model.config)}"
+                f"not_entailment); it has {class_list(self.model.config)}"
             )
-        premise = self.tokenizer.tokens_of(text)
+        premise = self.tokenizer.tokenize(text)
         encodings = [
             self.tokenizer.fit(
                 [
                     premise,
-                    self.tokenizer.tokens_of(options.hypothesis_template.replace("{}", label)),
+                    self.tokenizer.tokenize(options.hypothesis_template.replace("{}", label)),
                 ],
                 cut="first",
             )
             for label in labels
         ]
-        cut = self.uncut(encodings, options)
+        cut = self.check_truncation(encodings, options)
         return Reading([(e.ids, None) for e in encodings], Candidates(text, labels), cut[:1])
 
     def answer(
@@ -73,10 +76,10 @@ class ZeroShotClassification(Task[ZeroShotOptions, Candidates]):
         logits = np.stack(values)
         if options.multi_label or len(labels) == 1:
             assert self.contradiction is not None  # read() has seen to it
-            scores = softmax(logits[:, [self.contradiction, self.entailment]])[:, 1]
+            scores = probabilities(logits[:, [self.contradiction, self.entailment]])[:, 1]
         else:
-            scores = softmax(logits[:, self.entailment])
-        order = best(scores, None)
+            scores = probabilities(logits[:, self.entailment])
+        order = best_indices(scores, None)
         return {
             "sequence": text,
             "labels": [labels[i] for i in order],
@@ -84,7 +87,7 @@ class ZeroShotClassification(Task[ZeroShotOptions, Candidates]):
         }
 
 
-def class_named(config: Config, *beginnings: str) -> int | None:
+def find_class(config: Config, *beginnings: str) -> int | None:
     """Return the class whose name begins so, in any case, or None."""
     for i in range(config.num_labels):
         if config.label(i).lower().startswith(beginnings):
@@ -92,6 +95,6 @@ def class_named(config: Config, *beginnings: str) -> int | None:
     return None
 
 
-def classes(config: Config) -> str:
+def class_list(config: Config) -> str:
     """Return the names of a model's classes."""
-    return listed(config.label(i) for i in range(config.num_labels))
+    return listing(config.label(i) for i in range(config.num_labels))

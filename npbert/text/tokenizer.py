@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Pieces
 
-from npbert.checkpoint.files import replacing, write_json
-from npbert.errors import CheckpointError, InputError, shown
+from npbert.checkpoint.files import replace_file, write_json
+from npbert.errors import CheckpointError, InputError, quote
 from npbert.text.tokenizer_files import (
     SETTINGS,
     SPECIALS,
-    blamed,
-    blaming,
-    choices,
-    content,
+    blame_error,
+    blame_file,
+    normalizer_choices,
     read_settings,
     read_vocabulary,
+    token_content,
 )
 
 
@@ -74,7 +74,10 @@ class Tokenizer:
         pieces.no_truncation()
         pieces.no_padding()
         also = settings.get("additional_special_tokens") or []
-        for text in [*map(self.text_of, SPECIALS), *(content(token, "") for token in also)]:
+        for text in [
+            *map(self.token_text, SPECIALS),
+            *(token_content(token, "") for token in also),
+        ]:
             if pieces.token_to_id(text) is not None:  # so that "[MASK]" in a text is one token
                 pieces.add_special_tokens([AddedToken(text, special=True, normalized=False)])
         self.templates = [self.template(1), self.template(2)]
@@ -91,25 +94,25 @@ class Tokenizer:
             return None
         path, pieces = found
         limit = settings.get("model_max_length")  # 1e30 means that nobody said
-        with blaming(path):
+        with blame_file(path):
             return cls(pieces, settings, min(int(limit or max_positions), max_positions), path)
 
     def id_of(self, role: str) -> int | None:
         """Return the id of a special token by its role, e.g. "mask_token", or None."""
-        return self.pieces.token_to_id(self.text_of(role))
+        return self.pieces.token_to_id(self.token_text(role))
 
     @cached_property
-    def known(self) -> NDArray[np.intp]:
+    def known_ids(self) -> NDArray[np.intp]:
         """The ids that have a token, in order."""
         return np.array(sorted(self.pieces.get_vocab().values()))
 
     def settings_in_effect(self) -> dict[str, Any]:
         """Return what tokenizer_config.json should say, its silent choices said aloud."""
-        return {**self.settings, **choices(self.pieces)}
+        return {**self.settings, **normalizer_choices(self.pieces)}
 
-    def text_of(self, role: str) -> str:
+    def token_text(self, role: str) -> str:
         """Return how a special token is written in a text, e.g. "[MASK]"."""
-        return content(self.settings.get(role), SPECIALS[role])
+        return token_content(self.settings.get(role), SPECIALS[role])
 
     def encode(
         self, text: str, pair: str | None = None, max_length: int | None = None, *,
@@ -121,30 +124,32 @@ class Tokenizer:
         first in any case (from the start where the settings say truncation_side left), before
         [CLS] and [SEP] are added.  Raises InputError for what is no valid text.
         """
-        parts = [self.tokens_of(part) for part in ([text] if pair is None else [text, pair])]
+        parts = [self.tokenize(part) for part in ([text] if pair is None else [text, pair])]
         return self.fit(parts, max_length, cut=cut)
 
-    def tokens_of(self, text: str) -> Encoding:
+    def tokenize(self, text: str) -> Encoding:
         """Return all tokens of a text, without [CLS] and [SEP].  Raises InputError."""
-        valid(text)
+        check_text(text)
         try:  # which costs nothing; a context manager would
-            made = plain(self.pieces.encode(text, add_special_tokens=False))
+            made = encoding_of(self.pieces.encode(text, add_special_tokens=False))
         except BaseException as error:
-            raise blamed(error, self.path) from None
-        keep_accents(text, made.offsets)
-        return replace(made, word_ids=joined(made.word_ids, made.offsets))
+            raise blame_error(error, self.path) from None
+        extend_to_accents(text, made.offsets)
+        return replace(made, word_ids=join_word_ids(made.word_ids, made.offsets))
 
-    def tokens_of_words(self, words: Sequence[str]) -> Encoding:
+    def tokenize_words(self, words: Sequence[str]) -> Encoding:
         """Return all tokens of words; offsets count in the words joined by spaces."""
         for word in words:
-            valid(word)
-        with blaming(self.path):
-            made = plain(self.pieces.encode(words, is_pretokenized=True, add_special_tokens=False))
+            check_text(word)
+        with blame_file(self.path):
+            made = encoding_of(
+                self.pieces.encode(words, is_pretokenized=True, add_special_tokens=False)
+            )
         starts = list(accumulate((len(word) + 1 for word in words), initial=0))
         for i, (number, (start, end)) in enumerate(zip(made.word_ids, made.offsets, strict=True)):
             shift = starts[number or 0]
             made.offsets[i] = (start + shift, end + shift)
-        keep_accents(" ".join(words), made.offsets)
+        extend_to_accents(" ".join(words), made.offsets)
         return made
 
     def fit(
@@ -158,7 +163,7 @@ class Tokenizer:
                 f"max_length is {self.limit(max_length)}, which leaves no room for text beside "
                 "the special tokens"
             )
-        keep = share(lengths, room)
+        keep = share_room(lengths, room)
         if cut == "first":
             keep = [room - sum(lengths[1:]), *lengths[1:]]
             if keep[0] < min(1, lengths[0]):
@@ -171,9 +176,9 @@ class Tokenizer:
             part[slice(max(0, n - k), n) if left else slice(k)]
             for part, n, k in zip(parts, lengths, keep, strict=True)
         ]
-        return replace(self.around(kept), cut=max(0, sum(lengths) - room))
+        return replace(self.add_special_tokens(kept), cut=max(0, sum(lengths) - room))
 
-    def around(self, parts: Sequence[Encoding]) -> Encoding:
+    def add_special_tokens(self, parts: Sequence[Encoding]) -> Encoding:
         """Put one text's tokens, or two, between [CLS] and [SEP], whole."""
         made = Encoding([], [], [], [], [], 0)
         for source, (special, written) in self.templates[len(parts) - 1]:
@@ -200,7 +205,7 @@ class Tokenizer:
         The package would put texts into their template itself, but after a cut it also pairs
         every leftover of one text with every leftover of the other: quadratic in their lengths.
         """
-        unknown = self.text_of("unk_token")
+        unknown = self.token_text("unk_token")
         whole = self.pieces.encode(unknown, unknown if texts == 2 else None)
         slots = list(
             zip(whole.sequence_ids, zip(whole.ids, whole.tokens, strict=True), strict=True)
@@ -211,22 +216,22 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Return the text that ids spell, pieces joined to words."""
-        with blaming(self.path):
+        with blame_file(self.path):
             return self.pieces.decode(list(ids), skip_special_tokens=skip_special)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, and the settings beside it, into a folder."""
-        with replacing(folder / "tokenizer.json") as path:
+        with replace_file(folder / "tokenizer.json") as path:
             self.pieces.save(str(path))
         write_json(folder / SETTINGS, self.settings_in_effect())
 
 
-def plain(found: Any) -> Encoding:
+def encoding_of(found: Any) -> Encoding:
     """Return what the package found as lists, made once: it makes them anew whenever asked."""
     return Encoding(found.ids, found.tokens, found.offsets, found.word_ids, [0] * len(found), cut=0)
 
 
-def keep_accents(text: str, offsets: list[tuple[int, int]]) -> None:
+def extend_to_accents(text: str, offsets: list[tuple[int, int]]) -> None:
     """Let tokens end behind their accents, where these are characters of their own.
 
     An uncased tokenizer strips accents, and would end a token between a letter and its own.
@@ -242,7 +247,7 @@ def keep_accents(text: str, offsets: list[tuple[int, int]]) -> None:
             offsets[i] = (start, accented)
 
 
-def joined(
+def join_word_ids(
     word_ids: list[int | None], offsets: list[tuple[int, int]]
 ) -> list[int | None]:  # fmt: skip
     """Return word numbers in which tokens of the same characters are of the same word.
@@ -258,10 +263,10 @@ def joined(
     return made
 
 
-def valid(text: Any) -> None:
+def check_text(text: Any) -> None:
     """Refuse what is no text.  Raises InputError."""
     if not isinstance(text, str):
-        raise InputError(f"a text is a str, not {type(text).__name__}: {shown(text)}")
+        raise InputError(f"a text is a str, not {type(text).__name__}: {quote(text)}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -271,7 +276,7 @@ def valid(text: Any) -> None:
         ) from None
 
 
-def share(lengths: list[int], room: int) -> list[int]:
+def share_room(lengths: list[int], room: int) -> list[int]:
     """Return how many tokens each part keeps: the longer one loses first, as in transformers."""
     if sum(lengths) <= room or len(lengths) == 1:
         return [min(n, room) for n in lengths]

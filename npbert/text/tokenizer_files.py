@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import WordPiece
 
 from npbert.checkpoint.files import read_bytes, read_json_object
-from npbert.errors import CheckpointError, NpbertError, listed, shown, warn
+from npbert.errors import CheckpointError, NpbertError, listing, quote, warn
 
 SPECIALS: Final = {
     "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]",
@@ -24,14 +24,14 @@ SPECIALS_MAP: Final = "special_tokens_map.json"
 VOCABULARY_LIMIT: Final = 32 << 20  # bytes; that of the multilingual DistilBERT has 2 million
 
 # What tokenizer_config.json calls a choice of the normalizer, and what the normalizer calls it.
-CHOICES: Final = {
+NORMALIZER_CHOICES: Final = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 
 
-def content(token: Any, default: str) -> str:
+def token_content(token: Any, default: str) -> str:
     """Return a special token as settings spell it: a string, an object with content, or null."""
     if isinstance(token, Mapping):
         token = token.get("content")
@@ -44,7 +44,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     for name in (SPECIALS_MAP, SETTINGS):
         if (folder / name).exists():
             said = read_json_object(folder / name)
-            check(said, folder / name)
+            check_settings(said, folder / name)
             settings |= said
     return settings
 
@@ -53,47 +53,47 @@ def read_vocabulary(folder: Path, settings: Mapping[str, Any]) -> tuple[Path, To
     """Read tokenizer.json, or else vocab.txt; return None where there is neither."""
     whole, words = folder / "tokenizer.json", folder / "vocab.txt"
     if whole.exists():
-        with blaming(whole):
+        with blame_file(whole):
             pieces = Tokenizer.from_buffer(read_bytes(whole, VOCABULARY_LIMIT))
-        heed(pieces, settings, whole)
+        apply_settings(pieces, settings, whole)
         return whole, pieces
     if words.exists():
-        with blaming(words):
-            return words, from_words(words, settings)
+        with blame_file(words):
+            return words, wordpiece_tokenizer(words, settings)
     return None
 
 
-def check(settings: Mapping[str, Any], path: Path) -> None:
+def check_settings(settings: Mapping[str, Any], path: Path) -> None:
     """Refuse settings that would be followed wrongly.  Raises CheckpointError with all faults."""
     faults = []
-    for name in CHOICES:
+    for name in NORMALIZER_CHOICES:
         if not isinstance(settings.get(name), bool | None):
-            faults.append(f"{name} is {shown(settings[name])}, expected true, false or null")
+            faults.append(f"{name} is {quote(settings[name])}, expected true, false or null")
     for role in SPECIALS:
         token = settings.get(role)
         token = token.get("content") if isinstance(token, Mapping) else token
         if not isinstance(token, str | None):
-            faults.append(f"{role} is {shown(settings[role])}, expected a token")
+            faults.append(f"{role} is {quote(settings[role])}, expected a token")
     limit = settings.get("model_max_length")
     if (
         isinstance(limit, bool)
         or not isinstance(limit, int | float | None)
         or not (limit or 1) >= 1
     ):
-        faults.append(f"model_max_length is {shown(limit)}, expected a number of tokens")
+        faults.append(f"model_max_length is {quote(limit)}, expected a number of tokens")
     elif limit == float("inf"):
         faults.append("model_max_length is infinite, expected a number of tokens")
     also = settings.get("additional_special_tokens")
     if not isinstance(also, list | None):
-        faults.append(f"additional_special_tokens is {shown(also)}, expected a list")
+        faults.append(f"additional_special_tokens is {quote(also)}, expected a list")
     if settings.get("truncation_side", "right") not in ("left", "right"):
         faults.append(f"truncation_side is {settings['truncation_side']!r}, expected left or right")
     if faults:
-        raise CheckpointError(f"{path}: {listed(faults)}")
+        raise CheckpointError(f"{path}: {listing(faults)}")
 
 
 @contextmanager
-def blaming(path: Path) -> Iterator[None]:
+def blame_file(path: Path) -> Iterator[None]:
     """Turn what the tokenizers package throws, its panics too, into a CheckpointError."""
     try:
         yield
@@ -101,39 +101,39 @@ def blaming(path: Path) -> Iterator[None]:
         text = str(error)
         raise CheckpointError(text if text.startswith(str(path)) else f"{path}: {text}") from None
     except BaseException as error:
-        raise blamed(error, path) from None
+        raise blame_error(error, path) from None
 
 
-def blamed(error: BaseException, path: Path) -> BaseException:
+def blame_error(error: BaseException, path: Path) -> BaseException:
     """Return what to raise for something that the tokenizers package threw, or that passes by."""
     if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError | NpbertError):
         return error
     return CheckpointError(f"{path}: is no tokenizer: {str(error)[:200]}")
 
 
-def choices(pieces: Tokenizer) -> dict[str, Any]:
+def normalizer_choices(pieces: Tokenizer) -> dict[str, Any]:
     """Return what BERT's normalizer does, in the words of tokenizer_config.json."""
     normalizer = pieces.normalizer
     if not isinstance(normalizer, normalizers.BertNormalizer):
         return {}
-    return {theirs: getattr(normalizer, ours) for theirs, ours in CHOICES.items()}
+    return {theirs: getattr(normalizer, ours) for theirs, ours in NORMALIZER_CHOICES.items()}
 
 
-def heed(pieces: Tokenizer, settings: Mapping[str, Any], path: Path) -> None:
+def apply_settings(pieces: Tokenizer, settings: Mapping[str, Any], path: Path) -> None:
     """Follow tokenizer_config.json where it contradicts tokenizer.json, and say so.
 
     transformers lets the settings win, and takes do_lower_case for true where they are silent.
     Here what is explicit wins; where nothing is, tokenizer.json does, and the difference is told.
     """
-    has = choices(pieces)
+    has = normalizer_choices(pieces)
     asked = {name: settings[name] for name in has if settings.get(name) not in (None, has[name])}
     for name, value in asked.items():
         warn(
-            f"{path} says {CHOICES[name]} = {has[name]}, {SETTINGS} says {name} = {value}; "
-            "the latter holds"
+            f"{path} says {NORMALIZER_CHOICES[name]} = {has[name]}, {SETTINGS} says "
+            f"{name} = {value}; the latter holds"
         )
     if asked:
-        made = {CHOICES[name]: value for name, value in {**has, **asked}.items()}
+        made = {NORMALIZER_CHOICES[name]: value for name, value in {**has, **asked}.items()}
         clean = pieces.normalizer.clean_text
         pieces.normalizer = normalizers.BertNormalizer(clean_text=clean, **made)
     elif has and settings.get("do_lower_case") is None and not has["do_lower_case"]:
@@ -143,7 +143,7 @@ def heed(pieces: Tokenizer, settings: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def from_words(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
+def wordpiece_tokenizer(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
     """Make the tokenizer that BERT's vocab.txt stands for, one piece a line."""
     try:
         text = read_bytes(path, VOCABULARY_LIMIT).decode("utf-8-sig")
@@ -151,7 +151,7 @@ def from_words(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
     # Only "\n" ends a piece: some vocabularies have other line separators as pieces.
     words = {word.rstrip("\r"): i for i, word in enumerate(text.removesuffix("\n").split("\n"))}
-    names = {role: content(settings.get(role), usual) for role, usual in SPECIALS.items()}
+    names = {role: token_content(settings.get(role), usual) for role, usual in SPECIALS.items()}
     if (more := path.parent / ADDED).exists() and set(read_json_object(more)) - set(words):
         raise CheckpointError(
             f"{more}: holds tokens that vocab.txt lacks, which npbert reads from tokenizer.json "
@@ -162,7 +162,7 @@ def from_words(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
     ]
     if absent:
         raise CheckpointError(
-            f"{path}: has {len(words)} pieces, and {listed(absent)} not among them"
+            f"{path}: has {len(words)} pieces, and {listing(absent)} not among them"
         )
     pieces = Tokenizer(WordPiece(words, unk_token=names["unk_token"]))
     lower = settings.get("do_lower_case")

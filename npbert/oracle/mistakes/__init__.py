@@ -4,15 +4,20 @@ A mistake is a formula in place of a step's: what is computed where something el
 """
 
 from npbert.checkpoint.config import Config
-from npbert.oracle.mistakes.attention import of_attention
-from npbert.oracle.mistakes.blocks import of_activations, of_blocks, of_linears
-from npbert.oracle.mistakes.ends import of_embeddings, of_heads
-from npbert.oracle.mistakes.norms import of_norms
-from npbert.oracle.mistakes.scene import Fault
+from npbert.oracle.mistakes.attention import attention_mistakes
+from npbert.oracle.mistakes.blocks import activation_mistakes, block_mistakes, linear_mistakes
+from npbert.oracle.mistakes.ends import embedding_mistakes, head_mistakes
+from npbert.oracle.mistakes.norms import norm_mistakes
+from npbert.oracle.mistakes.scene import Mistake
 
 
-def catalogue(config: Config) -> dict[str, Fault]:
+def catalogue(config: Config) -> dict[str, Mistake]:
     """Return every fault that a model of this kind can have, the plainest first."""
-    found = [*of_activations(config), *of_attention(), *of_norms(), *of_embeddings()]
-    found += [*of_heads(config), *of_linears(config), *of_blocks(config)]
+    found = [
+        *activation_mistakes(config),
+        *attention_mistakes(),
+        *norm_mistakes(),
+        *embedding_mistakes(),
+    ]
+    found += [*head_mistakes(config), *linear_mistakes(config), *block_mistakes(config)]
     return {fault.text: fault for fault in found}

@@ -15,16 +15,16 @@ from npbert.checkpoint.config import Config
 from npbert.encoder import transformer_block
 from npbert.engine.activations import ACTIVATIONS
 from npbert.oracle.mistakes.scene import (
-    Fault,
     Formula,
+    Mistake,
     Scene,
-    layer_of,
-    of_block,
-    suffix_of,
-    weights_of,
+    block_layer,
+    layer_and_input,
+    step_suffix,
+    swap_block,
 )
-from npbert.oracle.replay import rounded
-from npbert.textbook import Affine, Array, linear, untapped
+from npbert.oracle.replay import round_to_type
+from npbert.textbook import Affine, Array, linear, no_tap
 
 LINEARS: Final = (
     "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1",
@@ -38,32 +38,32 @@ SUMS: Final = (
 )  # fmt: skip
 
 
-def of_blocks(config: Config) -> Iterator[Fault]:
+def block_mistakes(config: Config) -> Iterator[Mistake]:
     """A block left out, run twice, or with another's weights."""
-    yield Fault("the block is skipped", {"output_layer_norm": lambda s: s.before})
-    yield Fault(
+    yield Mistake("the block is skipped", {"output_layer_norm": lambda s: s.before})
+    yield Mistake(
         "the block hands on all numbers of the block before it",
-        dict.fromkeys((*LINEARS, *ATTENTION, *SUMS), handed_on),
+        dict.fromkeys((*LINEARS, *ATTENTION, *SUMS), hand_on),
     )
-    yield Fault("the block is run twice", {"output_layer_norm": run_again})
+    yield Mistake("the block is run twice", {"output_layer_norm": run_again})
     for j in range(config.num_blocks):
-        yield Fault(
+        yield Mistake(
             f"the block has all weights of block {j}",
             {
-                **{step: partial(of_block, j) for step in LINEARS},
-                "sa_layer_norm": partial(norm_of_block, j),
-                "output_layer_norm": partial(norm_of_block, j),
+                **{step: partial(swap_block, j) for step in LINEARS},
+                "sa_layer_norm": partial(swap_norm, j),
+                "output_layer_norm": partial(swap_norm, j),
             },
         )
     for kind in ("float16", "bfloat16"):
         steps = (*LINEARS, *ATTENTION, *SUMS)
-        yield Fault(
+        yield Mistake(
             f"the steps of the block are rounded to {kind}",
-            {step: partial(rounded_off, kind) for step in steps},
+            {step: partial(round_step, kind) for step in steps},
         )
 
 
-def handed_on(scene: Scene) -> Array:
+def hand_on(scene: Scene) -> Array:
     """The same step of the block before, as the candidate has it."""
     name = scene.name.replace(f".{scene.number}.", f".{scene.number - 1}.", 1)
     theirs = scene.call.candidate.get(name)
@@ -77,22 +77,22 @@ def handed_on(scene: Scene) -> Array:
 def run_again(scene: Scene) -> Array:
     """The block once more, on what came out of it."""
     call, x = scene.call, scene.x
-    run = call.model.run_of(untapped)
-    spans = call.pack.asking(call.pack.spans)
+    run = call.model.make_run(no_tap)
+    spans = call.pack.spans_of(call.pack.spans)
     return transformer_block(scene.block, x, x, spans, scene.head_mask, run)
 
 
-def norm_of_block(j: int, scene: Scene) -> Array:
+def swap_norm(j: int, scene: Scene) -> Array:
     """A norm with the gain and bias of another block."""
-    name = suffix_of(scene.name)
+    name = step_suffix(scene.name)
     own: Affine = getattr(scene.block, name)
     other: Affine = getattr(scene.call.model.encoder.blocks[j], name)
     return other.weight * ((scene.x - own.bias) / own.weight) + other.bias
 
 
-def rounded_off(kind: str, scene: Scene) -> Array:
+def round_step(kind: str, scene: Scene) -> Array:
     """The right value, in fewer bits."""
-    return rounded(scene.x, kind)
+    return round_to_type(scene.x, kind)
 
 
 SPELT: Final = {
@@ -107,7 +107,7 @@ SHIFT: Final = "adding one number to all scores of a query changes no softmax"
 # ---- activations -------------------------------------------------------------------------------
 
 
-def of_activations(config: Config) -> Iterator[Fault]:
+def activation_mistakes(config: Config) -> Iterator[Mistake]:
     """Another function in the place of the config's."""
     x = np.linspace(-12, 12, 99)  # so that relu6 and gelu_10 are none of the others
     seen = [ACTIVATIONS[config.activation](x)]
@@ -117,16 +117,16 @@ def of_activations(config: Config) -> Iterator[Fault]:
             continue  # two names of one function
         seen.append(values)
         text = f"computed with {SPELT.get(name, name)}"
-        yield Fault(
+        yield Mistake(
             text,
             {
-                "ffn.activation": partial(other_activation, name, "ffn.lin1"),
-                "vocab_activation": partial(other_activation, name, "vocab_transform"),
+                "ffn.activation": partial(apply_activation, name, "ffn.lin1"),
+                "vocab_activation": partial(apply_activation, name, "vocab_transform"),
             },
         )
 
 
-def other_activation(name: str, of: str, scene: Scene) -> Array:
+def apply_activation(name: str, of: str, scene: Scene) -> Array:
     """Return another function of the same numbers."""
     return ACTIVATIONS[name](scene.at(of))
 
@@ -134,76 +134,80 @@ def other_activation(name: str, of: str, scene: Scene) -> Array:
 # ---- linear layers -----------------------------------------------------------------------------
 
 
-def of_linears(config: Config) -> Iterator[Fault]:
+def linear_mistakes(config: Config) -> Iterator[Mistake]:
     """Weights laid otherwise, of another place, or of fewer bits; biases left out or doubled."""
     kinds: dict[str, Formula] = {
-        "weights transposed": transposed,
-        "weights read in the other order (rows for columns)": misread,
-        "bias missing": lambda s: s.x - weights_of(s)[0].bias,
-        "bias added twice": lambda s: s.x + weights_of(s)[0].bias,
-        "weights rounded to float16": partial(with_weights, lambda w: rounded(w, "float16")),
-        "weights rounded to bfloat16": partial(with_weights, lambda w: rounded(w, "bfloat16")),
-        "weights rounded to an int8 grid, one scale for all": partial(with_weights, int8),
-        "weights rounded to an int8 grid, a scale for each row": partial(with_weights, int8_rows),
+        "weights transposed": transpose_weights,
+        "weights read in the other order (rows for columns)": read_transposed,
+        "bias missing": lambda s: s.x - layer_and_input(s)[0].bias,
+        "bias added twice": lambda s: s.x + layer_and_input(s)[0].bias,
+        "weights rounded to float16": partial(
+            change_weights, lambda w: round_to_type(w, "float16")
+        ),
+        "weights rounded to bfloat16": partial(
+            change_weights, lambda w: round_to_type(w, "bfloat16")
+        ),
+        "weights rounded to an int8 grid, one scale for all": partial(change_weights, int8_weights),
+        "weights rounded to an int8 grid, a scale for each row": partial(change_weights, int8_rows),
     }
     for text, formula in kinds.items():
-        yield Fault(f"{text}, in every linear layer", dict.fromkeys(LINEARS, formula))
+        yield Mistake(f"{text}, in every linear layer", dict.fromkeys(LINEARS, formula))
         for step in LINEARS:
             harmless = SHIFT if step.endswith("k_lin") and text.startswith("bias") else ""
-            yield Fault(f"{step}: {text}", {step: formula}, harmless)
+            yield Mistake(f"{step}: {text}", {step: formula}, harmless)
     for one, other in (("q", "k"), ("q", "v"), ("k", "v")):
-        yield Fault(
+        yield Mistake(
             f"the weights of {one}_lin and {other}_lin have changed places",
             {
-                f"attention.{a}_lin": partial(of_place, f"attention.{b}_lin")
+                f"attention.{a}_lin": partial(swap_layer, f"attention.{b}_lin")
                 for a, b in ((one, other), (other, one))
             },
         )
         for a, b in ((one, other), (other, one)):
-            yield Fault(
+            yield Mistake(
                 f"{a}_lin has the weights of {b}_lin",
-                {f"attention.{a}_lin": partial(of_place, f"attention.{b}_lin")},
+                {f"attention.{a}_lin": partial(swap_layer, f"attention.{b}_lin")},
             )
-    yield Fault(
+    yield Mistake(
         "q, k, v have the weights of k, v, q",
         {
-            f"attention.{a}_lin": partial(of_place, f"attention.{b}_lin")
+            f"attention.{a}_lin": partial(swap_layer, f"attention.{b}_lin")
             for a, b in ("qk", "kv", "vq")
         },
     )
-    yield Fault(
+    yield Mistake(
         "q, k, v have the weights of v, q, k",
         {
-            f"attention.{a}_lin": partial(of_place, f"attention.{b}_lin")
+            f"attention.{a}_lin": partial(swap_layer, f"attention.{b}_lin")
             for a, b in ("qv", "kq", "vk")
         },
     )
     for j in range(config.num_blocks):
         for step in LINEARS:
-            yield Fault(f"{step} has the weights of block {j}", {step: partial(of_block, j)})
+            yield Mistake(f"{step} has the weights of block {j}", {step: partial(swap_block, j)})
 
 
-def transposed(scene: Scene) -> Array:
+def transpose_weights(scene: Scene) -> Array:
     """W^T x + b, where W is square."""
-    layer, x = weights_of(scene)
+    layer, x = layer_and_input(scene)
     weight = layer.weight
     return weight.T @ x + layer.bias if weight.shape[0] == weight.shape[1] else scene.x
 
 
-def misread(scene: Scene) -> Array:
+def read_transposed(scene: Scene) -> Array:
     """The file's numbers, taken to be (in, out) where they are (out, in)."""
-    layer, x = weights_of(scene)
+    layer, x = layer_and_input(scene)
     out, into = layer.weight.shape
     return scene.x if out == into else layer.weight.reshape(into, out).T @ x + layer.bias
 
 
-def with_weights(change: Callable[[Array], Array], scene: Scene) -> Array:
+def change_weights(change: Callable[[Array], Array], scene: Scene) -> Array:
     """W' x + b, for weights of which something has become."""
-    layer, x = weights_of(scene)
+    layer, x = layer_and_input(scene)
     return change(layer.weight) @ x + layer.bias
 
 
-def int8(weight: Array) -> Array:
+def int8_weights(weight: Array) -> Array:
     """Return weights as an int8 tensor with one scale keeps them."""
     scale = np.abs(weight).max() / 127
     return np.round(weight / scale) * scale
@@ -215,6 +219,6 @@ def int8_rows(weight: Array) -> Array:
     return np.round(weight / scale) * scale
 
 
-def of_place(step: str, scene: Scene) -> Array:
+def swap_layer(step: str, scene: Scene) -> Array:
     """The same input through another layer of the block."""
-    return linear(layer_of(scene.block, step), weights_of(scene)[1])
+    return linear(block_layer(scene.block, step), layer_and_input(scene)[1])

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from npbert.oracle.mistakes.blocks import LINEARS
-from npbert.oracle.mistakes.scene import Fault, Formula, Scene, weights_of
+from npbert.oracle.mistakes.scene import Formula, Mistake, Scene, layer_and_input
 from npbert.textbook import Affine, Array, layer_norm
 
 NORMS: Final = {
@@ -20,7 +20,7 @@ NORMS: Final = {
 EPSILONS: Final = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8)
 
 
-def of_norms() -> Iterator[Fault]:
+def norm_mistakes() -> Iterator[Mistake]:
     """LayerNorm otherwise, and what is added before it."""
     kinds: dict[str, Formula] = {
         **{f"epsilon {e:g}": partial(norm_with, e, 0) for e in EPSILONS},
@@ -28,27 +28,27 @@ def of_norms() -> Iterator[Fault]:
         "gain ignored": lambda s: (s.x - norm_of(s).bias) / norm_of(s).weight + norm_of(s).bias,
         "gain and bias ignored": lambda s: (s.x - norm_of(s).bias) / norm_of(s).weight,
         "bias ignored": lambda s: s.x - norm_of(s).bias,
-        "not applied": lambda s: s.at(NORMS[place(s)]),
+        "not applied": lambda s: s.at(NORMS[norm_name(s)]),
         "without subtracting the mean (RMSNorm)": rms_norm,
-        "over tokens instead of features": over_tokens,
+        "over tokens instead of features": norm_over_tokens,
     }
     for text, formula in kinds.items():
-        yield Fault(f"{text}, in every norm", dict.fromkeys(NORMS, formula))
+        yield Mistake(f"{text}, in every norm", dict.fromkeys(NORMS, formula))
         for norm in NORMS:
-            yield Fault(f"{norm}: {text}", {norm: formula})
-    yield Fault(
+            yield Mistake(f"{norm}: {text}", {norm: formula})
+    yield Mistake(
         "no bias anywhere, in linear layers and norms",
         {
             **dict.fromkeys(NORMS, kinds["bias ignored"]),
-            **dict.fromkeys(LINEARS, lambda s: s.x - weights_of(s)[0].bias),
-            "vocab_transform": partial(head_bias, "vocab_transform"),
-            "vocab_projector": partial(head_bias, "vocab_projector"),
-            "pre_classifier": partial(head_bias, "pre_classifier"),
-            "classifier": partial(head_bias, "classifier"),
-            "qa_outputs": partial(head_bias, "qa_outputs"),
+            **dict.fromkeys(LINEARS, lambda s: s.x - layer_and_input(s)[0].bias),
+            "vocab_transform": partial(drop_head_bias, "vocab_transform"),
+            "vocab_projector": partial(drop_head_bias, "vocab_projector"),
+            "pre_classifier": partial(drop_head_bias, "pre_classifier"),
+            "classifier": partial(drop_head_bias, "classifier"),
+            "qa_outputs": partial(drop_head_bias, "qa_outputs"),
         },
     )
-    yield Fault(
+    yield Mistake(
         "sa_layer_norm and output_layer_norm have changed places",
         {
             "sa_layer_norm": lambda s: layer_norm(
@@ -62,46 +62,48 @@ def of_norms() -> Iterator[Fault]:
         "ffn": ("ffn_residual", "ffn.lin2", "output_layer_norm"),
     }
     for name, (total, y, norm) in sums.items():
-        yield Fault(f"the residual of the {name} is missing", {total: partial(value_at, y)})
-        yield Fault(f"the residual of the {name} is added twice", {total: partial(twice, name)})
-        yield Fault(
-            f"the {name} is normed before its residual is added, not after",
-            {total: partial(normed_first, name, y, norm), norm: partial(value_at, total)},
+        yield Mistake(f"the residual of the {name} is missing", {total: partial(hand_on_value, y)})
+        yield Mistake(
+            f"the residual of the {name} is added twice", {total: partial(add_twice, name)}
         )
-    yield Fault(
+        yield Mistake(
+            f"the {name} is normed before its residual is added, not after",
+            {total: partial(norm_before_sum, name, y, norm), norm: partial(hand_on_value, total)},
+        )
+    yield Mistake(
         "attention and ffn are normed before their residuals are added, not after",
         {
             "attention_residual": lambda s: (
                 layer_norm(s.block.sa_layer_norm, s.at("attention.out_lin")) + s.before
             ),
-            "sa_layer_norm": partial(value_at, "attention_residual"),
+            "sa_layer_norm": partial(hand_on_value, "attention_residual"),
             "ffn_residual": lambda s: (
                 layer_norm(s.block.output_layer_norm, s.at("ffn.lin2")) + s.at("sa_layer_norm")
             ),
-            "output_layer_norm": partial(value_at, "ffn_residual"),
+            "output_layer_norm": partial(hand_on_value, "ffn_residual"),
         },
     )
-    yield Fault(
+    yield Mistake(
         "the ffn's residual is the block's input, not the attention's norm",
         {"ffn_residual": lambda s: s.before + s.at("ffn.lin2")},
     )
-    yield Fault(
+    yield Mistake(
         "the residuals are missing",
         {
-            "attention_residual": partial(value_at, "attention.out_lin"),
-            "ffn_residual": partial(value_at, "ffn.lin2"),
+            "attention_residual": partial(hand_on_value, "attention.out_lin"),
+            "ffn_residual": partial(hand_on_value, "ffn.lin2"),
         },
     )
 
 
-def place(scene: Scene) -> str:
+def norm_name(scene: Scene) -> str:
     """Return which norm this is."""
     return scene.name.split(".")[-1] if scene.name.startswith("transformer.") else scene.name
 
 
 def norm_of(scene: Scene) -> Affine:
     """Return a norm's weights."""
-    name = place(scene)
+    name = norm_name(scene)
     if name == "embeddings.LayerNorm":
         return scene.call.model.encoder.layer_norm
     return scene.call.model.head[name] if name == "vocab_layer_norm" else getattr(scene.block, name)
@@ -109,7 +111,7 @@ def norm_of(scene: Scene) -> Affine:
 
 def norm_with(epsilon: float, less: int, scene: Scene) -> Array:
     """A norm with another epsilon, or with a variance divided by n - 1."""
-    x, norm = scene.at(NORMS[place(scene)]), norm_of(scene)
+    x, norm = scene.at(NORMS[norm_name(scene)]), norm_of(scene)
     x = x - x.mean(axis=-2, keepdims=True)
     variance = (x * x).sum(axis=-2, keepdims=True) / (len(x) - less)
     return norm.weight * (x / np.sqrt(variance + (epsilon or 1e-12))) + norm.bias
@@ -117,13 +119,13 @@ def norm_with(epsilon: float, less: int, scene: Scene) -> Array:
 
 def rms_norm(scene: Scene) -> Array:
     """A norm that divides, and subtracts nothing."""
-    x, norm = scene.at(NORMS[place(scene)]), norm_of(scene)
+    x, norm = scene.at(NORMS[norm_name(scene)]), norm_of(scene)
     return norm.weight * (x / np.sqrt((x * x).mean(axis=-2, keepdims=True) + 1e-12)) + norm.bias
 
 
-def over_tokens(scene: Scene) -> Array:
+def norm_over_tokens(scene: Scene) -> Array:
     """A norm along the wrong axis."""
-    x, norm = scene.at(NORMS[place(scene)]), norm_of(scene)
+    x, norm = scene.at(NORMS[norm_name(scene)]), norm_of(scene)
     made = np.empty_like(x)
     for s in scene.call.pack.spans:
         y = x[:, s] - x[:, s].mean(axis=-1, keepdims=True)
@@ -131,27 +133,27 @@ def over_tokens(scene: Scene) -> Array:
     return norm.weight * made + norm.bias
 
 
-def twice(name: str, scene: Scene) -> Array:
+def add_twice(name: str, scene: Scene) -> Array:
     """The sum, and once more what is added."""
-    return scene.x + residual_of(name, scene)
+    return scene.x + residual_input(name, scene)
 
 
-def normed_first(name: str, y: str, norm: str, scene: Scene) -> Array:
+def norm_before_sum(name: str, y: str, norm: str, scene: Scene) -> Array:
     """The norm of the output alone, and then what is added."""
     weights: Affine = getattr(scene.block, norm)
-    return layer_norm(weights, scene.at(y)) + residual_of(name, scene)
+    return layer_norm(weights, scene.at(y)) + residual_input(name, scene)
 
 
-def residual_of(name: str, scene: Scene) -> Array:
+def residual_input(name: str, scene: Scene) -> Array:
     """Return what is added to the output of attention, or of the ffn."""
     return scene.before if name == "attention" else scene.at("sa_layer_norm")
 
 
-def value_at(step: str, scene: Scene) -> Array:
+def hand_on_value(step: str, scene: Scene) -> Array:
     """Hand on an earlier value as it is."""
     return scene.at(step)
 
 
-def head_bias(name: str, scene: Scene) -> Array:
+def drop_head_bias(name: str, scene: Scene) -> Array:
     """A layer of the head without its bias."""
     return scene.x - scene.call.model.head[name].bias

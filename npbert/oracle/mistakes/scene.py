@@ -1,19 +1,21 @@
 """What a fault is: a formula in place of a step's, and a tap that puts it there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npbert.encoder import Block, Ids, embed, transformer_block
 from npbert.heads import HEADS
+from npbert.oracle.dumps import Arrays
 from npbert.oracle.replay import Replay
-from npbert.oracle.traces import QUIET, Arrays, Call
+from npbert.oracle.traces import NOT_STEPS, Call, distance
 from npbert.textbook import Affine, Array, Mask, Tap, linear
 
-FIRST: Final = "embeddings.LayerNorm"
-INTO: Final = {  # the linear steps that do not read what came into the block, and what they read
+FIRST_STATE: Final = "embeddings.LayerNorm"
+LAYER_INPUTS: Final = {  # of linear steps that do not read what came into the block
     "attention.out_lin": "attention.context",
     "ffn.lin1": "sa_layer_norm",
     "ffn.lin2": "ffn.activation",
@@ -50,12 +52,12 @@ class Scene:
     @property
     def before(self) -> Array:
         """What came into the block."""
-        return self.heard[hidden(self.number - 1)]
+        return self.heard[hidden_state_name(self.number - 1)]
 
     @property
     def last(self) -> Array:
         """What came into the head."""
-        return self.heard[hidden(self.call.model.config.num_blocks - 1)]
+        return self.heard[hidden_state_name(self.call.model.config.num_blocks - 1)]
 
     @property
     def span(self) -> slice:
@@ -63,9 +65,9 @@ class Scene:
         return self.call.pack.spans[self.sequence]
 
     @property
-    def keep(self) -> Mask:
+    def key_mask(self) -> Mask:
         """Which of its keys are heard, (L, 1)."""
-        return self.call.pack.keep[self.sequence]
+        return self.call.pack.key_masks[self.sequence]
 
     @property
     def head_mask(self) -> Array:
@@ -87,7 +89,7 @@ Formula = Callable[[Scene], Array]
 
 
 @dataclass(frozen=True)
-class Fault:
+class Mistake:
     """A mistake that ports make, and what it does to the steps of a block, or of an end."""
 
     text: str
@@ -95,21 +97,45 @@ class Fault:
     harmless: str = ""  # why no later number shows it, if so
 
 
-def hidden(block: int) -> str:
+def hidden_state_name(block: int) -> str:
     """Return the name of the hidden state after a block; before all of them it is the norm's."""
-    return FIRST if block < 0 else f"transformer.layer.{block}.output_layer_norm"
+    return FIRST_STATE if block < 0 else f"transformer.layer.{block}.output_layer_norm"
 
 
-def stage_of(name: str, blocks: int) -> int:
+def step_stage(name: str, blocks: int) -> int:
     """Return where a step belongs: 0 the embeddings, 1 the first block, ..., and then the head."""
     if name.startswith("embeddings."):
         return 0
     return int(name.split(".")[2]) + 1 if name.startswith("transformer.") else blocks + 1
 
 
-def suffix_of(name: str) -> str:
+def step_suffix(name: str) -> str:
     """Return a step's name within its block; elsewhere all of it."""
     return name.split(".", 3)[3] if name.startswith("transformer.") else name
+
+
+@dataclass
+class Candidate:
+    """A candidate, and what is known of it."""
+
+    call: Call
+    theirs: Arrays  # in our names and shapes
+    order: list[str]  # of all activations
+    tolerance: Mapping[str, float]
+    known: dict[str, Array]  # hidden states as columns, the candidate's where it has them
+    live: dict[str, NDArray[np.bool]]
+
+    def errors(self, made: Arrays, names: Sequence[str]) -> dict[str, float]:
+        """Return how far the candidate is from what was made, for some activations."""
+        return {n: distance(n, made[n], self.theirs[n], self.live[n]) for n in names if n in made}
+
+
+def hidden_states(call: Call, theirs: Arrays, again: Arrays) -> dict[str, Array]:
+    """Return every hidden state as columns: the candidate's, or what follows from its others."""
+    names = [hidden_state_name(i) for i in range(-1, call.model.config.num_blocks)]
+    rows = {n: theirs.get(n, again[n]) for n in names if n in again}
+    finite = {n: np.where(np.isfinite(x), x, again[n]) for n, x in rows.items()}
+    return {n: call.layout.columns(n, x).astype(call.model.dtype) for n, x in finite.items()}
 
 
 class Injection(Replay):
@@ -120,7 +146,7 @@ class Injection(Replay):
         call: Call,
         candidate: Arrays,
         known: Mapping[str, Array],
-        mistakes: Mapping[int, list[Fault]],
+        mistakes: Mapping[int, list[Mistake]],
     ) -> None:
         super().__init__(call, candidate)
         self.before: dict[str, Array] = dict(known)
@@ -129,14 +155,14 @@ class Injection(Replay):
 
     def __call__(self, name: str, x: Array) -> Array:
         """Put a mistake's value in the place of the textbook's, then go on as the candidate did."""
-        if name.endswith(QUIET):
+        if name.endswith(NOT_STEPS):
             return x
         sequence = 0
         if x.ndim == 3:
             sequence = len(self.sequences.setdefault(name, []))
-        stage = stage_of(name, self.call.model.config.num_blocks)
+        stage = step_stage(name, self.call.model.config.num_blocks)
         for fault in self.mistakes.get(stage, ()):
-            formula = fault.steps.get(suffix_of(name))
+            formula = fault.steps.get(step_suffix(name))
             if formula is not None:
                 made = formula(Scene(self.call, name, x, self.before, sequence, self.sequences))
                 x = np.asarray(made, x.dtype).reshape(x.shape)
@@ -150,8 +176,8 @@ class Injection(Replay):
 def run_stages(call: Call, x: Array, stages: range, tap: Tap) -> None:
     """Run some stages of the forward pass from what comes into the first of them."""
     model = call.model
-    run = model.run_of(tap)
-    spans = call.pack.asking(call.pack.spans)
+    run = model.make_run(tap)
+    spans = call.pack.spans_of(call.pack.spans)
     with np.errstate(all="ignore"):
         for stage in stages:
             if stage == 0:
@@ -165,31 +191,33 @@ def run_stages(call: Call, x: Array, stages: range, tap: Tap) -> None:
                 HEADS[model.row.head](model.head, x, first, run)
 
 
-def mistaken(
+def run_mistakes(
     call: Call, candidate: Arrays, known: Mapping[str, Array], stages: range,
-    mistakes: Mapping[int, list[Fault]],
+    mistakes: Mapping[int, list[Mistake]],
 ) -> Arrays:  # fmt: skip
     """Return every activation of some stages, from the candidate's numbers, with mistakes."""
     tap = Injection(call, candidate, known, mistakes)
-    start = known.get(hidden(stages.start - 2), np.zeros((0, 0)))
+    start = known.get(hidden_state_name(stages.start - 2), np.zeros((0, 0)))
     run_stages(call, start, stages, tap)
     return tap.rows()
 
 
-def layer_of(block: Block, step: str) -> Affine:
+def block_layer(block: Block, step: str) -> Affine:
     """Return the weights of a linear step."""
     group, name = step.split(".")
     layer: Affine = getattr(getattr(block, group), name)
     return layer
 
 
-def weights_of(scene: Scene) -> tuple[Affine, Array]:
+def layer_and_input(scene: Scene) -> tuple[Affine, Array]:
     """Return a linear layer's weights, and what goes into it."""
-    step = suffix_of(scene.name)
-    return layer_of(scene.block, step), scene.at(INTO[step]) if step in INTO else scene.before
+    step = step_suffix(scene.name)
+    return block_layer(scene.block, step), scene.at(
+        LAYER_INPUTS[step]
+    ) if step in LAYER_INPUTS else scene.before
 
 
-def of_block(j: int, scene: Scene) -> Array:
+def swap_block(j: int, scene: Scene) -> Array:
     """The same input through the same layer of another block."""
     other = scene.call.model.encoder.blocks[j]
-    return linear(layer_of(other, suffix_of(scene.name)), weights_of(scene)[1])
+    return linear(block_layer(other, step_suffix(scene.name)), layer_and_input(scene)[1])
