@@ -303,5 +303,5 @@ def test_onnxruntime_needs_an_export(monkeypatch, tmp_path, capsys):
     assert main(["bench", "--against", "onnxruntime", "--onnx", "none.onnx"]) == 2
     assert capsys.readouterr().err == (
         "npbert: onnxruntime runs an export of the model: name it with --onnx; "
-        "golden/export_onnx.py makes one\nnpbert: none.onnx: no such file\n"
+        "golden/measure/export_onnx.py makes one\nnpbert: none.onnx: no such file\n"
     )

@@ -19,7 +19,7 @@ from checkpoints import (
     without,
     write,
 )
-from corruption_checkpoint import SIZES, Tensors
+from corruption.checkpoint import SIZES, Tensors
 
 import npbert
 from npbert import NpbertWarning

@@ -9,7 +9,7 @@ from pathlib import Path
 import corruption
 import numpy as np
 import pytest
-from corruption_checkpoint import SHARDS, WEIGHTS, healthy_tensors
+from corruption.checkpoint import SHARDS, WEIGHTS, healthy_tensors
 from endings import Ending, endings_of, lines, too_fat
 from safetensors.numpy import load_file
 

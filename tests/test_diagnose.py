@@ -11,12 +11,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import port_ends
-import port_plans
 import pytest
 from numpy.typing import NDArray
-from port_faults import FaultyPort, Plan
-from port_planted import ANSWERS, CHOICES, CLASSES, MLM, Planted
+from port import ends, plans
+from port.faults import FaultyPort, Plan
+from port.planted import ANSWERS, CHOICES, CLASSES, MLM, Planted
 
 import npbert
 from npbert.oracle.diagnosis import Diagnosis, diagnose
@@ -36,10 +35,10 @@ ARCHITECTURES = {
 }
 # No other texts of the catalogue can be planted: the matrices are square, or are not.
 IMPOSSIBLE = {
-    *(f"{layer}: weights transposed" for layer in port_plans.LINEARS[4:]),
+    *(f"{layer}: weights transposed" for layer in plans.LINEARS[4:]),
     *(
         f"{layer}: weights read in the other order (rows for columns)"
-        for layer in port_plans.LINEARS[:4]
+        for layer in plans.LINEARS[:4]
     ),
 }
 # Two dumps that are no further apart, in units of an activation's greatest value, are one dump:
@@ -175,7 +174,7 @@ def alike(one: Planted, other: Planted, full: bool) -> bool:
 @functools.cache
 def by_place() -> tuple[Planted, ...]:
     """Every fault, some of them in several places."""
-    return tuple(port_plans.catalogue(BLOCKS))
+    return tuple(plans.catalogue(BLOCKS))
 
 
 @functools.cache
@@ -299,7 +298,7 @@ def test_planted_faults_are_named_and_nothing_else_is(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", [FULL, FEW_NOISE], ids=str)
 @pytest.mark.parametrize("number", range(10))
 def test_a_fault_of_no_catalogue_is_located_and_not_named(number: int, kind: Kind) -> None:
-    planted = list(port_ends.strangers())[number]
+    planted = list(ends.strangers())[number]
     if planted.plan.blocks is None:
         planted = planted._replace(plan=replace(planted.plan, blocks=(number % BLOCKS,)))
     first = next(n for n, d in distances(planted, RIGHT, kind.full).items() if d > RESOLUTION)
@@ -348,6 +347,6 @@ def of_correct_port(seed: int) -> Diagnosis:
         given["position_ids"] = rng.integers(0, 40, shape)
         given["attention_head_mask"] = rng.choice([0, 0.5, 1], (BLOCKS, HEADS))
     m = model(architecture, seed=seed % 3)
-    port = FaultyPort(m.parameters, PORT, port_ends.correct(seed, rng), np.float32)
+    port = FaultyPort(m.parameters, PORT, ends.correct(seed, rng), np.float32)
     dump = port(architecture, given)
     return diagnose(m, Trace({**given, **told(dump, full=seed % 8 < 4)}))

@@ -98,7 +98,7 @@ def test_the_library_session_prints_what_it_shows(monkeypatch):
 def test_the_attention_shown_is_the_attention_that_runs():
     shown, hook = blocks("python")
     assert shown == inspect.getsource(textbook.attention)
-    assert hook in (ROOT / "golden" / "hook.py").read_text("utf-8")
+    assert hook in (ROOT / "golden" / "record" / "hook.py").read_text("utf-8")
 
 
 def test_ci_runs_the_two_commands_to_the_letter():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import drawn, prefixed, same, settings, write, write_raw
-from corruption_checkpoint import CONFIG, INDEX, SHARDS, WEIGHTS, write_json
+from corruption.checkpoint import CONFIG, INDEX, SHARDS, WEIGHTS, write_json
 from safetensors.numpy import save_file
 
 import npbert

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from corruption_checkpoint import CONFIG, PICKLE, healthy_config
+from corruption.checkpoint import CONFIG, PICKLE, healthy_config
 from endings import Ending, endings_of, lines, too_fat
-from hostile_pickles import hostile
+from hostile.pickles import hostile
 
 pytest.importorskip("resource", reason="limits and peak memory are POSIX")
 

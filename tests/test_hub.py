@@ -64,7 +64,7 @@ def start(hub: Hub, home: Path, *calls: Any, **how: Any) -> subprocess.Popen[str
     asked = [call if isinstance(call, tuple) else (call, {}) for call in calls]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     child = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("hub_child.py"))],
+        [sys.executable, str(Path(__file__).parent / "helpers" / "hub_child.py")],
         env={**clean, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "NO_PROXY": "*",
              "HF_HUB_DISABLE_TELEMETRY": "1", **how},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,

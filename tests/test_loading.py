@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import IDS, LABELS, drawn, prefixed, same, settings, write
-from corruption_checkpoint import CONFIG, SIZES, WEIGHTS, healthy_tokenizer
+from corruption.checkpoint import CONFIG, SIZES, WEIGHTS, healthy_tokenizer
 from safetensors import safe_open
 
 import npbert

@@ -10,8 +10,8 @@ from pathlib import Path
 import corruption
 import numpy as np
 import pytest
-from corruption_checkpoint import WEIGHTS
-from corruption_random import bin_of
+from corruption.checkpoint import WEIGHTS
+from corruption.random import bin_of
 from endings import endings_of, lines, too_fat
 
 import npbert

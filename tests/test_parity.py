@@ -1,7 +1,8 @@
 """All nine tasks answer as the originals do, where those are right.
 
 golden/tasks holds what transformers' pipelines and sentence-transformers answered, on small models
-and on the built-in ones.  golden/tasks_pipelines.py says what they get wrong, and is left out.
+and on the built-in ones.  golden/record/tasks_pipelines.py says what they get wrong, which is
+left out.
 """
 
 import json

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import same
-from corruption_checkpoint import CONFIG, PICKLE, WEIGHTS
-from corruption_random import bin_of
-from hostile_archives import overlapping, sparse_directory
-from hostile_assembly import FLOAT, dictionary, legacy, tensor, value, wrapped, zipped
+from corruption.checkpoint import CONFIG, PICKLE, WEIGHTS
+from corruption.random import bin_of
+from hostile.archives import overlapping, sparse_directory
+from hostile.assembly import FLOAT, dictionary, legacy, tensor, value, wrapped, zipped
 
 import npbert
 from npbert import CheckpointError, InputError

@@ -134,7 +134,7 @@ def require(runs: int, peers: Sequence[str], onnx: Path | None) -> None:
     if "onnxruntime" in peers and not (onnx and onnx.is_file()):
         raise InputError(
             f"{onnx}: no such file" if onnx else "onnxruntime runs an export of the model: name it "
-            "with --onnx; golden/export_onnx.py makes one"
+            "with --onnx; golden/measure/export_onnx.py makes one"
         )  # fmt: skip
 
 

@@ -1,0 +1,82 @@
+"""Asks sentence-transformers what tasks_cases.py lists, in float64, with eager attention."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer, quantize_embeddings
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from tasks_cases import Question
+from tasks_pipelines import HOW, MARGIN, Unfit, decided, each
+
+
+@cache
+def sentence_model(folder: Path) -> SentenceTransformer:
+    if (folder / "modules.json").exists():
+        return SentenceTransformer(str(folder), device="cpu", model_kwargs=HOW).double().eval()
+    encoder = Transformer(str(folder), model_kwargs=HOW)
+    size = encoder.get_embedding_dimension()
+    return (
+        SentenceTransformer(modules=[encoder, Pooling(size, "mean")], device="cpu").double().eval()
+    )
+
+
+def sentence_embedding(folder: Path, asked: Question) -> Any:
+    model, options = sentence_model(folder), dict(asked.options)
+    given = asked.input
+    if isinstance(given, dict):
+        usual = model.similarity_fn_name
+        model.similarity_fn_name = options.get("function", usual)
+        scores = model.similarity(model.encode(given["a"]), model.encode(given["b"])).tolist()
+        model.similarity_fn_name = usual
+        return scores
+    precision, ranges = options.pop("precision", "float32"), options.pop("ranges", None)
+    options["normalize_embeddings"] = options.pop("normalize", False)
+    vectors = model.encode(given, **options)
+    if precision == "float32":
+        return vectors.tolist()
+    rows = np.atleast_2d(vectors)
+    if ranges is None:
+        if np.abs(rows).min() < MARGIN:
+            raise Unfit("too close to call")
+        made = quantize_embeddings(rows, precision)
+    else:
+        low, high = np.array(ranges)
+        steps = (rows - low) / (high - low) * 255
+        if np.abs(steps - steps.round()).min() < 1e-3:
+            raise Unfit("too close to call")
+        made = quantize_embeddings(rows, precision, ranges=np.array(ranges))
+    return made.tolist() if isinstance(given, list) else made[0].tolist()
+
+
+@cache
+def cross_encoder(folder: Path) -> CrossEncoder:
+    return CrossEncoder(str(folder), device="cpu", model_kwargs=HOW)
+
+
+FUNCTIONS = {
+    "sigmoid": {"activation_fn": torch.nn.Sigmoid()},
+    "none": {"activation_fn": torch.nn.Identity()},
+    "softmax": {"activation_fn": torch.nn.Identity(), "apply_softmax": True},
+}
+
+
+def text_ranking(folder: Path, asked: Question) -> Any:
+    model, options = cross_encoder(folder), dict(asked.options)
+    how = dict(FUNCTIONS.get(options.pop("function_to_apply", ""), {}))
+    how |= {name: options.pop(name) for name in ("prompt", "prompt_name") if name in options}
+
+    def one(item: dict[str, Any]) -> Any:
+        if "texts" in item:
+            scores = model.predict(item["texts"], **how).tolist()
+            return {"scores": scores} if isinstance(scores, list) else {"score": scores}
+        decided(a["score"] for a in model.rank(item["query"], item["documents"], **how))
+        answer = model.rank(item["query"], item["documents"], **options, **how)
+        return [{**a, "score": float(a["score"])} for a in answer]
+
+    if isinstance(asked.input, dict) and "pairs" in asked.input:
+        return model.predict(asked.input["pairs"], **how).tolist()
+    return each(one, asked.input)
