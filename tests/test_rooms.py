@@ -1,6 +1,8 @@
 """The house stands: rooms import from rooms before them, in no circle; files fit in the head."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,26 @@ def test_the_public_names_are_sorted_and_there():
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match=r"^module 'npbert' has no attribute 'laod'$"):
         npbert.laod  # noqa: B018
+
+
+def test_every_room_is_an_attribute_on_first_use():
+    rooms = [p.name for p in HOUSE.iterdir() if (p / "__init__.py").exists()]
+    program = (
+        "import npbert, sys; print(*(getattr(npbert, name).__name__ for name in sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *rooms, "families"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [f"npbert.{name}" for name in [*rooms, "families"]]
+    program = "import npbert; print(npbert.distributed.map_dataframe.__module__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "npbert.distributed\n"
+
+
+def test_importing_npbert_imports_neither_numpy_nor_a_room():
+    program = (
+        "import sys, npbert; print(*sorted(m for m in sys.modules if m.startswith('npbert.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "\n"

@@ -14,7 +14,7 @@ from npbert.tasks.token_classification import (
     Tag,
     group_entities,
     parse_labels,
-    scored_slices,
+    slices_to_score,
     word_labels,
 )
 from npbert.text.tokenizer import Encoding
@@ -89,7 +89,7 @@ def test_windows_of_any_size_give_every_token_once(ner, length, stride):
 def test_a_token_is_scored_in_the_window_that_shows_most_around_it():
     spans = split_into_chunks(100, 40, 20)
     assert spans == [slice(0, 40), slice(20, 60), slice(40, 80), slice(60, 100)]
-    assert scored_slices(spans) == [slice(0, 30), slice(30, 50), slice(50, 70), slice(70, 100)]
+    assert slices_to_score(spans) == [slice(0, 30), slice(30, 50), slice(50, 70), slice(70, 100)]
     assert split_into_chunks(40, 40, 20) == [slice(0, 40)]
     assert split_into_chunks(41, 40, 20) == [slice(0, 40), slice(20, 41)]
     assert split_into_chunks(0, 40, 20) == [slice(0, 0)]

@@ -43,7 +43,7 @@ def prepare_npbert(settings: PeerSettings) -> tuple[Prepare, str]:
 
     def prepare(work: WorkData) -> Turn:
         given: Any = [np.array(ids) for ids in work["sequences"]]
-        places = [compared_token(model.architecture, ids) for ids in given]
+        places = [comparison_token(model.architecture, ids) for ids in given]
         rows = [[place] for place in places] if reads_one_row(model.architecture) else None
         if not work["packed"]:
             given = np.array(given)
@@ -163,7 +163,7 @@ def prepare_padded(architecture: str, infer: Callable[[Ids, Ids], Array]) -> Pre
         if ARCHITECTURES[architecture].has_choices:
             batches = [(ids[None], mask[None]) for ids, mask in batches]
         at, row = next((b, batch.index(0)) for b, batch in enumerate(work["batches"]) if 0 in batch)
-        place, rows = compared_token(architecture, work["sequences"][0]), len(work["batches"][at])
+        place, rows = comparison_token(architecture, work["sequences"][0]), len(work["batches"][at])
 
         def run() -> Array:
             outs = [infer(ids, mask) for ids, mask in batches]
@@ -189,7 +189,7 @@ def reads_one_row(architecture: str) -> bool:
     return HEADS[ARCHITECTURES[architecture].head] is predict_words
 
 
-def compared_token(architecture: str, ids: Sequence[int]) -> int:
+def comparison_token(architecture: str, ids: Sequence[int]) -> int:
     """Return the token by which answers are compared: one in the middle stands for a mask."""
     return len(ids) // 2 if reads_one_row(architecture) else 0
 

@@ -57,7 +57,7 @@ class View(NamedTuple):
             return 0
         return 1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
 
-    def contiguous(self) -> bool:
+    def is_contiguous(self) -> bool:
         """Tell whether the numbers lie in the order of the rows, as in safetensors."""
         step = 1
         for n, stride in zip(self.shape[::-1], self.strides[::-1], strict=True):
@@ -112,7 +112,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         (dtype, key, _), item = view.storage, BYTES[view.storage.dtype]
         start, stop = view.offset * item, (view.offset + view.reach()) * item
         cut = cuts.setdefault((key, start, stop), numbers[key][start:stop])
-        strides = None if view.contiguous() else tuple(item * stride for stride in view.strides)
+        strides = None if view.is_contiguous() else tuple(item * stride for stride in view.strides)
         tensors[name] = Tensor(dtype, view.shape, path, cut, strides)
     return tensors
 

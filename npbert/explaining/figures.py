@@ -262,7 +262,8 @@ def importance_view(found: Sequence[Effect], asked: Question, before: NamedNumbe
             f'<li><button type="button" class="effect" data-effect="{i}" aria-pressed="false">'
             f"<span class=name>block {each.block}, head {each.head}</span>"
             f'<span class="track {sign}"><span class=bar style="--share:{share:.4f}"></span></span>'
-            f"<span class=value>{signed_digits(each.change)}</span><span class=other>{other}</span>"
+            f"<span class=value>{digits_with_sign(each.change)}</span>"
+            f"<span class=other>{other}</span>"
             "</button></li>"
         )
     rest = (
@@ -288,7 +289,7 @@ def importance_view(found: Sequence[Effect], asked: Question, before: NamedNumbe
     )
 
 
-def signed_digits(x: float) -> str:
+def digits_with_sign(x: float) -> str:
     """Return a change with its sign; one that rounding alone makes is 0."""
     if abs(x) < 5e-6:
         return "0"

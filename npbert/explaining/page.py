@@ -44,7 +44,7 @@ ASSETS: Final = Path(__file__).parent
 def pass_page(run: Pass, blocks: Sequence[int] | None) -> str:
     """Return the page of a pass, with the steps of these blocks or of all.  Raises InputError."""
     config = run.model.config
-    chosen = chosen_blocks(config.num_blocks, blocks)
+    chosen = select_blocks(config.num_blocks, blocks)
     limits = choose_limits(run, chosen)
     sheet = Sheet([escape_controls(each) for each in run.tokens], limits)
     asked = answers.question_of(run)
@@ -79,7 +79,7 @@ def pass_page(run: Pass, blocks: Sequence[int] | None) -> str:
     )
 
 
-def chosen_blocks(count: int, blocks: Sequence[int] | None) -> list[int]:
+def select_blocks(count: int, blocks: Sequence[int] | None) -> list[int]:
     """Return the blocks whose steps are shown, in order.  Raises InputError."""
     if not isinstance(blocks, Iterable | None) or isinstance(blocks, str):
         raise InputError(f"blocks is {quote(blocks)}, expected a list of numbers")

@@ -29,7 +29,7 @@ from npbert.oracle.mistakes.scene import (
 from npbert.oracle.traces import TraceLike, as_trace, distance, is_masked
 
 WORD_STEP_NAME: Final = "embeddings.word_embeddings"
-TOKENS_SHOWN: Final = 3  # tokens of which is said what they are
+IDS_SHOWN: Final = 3  # tokens of which is said what they are
 
 
 def describe_ids(case: Candidate) -> str:
@@ -38,13 +38,13 @@ def describe_ids(case: Candidate) -> str:
     columns = call.layout.columns(WORD_STEP_NAME, case.theirs[WORD_STEP_NAME])
     wrong = np.flatnonzero(np.abs(columns - table[call.pack.ids].T).max(axis=0) > 1e-6)
     said = []
-    for i in wrong[:TOKENS_SHOWN].tolist():
+    for i in wrong[:IDS_SHOWN].tolist():
         off = np.abs(table - columns[:, i]).max(axis=1)
         if off.min() > 1e-6 * np.abs(table).max():
             return ""
         place = divmod(i, call.length)
         said.append(f"{place} has the embedding of {off.argmin()}, not of {call.pack.ids[i]}")
-    more = f" and {len(wrong) - TOKENS_SHOWN} more" if len(wrong) > TOKENS_SHOWN else ""
+    more = f" and {len(wrong) - IDS_SHOWN} more" if len(wrong) > IDS_SHOWN else ""
     return f"other ids than input_ids: {', '.join(said)}{more}"
 
 

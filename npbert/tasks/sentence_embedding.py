@@ -118,9 +118,9 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         self, reading: Reading[int], values: list[Array], options: EmbeddingOptions
     ) -> NDArray[Any]:
         """Turn the vectors of tokens, (tokens, D), into one."""
-        return self.finished(self.recipe.embed(values[0], reading.given), options)
+        return self.finish_embedding(self.recipe.embed(values[0], reading.given), options)
 
-    def finished(self, x: Array, options: EmbeddingOptions) -> NDArray[Any]:
+    def finish_embedding(self, x: Array, options: EmbeddingOptions) -> NDArray[Any]:
         """Shorten an embedding, divide it by its length, store it in fewer bits, as asked."""
         x = x[: options.truncate_dim]
         if options.normalize:

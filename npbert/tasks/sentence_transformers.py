@@ -133,7 +133,7 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
         )
     encoder, pooling = modules[0][1], read_json_object(modules[1][1] / "config.json")
     steps = [(under.name, MODULE_READERS[name](under, dtype)) for name, under in modules[2:]]
-    settings, more = read_encoder_settings(encoder), read_settings(folder)
+    settings, more = read_encoder_settings(encoder), read_sentence_settings(folder)
     similarity = more.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:
         raise CheckpointError(
@@ -166,7 +166,7 @@ def module_kinds(types: Sequence[str], path: Path) -> list[str]:
     return kinds
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_sentence_settings(folder: Path) -> dict[str, Any]:
     """Return what sentence-transformers says of a model as a whole, or nothing."""
     return read_first(folder, (SENTENCE_SETTINGS,))
 
@@ -184,7 +184,7 @@ def read_encoder_settings(folder: Path) -> dict[str, Any]:
 
 def read_prompts(folder: Path) -> Prompts:
     """Return a model's prompts.  Raises CheckpointError."""
-    settings, path = read_settings(folder), folder / SENTENCE_SETTINGS
+    settings, path = read_sentence_settings(folder), folder / SENTENCE_SETTINGS
     named, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(named, dict) or not all(isinstance(p, str) for p in named.values()):
         raise CheckpointError(f"{path}: prompts is {quote(named)}, expected an object of strings")

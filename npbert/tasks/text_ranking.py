@@ -18,7 +18,7 @@ from npbert.tasks.sentence_transformers import (
     Prompts,
     read_encoder_settings,
     read_prompts,
-    read_settings,
+    read_sentence_settings,
 )
 from npbert.tasks.task import Answer, Reading, Task, best_indices, list_of_texts, scores_of
 from npbert.textbook import Array
@@ -42,7 +42,9 @@ class TextRanking(Task[RankingOptions, Shelf]):
 
     def __init__(self, model: Model, options: RankingOptions, row: TaskRow, **how: Any) -> None:
         folder = model.folder
-        self.usual = default_ranking_function(model.config, read_settings(folder) if folder else {})
+        self.usual = default_ranking_function(
+            model.config, read_sentence_settings(folder) if folder else {}
+        )
         self.prompts = read_prompts(folder) if folder else Prompts()
         self.limit = read_encoder_settings(folder).get("max_seq_length") if folder else None
         super().__init__(model, options, row, **how)

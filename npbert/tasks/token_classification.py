@@ -101,7 +101,7 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
         shared = room // 4 if options.stride is None else options.stride
         lists = []
         spans = split_into_chunks(len(tokens), room, shared)
-        for window, owned in zip(spans, scored_slices(spans), strict=True):
+        for window, owned in zip(spans, slices_to_score(spans), strict=True):
             encoding = self.tokenizer.add_special_tokens([tokens[window]])
             own = [i for i, source in enumerate(encoding.sequence_ids) if source is not None]
             lists.append(
@@ -174,7 +174,7 @@ def parse_labels(labels: list[str]) -> list[Tag]:
     return made
 
 
-def scored_slices(spans: list[slice]) -> list[slice]:
+def slices_to_score(spans: list[slice]) -> list[slice]:
     """Return which tokens each window scores: where two overlap, half of them each."""
     cuts = [(after.start + before.stop) // 2 for before, after in pairwise(spans)]
     edges = [spans[0].start, *cuts, spans[-1].stop] if spans else []

@@ -53,7 +53,7 @@ def attention_mistakes() -> Iterator[Mistake]:
         {SCORES: score_unturned, CONTEXT: context_unturned_twice},
     )
     yield Mistake("the values are the keys", {CONTEXT: lambda s: context_of(s, "k_lin")})
-    yield Mistake("the mask is ignored", {MASKED: lambda s: s.at(SCORES)})
+    yield Mistake("the mask is ignored", {MASKED: lambda s: s.value(SCORES)})
     yield Mistake("the mask is inverted", {MASKED: partial(mask_otherwise, lambda s: ~s.key_mask)})
     yield Mistake(
         "the mask hides queries, not keys",
@@ -64,17 +64,19 @@ def attention_mistakes() -> Iterator[Mistake]:
         {MASKED: partial(mask_otherwise, lambda s: s.key_mask & s.key_mask.T)},
     )
     yield Mistake(
-        "the mask is added to the scores as 0 and 1", {MASKED: lambda s: s.at(SCORES) + s.key_mask}
+        "the mask is added to the scores as 0 and 1",
+        {MASKED: lambda s: s.value(SCORES) + s.key_mask},
     )
     yield Mistake(
-        "the mask is added to the scores as 1 and 0", {MASKED: lambda s: s.at(SCORES) + ~s.key_mask}
+        "the mask is added to the scores as 1 and 0",
+        {MASKED: lambda s: s.value(SCORES) + ~s.key_mask},
     )
     yield Mistake(
-        "the scores are multiplied by the mask", {MASKED: lambda s: s.at(SCORES) * s.key_mask}
+        "the scores are multiplied by the mask", {MASKED: lambda s: s.value(SCORES) * s.key_mask}
     )
     yield Mistake(
         "the weights are multiplied by the mask after the softmax, the scores not",
-        {MASKED: lambda s: s.at(SCORES), WEIGHTS: lambda s: s.x * s.key_mask},
+        {MASKED: lambda s: s.value(SCORES), WEIGHTS: lambda s: s.x * s.key_mask},
     )
     yield Mistake(
         "a causal mask: later tokens are not heard", {MASKED: partial(mask_otherwise, causal_mask)}
@@ -92,23 +94,23 @@ def attention_mistakes() -> Iterator[Mistake]:
         {WEIGHTS: softmax_overflow},
     )
     yield Mistake(
-        "no softmax: the weights are the scores", {WEIGHTS: lambda s: s.at(MASKED) * s.head_mask}
+        "no softmax: the weights are the scores", {WEIGHTS: lambda s: s.value(MASKED) * s.head_mask}
     )
-    yield Mistake("the head mask is ignored", {WEIGHTS: lambda s: softmax(s.at(MASKED))})
+    yield Mistake("the head mask is ignored", {WEIGHTS: lambda s: softmax(s.value(MASKED))})
     yield Mistake(
         "the head mask is multiplied to the scores, not to the weights",
         {
             MASKED: lambda s: np.where(
-                s.key_mask, s.at(SCORES) * s.head_mask, np.finfo(s.x.dtype).min
+                s.key_mask, s.value(SCORES) * s.head_mask, np.finfo(s.x.dtype).min
             ),
-            WEIGHTS: lambda s: softmax(s.at(MASKED)),
+            WEIGHTS: lambda s: softmax(s.value(MASKED)),
         },
     )
 
 
 def head_root(scene: Scene) -> float:
     """The root of the width of a head."""
-    return math.sqrt(scene.heads("q_lin").shape[1])
+    return math.sqrt(scene.head_values("q_lin").shape[1])
 
 
 def model_width(scene: Scene) -> int:
@@ -123,7 +125,7 @@ def scale_scores(factor: Callable[[Scene], float], scene: Scene) -> Array:
 
 def interleave_heads(scene: Scene, step: str) -> Array:
     """Feature f taken to be of head f mod H.  (H, K, L)"""
-    x = scene.at(f"attention.{step}")[:, scene.span]
+    x = scene.value(f"attention.{step}")[:, scene.span]
     return x.reshape(-1, len(scene.head_mask), x.shape[-1]).transpose(1, 0, 2)
 
 
@@ -164,7 +166,7 @@ def context_unturned_twice(scene: Scene) -> Array:
 
 def split_unturned(scene: Scene, step: str) -> Array:
     """The rows of a sequence, (L, H K), read as (H, L, K).  (H, K, L)"""
-    x = scene.at(f"attention.{step}")[:, scene.span]
+    x = scene.value(f"attention.{step}")[:, scene.span]
     heads = len(scene.head_mask)
     return x.T.reshape(heads, x.shape[-1], -1).mT
 
@@ -188,7 +190,7 @@ def join_unturned(scene: Scene) -> Array:
     """(H, L, K) read as (L, H K)."""
 
     def join_one(s: Scene) -> Array:
-        made = s.heads("v_lin") @ s.heard[weights_name(s)]  # (H, K, L)
+        made = s.head_values("v_lin") @ s.heard[weights_name(s)]  # (H, K, L)
         return made.mT.reshape(sequence_length(s), -1).T
 
     return join_sequences(scene, join_one)
@@ -198,7 +200,9 @@ def context_of(scene: Scene, values: str) -> Array:
     """The context made of something else than the values."""
     return join_sequences(
         scene,
-        lambda s: (s.heads(values) @ s.heard[weights_name(s)]).reshape(-1, sequence_length(s)),
+        lambda s: (s.head_values(values) @ s.heard[weights_name(s)]).reshape(
+            -1, sequence_length(s)
+        ),
     )
 
 
@@ -224,7 +228,7 @@ def sequence_length(scene: Scene) -> int:
 
 def mask_otherwise(heard: Callable[[Scene], Mask], scene: Scene) -> Array:
     """Scores that another mask hides."""
-    return np.where(heard(scene), scene.at(SCORES), np.finfo(scene.x.dtype).min)
+    return np.where(heard(scene), scene.value(SCORES), np.finfo(scene.x.dtype).min)
 
 
 def causal_mask(scene: Scene) -> Mask:
@@ -235,15 +239,17 @@ def causal_mask(scene: Scene) -> Mask:
 
 def add_where_masked(lowest: float, scene: Scene) -> Array:
     """A number added where the mask hides."""
-    return np.where(scene.key_mask, scene.at(SCORES), scene.at(SCORES) + lowest)
+    return np.where(scene.key_mask, scene.value(SCORES), scene.value(SCORES) + lowest)
 
 
 def weights_by(axis: int, scene: Scene) -> Array:
     """A softmax along another axis."""
-    return np.moveaxis(softmax(np.moveaxis(scene.at(MASKED), axis, -2)), -2, axis) * scene.head_mask
+    return (
+        np.moveaxis(softmax(np.moveaxis(scene.value(MASKED), axis, -2)), -2, axis) * scene.head_mask
+    )
 
 
 def softmax_overflow(scene: Scene) -> Array:
     """A softmax as it is defined, in float32."""
-    e = np.exp(scene.at(MASKED).astype(np.float32))
+    e = np.exp(scene.value(MASKED).astype(np.float32))
     return (e / e.sum(axis=-2, keepdims=True)).astype(scene.x.dtype) * scene.head_mask

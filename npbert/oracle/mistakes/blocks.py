@@ -40,7 +40,7 @@ SUMS: Final = (
 
 def block_mistakes(config: Config) -> Iterator[Mistake]:
     """A block left out, run twice, or with another's weights."""
-    yield Mistake("the block is skipped", {"output_layer_norm": lambda s: s.before})
+    yield Mistake("the block is skipped", {"output_layer_norm": lambda s: s.block_input})
     yield Mistake(
         "the block hands on all numbers of the block before it",
         dict.fromkeys((*LINEARS, *ATTENTION, *SUMS), hand_on),
@@ -128,7 +128,7 @@ def activation_mistakes(config: Config) -> Iterator[Mistake]:
 
 def apply_activation(name: str, of: str, scene: Scene) -> Array:
     """Return another function of the same numbers."""
-    return ACTIVATIONS[name](scene.at(of))
+    return ACTIVATIONS[name](scene.value(of))
 
 
 # ---- linear layers -----------------------------------------------------------------------------

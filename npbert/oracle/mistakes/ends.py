@@ -38,7 +38,7 @@ def embedding_mistakes() -> Iterator[Mistake]:
         "positions are sines and cosines, not the file's", {POSITION_STEP: sinusoidal_positions}
     )
     yield Mistake(
-        "the position embeddings are missing", {"embeddings.sum": lambda s: s.at(WORD_STEP)}
+        "the position embeddings are missing", {"embeddings.sum": lambda s: s.value(WORD_STEP)}
     )
     yield Mistake(
         "the word embeddings are multiplied by the root of the width",
@@ -144,7 +144,7 @@ def sort_by_choice(scene: Scene) -> Array:
 def mask_by_choice(scene: Scene) -> Array:
     """The mask of the sequence that stands in this one's place."""
     key_mask = scene.call.pack.key_masks[choice_order(scene)[scene.sequence]]
-    return np.where(key_mask, scene.at("attention.scores"), np.finfo(scene.x.dtype).min)
+    return np.where(key_mask, scene.value("attention.scores"), np.finfo(scene.x.dtype).min)
 
 
 def head_mistakes(config: Config) -> Iterator[Mistake]:
@@ -174,7 +174,7 @@ def head_mistakes(config: Config) -> Iterator[Mistake]:
         )
     yield Mistake(
         "the classifier reads the first token without pre_classifier",
-        {"pooled": lambda s: s.last[:, s.first()]},
+        {"pooled": lambda s: s.head_input[:, s.first_columns()]},
     )
     for name in (
         "pre_classifier",
@@ -201,8 +201,8 @@ def head_mistakes(config: Config) -> Iterator[Mistake]:
     yield Mistake(
         "start and end have changed places",
         {
-            "start_logits": lambda s: s.at("qa_outputs")[1:],
-            "end_logits": lambda s: s.at("qa_outputs")[:1],
+            "start_logits": lambda s: s.value("qa_outputs")[1:],
+            "end_logits": lambda s: s.value("qa_outputs")[:1],
         },
     )
     yield Mistake(
@@ -228,21 +228,21 @@ def project_by_words(scene: Scene) -> Array:
 
 def pick_column(offset: int, scene: Scene) -> Array:
     """One token of every sequence."""
-    return scene.last[:, scene.first(offset)]
+    return scene.head_input[:, scene.first_columns(offset)]
 
 
 def last_token(scene: Scene) -> Array:
     """The last token of every sequence that is heard."""
     key_mask = scene.call.inputs.key_mask
     ends = key_mask.shape[1] - 1 - key_mask[:, ::-1].argmax(axis=1)
-    return scene.last[:, np.array([s.start for s in scene.call.pack.spans]) + ends]
+    return scene.head_input[:, np.array([s.start for s in scene.call.pack.spans]) + ends]
 
 
 def average_tokens(real_only: bool, scene: Scene) -> Array:
     """The mean of every sequence's tokens."""
     key_mask = scene.call.inputs.key_mask if real_only else np.ones_like(scene.call.inputs.key_mask)
     means = [
-        (scene.last[:, s] * k).sum(axis=-1) / max(k.sum(), 1)
+        (scene.head_input[:, s] * k).sum(axis=-1) / max(k.sum(), 1)
         for s, k in zip(scene.call.pack.spans, key_mask, strict=True)
     ]
     return np.stack(means, axis=-1)
@@ -250,7 +250,7 @@ def average_tokens(real_only: bool, scene: Scene) -> Array:
 
 def pool_with(name: str, scene: Scene) -> Array:
     """Another function of what is pooled."""
-    return ACTIVATIONS[name](scene.at("pre_classifier"))
+    return ACTIVATIONS[name](scene.value("pre_classifier"))
 
 
 def pool_from(which: Callable[[Scene], Array], scene: Scene) -> Array:
@@ -267,11 +267,15 @@ def change_head(change: Callable[[Array], Array], scene: Scene) -> Array:
     """A layer of the head with weights of which something has become."""
     layer, name = head_layer(scene), scene.name
     if name == "pre_classifier":
-        x = scene.last[:, scene.first()]
+        x = scene.head_input[:, scene.first_columns()]
     elif name == "vocab_projector":
         x = scene.heard["vocab_layer_norm"]
     else:  # of one that judges tokens, or of a classifier, which may have pooled
-        x = scene.heard.get("pooled", scene.last) if name == "classifier" else scene.last
+        x = (
+            scene.heard.get("pooled", scene.head_input)
+            if name == "classifier"
+            else scene.head_input
+        )
     return change(layer.weight) @ x + layer.bias
 
 

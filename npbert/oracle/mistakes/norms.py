@@ -28,7 +28,7 @@ def norm_mistakes() -> Iterator[Mistake]:
         "gain ignored": lambda s: (s.x - norm_of(s).bias) / norm_of(s).weight + norm_of(s).bias,
         "gain and bias ignored": lambda s: (s.x - norm_of(s).bias) / norm_of(s).weight,
         "bias ignored": lambda s: s.x - norm_of(s).bias,
-        "not applied": lambda s: s.at(NORMS[norm_name(s)]),
+        "not applied": lambda s: s.value(NORMS[norm_name(s)]),
         "without subtracting the mean (RMSNorm)": rms_norm,
         "over tokens instead of features": norm_over_tokens,
     }
@@ -52,9 +52,11 @@ def norm_mistakes() -> Iterator[Mistake]:
         "sa_layer_norm and output_layer_norm have changed places",
         {
             "sa_layer_norm": lambda s: layer_norm(
-                s.block.output_layer_norm, s.at("attention_residual")
+                s.block.output_layer_norm, s.value("attention_residual")
             ),
-            "output_layer_norm": lambda s: layer_norm(s.block.sa_layer_norm, s.at("ffn_residual")),
+            "output_layer_norm": lambda s: layer_norm(
+                s.block.sa_layer_norm, s.value("ffn_residual")
+            ),
         },
     )
     sums = {
@@ -74,18 +76,19 @@ def norm_mistakes() -> Iterator[Mistake]:
         "attention and ffn are normed before their residuals are added, not after",
         {
             "attention_residual": lambda s: (
-                layer_norm(s.block.sa_layer_norm, s.at("attention.out_lin")) + s.before
+                layer_norm(s.block.sa_layer_norm, s.value("attention.out_lin")) + s.block_input
             ),
             "sa_layer_norm": partial(hand_on_value, "attention_residual"),
             "ffn_residual": lambda s: (
-                layer_norm(s.block.output_layer_norm, s.at("ffn.lin2")) + s.at("sa_layer_norm")
+                layer_norm(s.block.output_layer_norm, s.value("ffn.lin2"))
+                + s.value("sa_layer_norm")
             ),
             "output_layer_norm": partial(hand_on_value, "ffn_residual"),
         },
     )
     yield Mistake(
         "the ffn's residual is the block's input, not the attention's norm",
-        {"ffn_residual": lambda s: s.before + s.at("ffn.lin2")},
+        {"ffn_residual": lambda s: s.block_input + s.value("ffn.lin2")},
     )
     yield Mistake(
         "the residuals are missing",
@@ -111,7 +114,7 @@ def norm_of(scene: Scene) -> Affine:
 
 def norm_with(epsilon: float, less: int, scene: Scene) -> Array:
     """A norm with another epsilon, or with a variance divided by n - 1."""
-    x, norm = scene.at(NORMS[norm_name(scene)]), norm_of(scene)
+    x, norm = scene.value(NORMS[norm_name(scene)]), norm_of(scene)
     x = x - x.mean(axis=-2, keepdims=True)
     variance = (x * x).sum(axis=-2, keepdims=True) / (len(x) - less)
     return norm.weight * (x / np.sqrt(variance + (epsilon or 1e-12))) + norm.bias
@@ -119,13 +122,13 @@ def norm_with(epsilon: float, less: int, scene: Scene) -> Array:
 
 def rms_norm(scene: Scene) -> Array:
     """A norm that divides, and subtracts nothing."""
-    x, norm = scene.at(NORMS[norm_name(scene)]), norm_of(scene)
+    x, norm = scene.value(NORMS[norm_name(scene)]), norm_of(scene)
     return norm.weight * (x / np.sqrt((x * x).mean(axis=-2, keepdims=True) + 1e-12)) + norm.bias
 
 
 def norm_over_tokens(scene: Scene) -> Array:
     """A norm along the wrong axis."""
-    x, norm = scene.at(NORMS[norm_name(scene)]), norm_of(scene)
+    x, norm = scene.value(NORMS[norm_name(scene)]), norm_of(scene)
     made = np.empty_like(x)
     for s in scene.call.pack.spans:
         y = x[:, s] - x[:, s].mean(axis=-1, keepdims=True)
@@ -141,17 +144,17 @@ def add_twice(name: str, scene: Scene) -> Array:
 def norm_before_sum(name: str, y: str, norm: str, scene: Scene) -> Array:
     """The norm of the output alone, and then what is added."""
     weights: Affine = getattr(scene.block, norm)
-    return layer_norm(weights, scene.at(y)) + residual_input(name, scene)
+    return layer_norm(weights, scene.value(y)) + residual_input(name, scene)
 
 
 def residual_input(name: str, scene: Scene) -> Array:
     """Return what is added to the output of attention, or of the ffn."""
-    return scene.before if name == "attention" else scene.at("sa_layer_norm")
+    return scene.block_input if name == "attention" else scene.value("sa_layer_norm")
 
 
 def hand_on_value(step: str, scene: Scene) -> Array:
     """Hand on an earlier value as it is."""
-    return scene.at(step)
+    return scene.value(step)
 
 
 def drop_head_bias(name: str, scene: Scene) -> Array:

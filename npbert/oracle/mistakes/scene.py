@@ -43,19 +43,19 @@ class Scene:
         """Its weights."""
         return self.call.model.encoder.blocks[self.number]
 
-    def at(self, step: str) -> Array:
+    def value(self, step: str) -> Array:
         """Return an earlier value of the same block, or of the embeddings or the head."""
         if self.name.startswith("transformer."):
             return self.heard[f"transformer.layer.{self.number}.{step}"]
         return self.heard[step]
 
     @property
-    def before(self) -> Array:
+    def block_input(self) -> Array:
         """What came into the block."""
         return self.heard[hidden_state_name(self.number - 1)]
 
     @property
-    def last(self) -> Array:
+    def head_input(self) -> Array:
         """What came into the head."""
         return self.heard[hidden_state_name(self.call.model.config.num_blocks - 1)]
 
@@ -74,12 +74,12 @@ class Scene:
         """The factors of the heads, (H, 1, 1)."""
         return self.call.masks[self.number]
 
-    def heads(self, step: str) -> Array:
+    def head_values(self, step: str) -> Array:
         """Return q, k or v of this sequence, (H, K, L)."""
-        x = self.at(f"attention.{step}")[:, self.span]
+        x = self.value(f"attention.{step}")[:, self.span]
         return x.reshape(len(self.head_mask), -1, x.shape[-1])
 
-    def first(self, offset: int = 0) -> Ids:
+    def first_columns(self, offset: int = 0) -> Ids:
         """Return the column of the first token of every sequence, or of one after it."""
         length = self.call.length
         return np.array([s.start + min(offset, length - 1) for s in self.call.pack.spans])
@@ -212,9 +212,9 @@ def block_layer(block: Block, step: str) -> Affine:
 def layer_and_input(scene: Scene) -> tuple[Affine, Array]:
     """Return a linear layer's weights, and what goes into it."""
     step = step_suffix(scene.name)
-    return block_layer(scene.block, step), scene.at(
+    return block_layer(scene.block, step), scene.value(
         LAYER_INPUTS[step]
-    ) if step in LAYER_INPUTS else scene.before
+    ) if step in LAYER_INPUTS else scene.block_input
 
 
 def swap_block(j: int, scene: Scene) -> Array:
