@@ -166,9 +166,8 @@ def feed_forward(w: FeedForward, function: Function, x: Array, tap: Tap = no_tap
     def part(features: slice) -> Array:
         up, down = w.lin1.weight[features], w.lin2.weight[:, features]
         y = np.empty((len(down), x.shape[-1]), x.dtype)
-        for some in column_blocks(
-            x
-        ):  # what they grow to stays in the cache until it has shrunk again
+        # What a block of columns grows to stays in the cache until it has shrunk again.
+        for some in column_blocks(x):
             given = x[:, some]
             h = scratch("lin1", len(up), given.shape[-1])
             multiply(given, (up, h))
