@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import npbert
-from npbert.bench import Entrant, Work, bench, measure_work, shape_work, text_work
-from npbert.bench import peers as contestants
+from npbert.bench import Entrant, Work, bench, measure_work, peers, shape_work, text_work
 from npbert.cli import main
 from npbert.families import ARCHITECTURES
 from npbert.tasks import built_in_folder
@@ -87,13 +86,13 @@ def test_dense_packed_and_padded_in_any_order_have_the_same_answer(architecture,
     model = npbert.init(TINY, architecture)
     model.save(tmp_path)
     settings = {"architecture": architecture, "folder": str(tmp_path)}
-    prepare, _ = contestants.prepare_npbert(settings)
+    prepare, _ = peers.prepare_npbert(settings)
     even = Work("even", [[5, 6, 7, 8, 9], [1, 2, 3, 4, 5]], False, [[0, 1]])
 
     def infer(ids, mask):
         return next(x for x in vars(model(ids, mask)).values() if x is not None)
 
-    padded = contestants.prepare_padded(architecture, infer)
+    padded = peers.prepare_padded(architecture, infer)
     answers = [
         prepare(vars(even))(),
         prepare({**vars(even), "packed": True})(),
@@ -105,14 +104,14 @@ def test_dense_packed_and_padded_in_any_order_have_the_same_answer(architecture,
     assert some >= 1
     for answer in answers[1:]:
         np.testing.assert_allclose(answer[:some], answers[0][:some], rtol=1e-4, atol=1e-6)
-    floor, _ = contestants.prepare_floor(settings)
+    floor, _ = peers.prepare_floor(settings)
     assert floor(vars(MIXED))().size == 0
 
 
 def test_the_floor_multiplies_every_linear_layer_by_what_is_read(tmp_path, monkeypatch):
     model = npbert.init(TINY, "for_sequence_classification")
     model.save(tmp_path)
-    prepare, _ = contestants.prepare_floor(
+    prepare, _ = peers.prepare_floor(
         {"architecture": model.architecture, "folder": str(tmp_path)}
     )  # fmt: skip
     seen = []
@@ -127,9 +126,9 @@ def test_the_floor_multiplies_every_linear_layer_by_what_is_read(tmp_path, monke
 
 
 def test_short_work_is_repeated_until_a_turn_is_long_enough(monkeypatch):
-    monkeypatch.setattr(contestants, "TURN", 0.02)
+    monkeypatch.setattr(peers, "TURN", 0.02)
     calls = []
-    assert 0 <= contestants.time_turn(lambda: calls.append(0)) < 0.01
+    assert 0 <= peers.time_turn(lambda: calls.append(0)) < 0.01
     assert len(calls) > 2
 
 

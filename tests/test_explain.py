@@ -19,8 +19,6 @@ from pages import CASES, DEMO, HOSTILE, ROOT, SENTENCE, TASKS, WICKED, Page, wic
 import npbert
 from npbert.errors import InputError
 from npbert.explaining import markup, passes
-from npbert.explaining import markup as pictures
-from npbert.explaining import passes as answers
 from npbert.explaining.markup import digits, pack_array, round_to_digits
 
 PRUNED = ROOT / "golden" / "pruned"
@@ -169,13 +167,13 @@ def test_a_picture_shows_the_numbers_of_the_trace(pages):
     run = traced(model, "masked")
     for name, kind, most, uri in figures:
         found, colours = decode_png(uri)
-        assert np.array_equal(found, pictures.colour_numbers(run.rows(name), kind, float(most)))
-        assert np.array_equal(colours, pictures.PALETTES[kind])
+        assert np.array_equal(found, markup.colour_numbers(run.rows(name), kind, float(most)))
+        assert np.array_equal(colours, markup.PALETTES[kind])
 
 
 @pytest.mark.parametrize("kind", ["positive", "signed"])
 def test_lightness_orders_the_colours_and_signs_have_hues_that_everyone_tells_apart(kind):
-    table = pictures.PALETTES[kind][:-1].astype(float)
+    table = markup.PALETTES[kind][:-1].astype(float)
     light = table @ [0.2126, 0.7152, 0.0722]
     half = len(light) // 2
     falling = light if kind == "positive" else light[half:]
@@ -192,7 +190,7 @@ def test_lightness_orders_the_colours_and_signs_have_hues_that_everyone_tells_ap
 def test_the_effect_of_a_head_is_that_of_the_head_mask(pages, name):
     model, page = pages(name)
     run = traced(model, name)
-    asked = answers.question_of(run)
+    asked = passes.question_of(run)
     config, told = model.config, page.data["answer"]
     ids, keep = run.trace["input_ids"], run.trace["attention_mask"]
     assert len(told["effects"]) == sum(len(config.heads(i)) for i in range(config.num_blocks))

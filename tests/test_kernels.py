@@ -15,10 +15,7 @@ from ruler import distance
 
 import npbert
 from npbert import textbook
-from npbert.engine import attention as attending
-from npbert.engine import kernels
-from npbert.engine import packs as packing
-from npbert.engine import products as blas
+from npbert.engine import attention, kernels, packs, products
 from npbert.engine.activations import ACTIVATIONS
 from npbert.engine.kernels import Consumed
 from npbert.textbook import Affine, Attention, FeedForward, Span
@@ -74,7 +71,7 @@ def self_attention() -> tuple[Any, ...]:
     all_ask = RNG.random() < 0.4
     asking = lengths if all_ask else RNG.integers(0, np.minimum(lengths, 2), endpoint=True)
     keeps = [RNG.random((n, 1)) < RNG.choice([0.5, 1]) for n in lengths]
-    spans = list(map(Span, packing.column_slices(asking), packing.column_slices(lengths), keeps))
+    spans = list(map(Span, packs.column_slices(asking), packs.column_slices(lengths), keeps))
     keys = columns(d, sum(lengths))
     x = keys if all_ask else columns(d, sum(asking))
     mask = RNG.choice([0, 0.5, 1, 1.7], (h, 1, 1)).astype(np.float32)
@@ -181,7 +178,7 @@ def test_a_product_in_stacks_of_rows_is_the_product(rows):
         (columns(9, 20)[:7, 3:8], columns(5, 12)[:, 4:8]),
     ):
         out = np.full((*a.shape[:-1], b.shape[-1] + 2), np.nan, np.float32)[..., 1:-1]
-        assert blas.product_in_stacks(a, b, out, rows) is out
+        assert products.product_in_stacks(a, b, out, rows) is out
         np.testing.assert_allclose(out, a.astype(float) @ b, rtol=1e-5, atol=1e-5)
 
 
@@ -190,10 +187,10 @@ def test_few_questions_are_answered_as_many_are():
     ways = set()
     for _ in range(200):
         w, x, keys, spans, mask = self_attention()
-        ways.add(attending.is_cheaper_through_weights(w, x, keys, spans, len(mask)))
+        ways.add(attention.is_cheaper_through_weights(w, x, keys, spans, len(mask)))
         answers = [
             way(w[:3], x, keys, spans, mask)
-            for way in (attending.attend_through_weights, attending.attend)
+            for way in (attention.attend_through_weights, attention.attend)
         ]
         assert distance(*(a.astype(float) for a in answers)) <= 1e-5 or not mask.any()
     assert ways == {False, True}
@@ -216,7 +213,7 @@ def test_hidden_states_of_a_base_size_model_are_within_2e_6_of_the_textbook_in_f
 
 @pytest.mark.long
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names a processor")
-@pytest.mark.skipif(not blas.multiplies_small(), reason="it is what ran above")
+@pytest.mark.skipif(not products.multiplies_small(), reason="it is what ran above")
 def test_kernels_are_as_exact_and_repeatable_where_the_blas_is_best_at_large_products():
     some = "definition or base_size or few or same_bits or changes_no_bit"
     files = [__file__, Path(__file__).with_name("test_threads.py")]

@@ -8,7 +8,7 @@ import pytest
 import wild
 
 import npbert
-from npbert.engine import packs as packing
+from npbert.engine import packs
 
 MANY = 42  # sequences of up to 31 tokens: several packs
 EACH = pytest.mark.parametrize("architecture", wild.ARCHITECTURES)
@@ -74,7 +74,7 @@ def test_packed_is_dense_without_the_padding(
     architecture: str, count: int, batch_invariant: bool
 ) -> None:
     model, lists = wild.model(architecture), sequences(count)
-    assert (sum(map(len, lists)) > packing.PACK_TOKENS) == (count == MANY)
+    assert (sum(map(len, lists)) > packs.PACK_TOKENS) == (count == MANY)
     actual = packed(model, lists, batch_invariant=batch_invariant)
     assert_close(actual, densely(model, lists), 1e-12)
 
@@ -183,9 +183,9 @@ def test_the_longest_sequence_and_the_shortest_fit() -> None:
 
 def test_a_pack_may_be_one_sequence_longer_than_a_pack() -> None:
     model = wild.model(
-        "for_token_classification", max_positions=packing.PACK_TOKENS + 9, num_blocks=1
+        "for_token_classification", max_positions=packs.PACK_TOKENS + 9, num_blocks=1
     )
-    lists = [[1, 2], wild.ids(packing.PACK_TOKENS + 9).tolist(), [3]]
+    lists = [[1, 2], wild.ids(packs.PACK_TOKENS + 9).tolist(), [3]]
     assert_close(model.packed(lists), densely(model, lists), 1e-12)
 
 
@@ -211,14 +211,14 @@ def test_groups_hold_every_sequence_once_in_order_and_are_even_and_near_to_their
     rng = np.random.default_rng(seed)
     longest = int(rng.choice([2, 30, 512]))
     lengths = rng.integers(1, longest + 1, rng.integers(0, 90)).tolist()
-    groups, total = packing.split_evenly(lengths), sum(lengths)
+    groups, total = packs.split_evenly(lengths), sum(lengths)
 
     assert [i for g in groups for i in range(g.start, g.stop)] == list(range(len(lengths)))
     assert all(group.stop > group.start for group in groups)
-    if total <= packing.PACK_TOKENS:
+    if total <= packs.PACK_TOKENS:
         assert len(groups) == min(1, len(lengths))
         return
-    count = 2 * math.ceil(total / (2 * packing.PACK_TOKENS))
+    count = 2 * math.ceil(total / (2 * packs.PACK_TOKENS))
     assert len(groups) <= count
     for group in groups:  # both of its ends are within half a sequence of where they should be
         assert sum(lengths[group]) <= total / count + longest
@@ -227,14 +227,14 @@ def test_groups_hold_every_sequence_once_in_order_and_are_even_and_near_to_their
 
 
 def test_two_sequences_that_are_too_long_for_a_pack_are_no_pack_each_for_nothing() -> None:
-    assert packing.split_evenly([300, 300]) == [slice(0, 1), slice(1, 2)]
-    assert packing.split_evenly([24] * 64) == [slice(i, i + 16) for i in range(0, 64, 16)]
-    assert packing.split_evenly([512] * 3) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert packs.split_evenly([300, 300]) == [slice(0, 1), slice(1, 2)]
+    assert packs.split_evenly([24] * 64) == [slice(i, i + 16) for i in range(0, 64, 16)]
+    assert packs.split_evenly([512] * 3) == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
 def test_windows_end_after_so_many_sequences_or_tokens_and_go_on_to_the_end() -> None:
-    lists = [packing.Tokens(np.zeros(n, int)) for n in [8] * 70 + [500] * 20]
-    windows = list(packing.read_ahead(lists))
+    lists = [packs.Tokens(np.zeros(n, int)) for n in [8] * 70 + [500] * 20]
+    windows = list(packs.read_ahead(lists))
     assert [len(w) for w in windows] == [64, 15, 9, 2]
     assert [each for w in windows for each in w] == lists
 
@@ -265,6 +265,6 @@ def test_a_stream_gives_what_a_packed_call_gives() -> None:
 def test_spans_stand_side_by_side(seed: int) -> None:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, 9, rng.integers(0, 12)).tolist()
-    spans = packing.column_slices(lengths)
+    spans = packs.column_slices(lengths)
     assert [s.stop - s.start for s in spans] == lengths
     assert [s.start for s in spans] == [sum(lengths[:i]) for i in range(len(lengths))]

@@ -9,7 +9,7 @@ from npbert.explaining.figures import Map, Sheet, activation_curve, bars, heat_m
 from npbert.explaining.markup import escape, token_html
 from npbert.explaining.passes import NAMES_SHOWN, Pass, Question, head_rows
 from npbert.explaining.steps import NORMED, Functions, activation_source, step_section, token_map
-from npbert.tasks import sentence_transformers as sentences
+from npbert.tasks import sentence_transformers
 from npbert.tasks.task import best_indices, probabilities
 
 MASKS: Final = 4  # of a text, of which the best words are told
@@ -130,8 +130,8 @@ def base_section(run: Pass, sheet: Sheet) -> str:
     says = "A base model answers with the last hidden state: a vector for every token, shown above."
     if "sentence_embedding" in after:
         says += " This one comes with a recipe that makes one vector of them, for the whole text."
-        recipe = (sentences.Recipe.embed, ("pooling", "sentence_embedding"))
-        functions = [*functions, recipe, (sentences.pool, ())]
+        recipe = (sentence_transformers.Recipe.embed, ("pooling", "sentence_embedding"))
+        functions = [*functions, recipe, (sentence_transformers.pool, ())]
     elif "pooled" in after:
         says += " Its file also has the layer that pools the first token."
         functions = [*functions, (heads.pool_first, ("pre_classifier", "pooled"))]

@@ -10,9 +10,7 @@ from typing import Any, Final
 
 from npbert import __version__
 from npbert.errors import InputError, quote
-from npbert.explaining import ends, steps
-from npbert.explaining import figures as views
-from npbert.explaining import passes as answers
+from npbert.explaining import ends, figures, passes, steps
 from npbert.explaining.figures import Limits, Map, Sheet, bars, heat_map
 from npbert.explaining.markup import (
     PALETTES,
@@ -47,26 +45,26 @@ def pass_page(run: Pass, blocks: Sequence[int] | None) -> str:
     chosen = select_blocks(config.num_blocks, blocks)
     limits = choose_limits(run, chosen)
     sheet = Sheet([escape_controls(each) for each in run.tokens], limits)
-    asked = answers.question_of(run)
-    before, found = asked.read(answers.head_rows(run)), answers.head_effects(run, asked)
+    asked = passes.question_of(run)
+    before, found = asked.read(passes.head_rows(run)), passes.head_effects(run, asked)
     strongest = max(found, key=lambda each: abs(each.change))
-    place, most = (strongest.block, strongest.head), views.greatest_weight(run)
+    place, most = (strongest.block, strongest.head), figures.greatest_weight(run)
     start = steps.tokens_step(run) + steps.embeddings_step(run, sheet)
     main = f'<section class="block" id="start"><h2>Before the blocks</h2>{start}</section>'
-    main += views.attention_view(run, sheet, place, most)
+    main += figures.attention_view(run, sheet, place, most)
     for i in chosen:
         numbers = config.heads(i)
         head = numbers.index(place[1]) if place[1] in numbers else 0
         main += steps.block_section(run, sheet, i, head, most, first=i == chosen[0])
     end = ends.end_steps(run, sheet, asked)
     main += f'<section class="block" id="end"><h2>Behind the blocks</h2>{end}</section>'
-    main += views.importance_view(found, asked, before)
+    main += figures.importance_view(found, asked, before)
     data = {
         "tokens": sheet.tokens,
         "heads": [config.heads(i) for i in range(config.num_blocks)],
         "chosen": place,
         "most": most,
-        "answer": views.effects_data(found, before),
+        "answer": figures.effects_data(found, before),
         "palettes": palette_data(),
         "arrays": sheet.arrays,
     }
@@ -146,7 +144,7 @@ def block_names(blocks: Sequence[int]) -> str:
 
 
 def page_header(
-    run: Pass, asked: answers.Question, before: answers.NamedNumbers, told: Sequence[str]
+    run: Pass, asked: passes.Question, before: passes.NamedNumbers, told: Sequence[str]
 ) -> str:
     """Return the head of the page: the text, the model, and the answer."""
     model, config = run.model, run.model.config
@@ -175,7 +173,7 @@ def page_header(
     return f"<header>{text}{'' if asked.compares else result}</header>"
 
 
-def page_links(blocks: Sequence[int], asked: answers.Question) -> str:
+def page_links(blocks: Sequence[int], asked: passes.Question) -> str:
     """Return links to the parts of the page."""
     parts = [
         ("tokens", "tokens"), ("embeddings", "embeddings"), ("attention", "attention"),

@@ -112,7 +112,7 @@ class TextRanking(Task[RankingOptions, Shelf]):
 
 
 def default_ranking_function(config: Config, settings: Mapping[str, Any]) -> ScoreFunction:
-    """Return what makes scores of logits: as the folder says, or config.json, or by classes."""
+    """Return how logits become scores: as the folder says, or config.json, or by classes."""
     own = config.other.get("sentence_transformers")
     before_4 = config.other.get("sbert_ce_default_activation_function")
     said = {
