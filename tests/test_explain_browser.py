@@ -1,10 +1,10 @@
 """The page of npbert explain in a real browser, which is offline.
 
-Needs Debian's chromium, and playwright to drive it (pip install -e ".[test,browser]").
+Needs Debian's chromium, playwright to drive it, and axe (pip install -e ".[test,browser]").
 """
 
-import os
 import shutil
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from npbert.explaining.markup import digits
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium")
-AXE = os.environ.get("NPBERT_AXE")
 ARGUMENTS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -298,17 +297,18 @@ def test_the_frame_of_a_notebook_works(browser, tmp_path):
     context.close()
 
 
-@pytest.mark.skipif(AXE is None, reason="NPBERT_AXE does not name axe.min.js (npm: axe-core)")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", OPEN)
 def test_axe_finds_nothing_serious(visit, name, scheme):
+    pytest.importorskip("axe_playwright_python", reason="axe is not installed")
+    axe = resources.files("axe_playwright_python").joinpath("axe.min.js")
     short = name if name == "several" else f"{name}{SHORT}"
     page = visit(short, color_scheme=scheme, bypass_csp=True)
     if name != "several":
         page.locator(".effect").first.click()
         page.locator(".web button").nth(1).focus()
     page.locator(".map").last.get_by_role("button", name="Numbers").click()
-    page.evaluate(Path(AXE).read_text("utf-8"))
+    page.evaluate(axe.read_text("utf-8"))
     found = page.evaluate("axe.run()")["violations"]
     grave = [
         (each["id"], each["impact"], [node["html"][:120] for node in each["nodes"][:3]])
