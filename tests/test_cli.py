@@ -179,12 +179,14 @@ def test_info_check_names_weights_that_are_not_finite(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["not finite"] == {"embeddings.LayerNorm.bias": 1}
 
 
-def test_every_command_has_help_with_an_example(capsys):
+def test_every_command_has_help_with_its_usage_and_an_example(capsys):
     for name in (*TASKS, "info", "bench", "trace", "compare", "diagnose", "verify", "kit"):
         with pytest.raises(SystemExit) as stop:
             main([name, "--help"])
         assert stop.value.code == 0
-        assert f"example: npbert {name}" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert said.startswith(f"usage: npbert {name} [-h]")
+        assert f"example: npbert {name}" in said
     assert "exit status" in build_parser().format_help()
 
 

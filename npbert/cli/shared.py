@@ -14,7 +14,7 @@ class Commands:
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self.parser = parser
         self.parsers = parser.add_subparsers(
-            metavar="COMMAND", required=True, help=argparse.SUPPRESS
+            prog=parser.prog, metavar="COMMAND", required=True, help=argparse.SUPPRESS
         )
         self.groups: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
 
