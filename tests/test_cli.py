@@ -12,6 +12,7 @@ import pytest
 import npbert
 from npbert import families
 from npbert.cli import build_parser, main
+from npbert.cli.shared import spell_as_flags
 from npbert.tasks import built_in_folder
 from npbert.tasks.rows import TASKS
 
@@ -188,6 +189,22 @@ def test_every_command_has_help_with_its_usage_and_an_example(capsys):
         assert said.startswith(f"usage: npbert {name} [-h]")
         assert f"example: npbert {name}" in said
     assert "exit status" in build_parser().format_help()
+
+
+@pytest.mark.parametrize(
+    ("message", "spelled"),
+    [
+        ("layer is 9", "--layer is 9"),
+        ("text 12: layer is 9", "text 12: --layer is 9"),
+        ("the layer is 9", "the layer is 9"),
+        ("a top_k of 2, not top_k=3", "a --top-k of 2, not top_k=3"),
+        ("pass layer='all'", "pass --layer all"),
+        ("pass layer=, or nothing", "pass --layer, or nothing"),
+        ("no field 'top_k' in top_k.txt", "no field 'top_k' in top_k.txt"),
+    ],
+)
+def test_an_error_names_the_flags_that_are_at_fault(message, spelled):
+    assert spell_as_flags(message, ["layer", "top_k"]) == spelled
 
 
 def test_the_version_is_the_packages():

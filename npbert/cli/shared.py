@@ -80,7 +80,7 @@ def spell_as_flags(message: str, names: Iterable[str]) -> str:
         flag = f"--{name.replace('_', '-')}"
         message = re.sub(rf"(?<![\w.'-]){name}='(\w+)'", rf"{flag} \1", message)
         message = re.sub(rf"(?<![\w.'-]){name}=(?=[,;\s]|$)", flag, message)
-        where = r"(?<![\w.'-])" if "_" in name else r"(?:(?<=^)|(?<=^text \d: ))"
+        where = r"(?<![\w.'-])()" if "_" in name else r"^((?:text \d+: )?)"
         behind = r"(?![\w.'=(-])" if "_" in name else r"(?= (?:is|has|are) )"
-        message = re.sub(f"{where}{name}{behind}", flag, message)
+        message = re.sub(f"{where}{name}{behind}", rf"\g<1>{flag}", message)
     return message
