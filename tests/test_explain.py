@@ -90,9 +90,8 @@ def test_the_numbers_in_the_page_are_those_of_the_trace_to_three_digits(pages, n
         assert not hidden.any() or array.endswith("masked_scores")
         tiny = np.abs(real) < np.abs(real[~hidden]).max(initial=0) * 1e-7
         real, told = real[~hidden & ~tiny], told[~hidden & ~tiny]
-        assert np.allclose(
-            round_to_digits(told), round_to_digits(real), rtol=1e-9, atol=0
-        )  # a digit is 1e-3
+        # Both are rounded to the same digits.
+        assert np.allclose(round_to_digits(told), round_to_digits(real), rtol=1e-9, atol=0)
         for i in range(0, len(real), 500):
             assert digits(float(told[i])) == digits(float(real[i]))
 

@@ -91,9 +91,8 @@ def attention_contexts(
     q, k, v : (H, K, T)  ->  (H, K, T)
     """
     q = q * q.dtype.type(1 / math.sqrt(k.shape[-2]))
-    may_overflow = (
-        column_lengths(q) * column_lengths(k) > SAFE_SCORE
-    )  # Cauchy and Schwarz: no score is beyond that
+    # Cauchy and Schwarz: no score is beyond that.
+    may_overflow = column_lengths(q) * column_lengths(k) > SAFE_SCORE
     mask = None if (head_mask == 1).all() else head_mask
     context = scratch("context", *q.shape)
     for s in spans:

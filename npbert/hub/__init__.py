@@ -20,15 +20,7 @@ from npbert.hub.fetching import Token, Wanted, fetch
 
 ModelSource = str | os.PathLike[str]
 
-NO_REPOSITORIES: Final = (
-    ".safetensors",
-    ".npz",
-    ".npy",
-    ".bin",
-    ".json",
-    ".txt",
-    ".git",
-)  # no repositories
+NO_REPOSITORIES: Final = (".safetensors", ".npz", ".npy", ".bin", ".json", ".txt", ".git")
 REPOSITORY_NAME: Final = re.compile(r"(?:\w(?:[\w.-]{0,94}\w)?/)?\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 
 

@@ -194,10 +194,8 @@ def explain_stages(
         results = fitting_mistakes(case, stages, active, now, named)
         if not any(found[0] == 0 for found in results):  # what was wrong before is not all of it
             results = fitting_mistakes(case, stages, active, now, faults)
-        if not results and len(stages) > 1:  # a mistake of code is in every block, one of weights
-            results = fitting_mistakes(
-                case, stages, active, now, faults, each=True
-            )  # may be in one
+        if not results and len(stages) > 1:  # code is wrong in every block, weights may be in one
+            results = fitting_mistakes(case, stages, active, now, faults, each=True)
         if not results and active and all(now[n] <= allowed[n] for n in off):
             return
         if not results:

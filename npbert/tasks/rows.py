@@ -39,13 +39,11 @@ class TaskRow:
     architecture: str
     fields: tuple[str, ...]  # of an input, given as a tuple or a dict
     required: int = 1  # how many of the fields an input cannot do without
-    alternatives: Mapping[str, str] = field(
-        default_factory=dict
-    )  # fields that stand for others: {"words": "text"}
+    # Fields that stand for others: {"words": "text"}.
+    alternatives: Mapping[str, str] = field(default_factory=dict)
     text: str | None = None  # the field that a TEXT of the command line is; None: the first
-    flags: Mapping[str, str] = field(
-        default_factory=dict
-    )  # a field that can be given for all texts: what it is
+    # Fields that can be given for all texts, and what they are.
+    flags: Mapping[str, str] = field(default_factory=dict)
     listed: tuple[str, ...] = ()  # of the fields, those that hold several texts
     needs_flag: bool = False  # one of the flags, where texts come plain
     gathers: bool = False  # all TEXTs together are one input

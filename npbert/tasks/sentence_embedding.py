@@ -19,11 +19,7 @@ from npbert.tasks.sentence_transformers import SIMILARITIES, Recipe, normalize, 
 from npbert.tasks.task import Reading, Task
 from npbert.textbook import Array
 
-EDGE_POOLINGS = (
-    {"cls"},
-    {"lasttoken"},
-    {"cls", "lasttoken"},
-)  # poolings that read one token or two
+EDGE_POOLINGS = ({"cls"}, {"lasttoken"}, {"cls", "lasttoken"})  # that read one token or two
 ENOUGH_FOR_RANGES = 100  # embeddings to take ranges from
 
 
