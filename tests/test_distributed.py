@@ -29,7 +29,13 @@ pq = pytest.importorskip("pyarrow.parquet", reason=WHY)
 fsspec = pytest.importorskip("fsspec", reason=WHY)
 
 from npbert.distributed import map_dataframe, workers  # noqa: E402
-from npbert.distributed.remote_files import list_inputs, list_outputs, write_atomically  # noqa: E402
+from npbert.distributed.remote_files import (  # noqa: E402
+    give_names,
+    list_inputs,
+    list_outputs,
+    part_address,
+    write_part,
+)
 from npbert.distributed.workers import answer_file  # noqa: E402
 from npbert.jobs.records import InputFormat  # noqa: E402
 
@@ -625,8 +631,11 @@ def test_objects_appear_when_they_are_whole(data):
     (file,) = list_inputs("memory://given/a*", "memory://answers", None)
     assert file[:3] == ("memory:///given/a.jsonl", "memory:///answers/a.jsonl", "jsonl")
     raw = workers.task_recipe(npbert.pipeline(CLASSIFY, SINGLE)).raw
-    report = answer_file(file, raw, InputFormat(task=CLASSIFY))
+    report = answer_file(file, raw, InputFormat(task=CLASSIFY), "0123")
     assert (report.counts.inputs, report.error) == (300, "")
+    assert report.part.startswith("memory:///answers/.a.jsonl.0123")
+    assert list_outputs("memory://answers") == {report.part}
+    give_names({report.part: file.target})
     assert list_outputs("memory://answers") == {"memory:///answers/a.jsonl"}
     assert store.cat("/answers/a.jsonl").count(b"\n") == 300
     store.rm("/given", recursive=True)
@@ -636,13 +645,17 @@ def test_objects_appear_when_they_are_whole(data):
 def test_a_file_gets_its_name_at_once_and_keeps_its_old_bytes_until_then(tmp_path):
     target = tmp_path / "below" / "a.jsonl"
     for text in ("first", "second"):
-        with write_atomically(str(target)) as path:
-            path.write_text(text)
-            assert not target.exists() or target.read_text() == "first"
-            number = path.stat().st_ino
+        part = part_address(str(target), "0123")
+        with write_part(part) as file:
+            file.write(text.encode())
+        assert not target.exists() or target.read_text() == "first"
+        number = Path(part).stat().st_ino
+        give_names({part: str(target)})
         assert (target.read_text(), target.stat().st_ino) == (text, number)
-    with pytest.raises(FileNotFoundError), write_atomically(str(target)) as path:
-        path.rename(tmp_path / "lost")
+    with pytest.raises(ZeroDivisionError), write_part(part) as file:
+        file.write(b"torn" * (1 // 0))
+    with pytest.raises(FileNotFoundError):
+        give_names({part: str(target)})
     assert target.read_text() == "second"
     assert list(target.parent.iterdir()) == [target]
 

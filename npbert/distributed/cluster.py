@@ -3,23 +3,28 @@
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, Final, NamedTuple
 
 from distributed import Client, LocalCluster, as_completed
 
+from npbert.checkpoint.files import JSON_LIMIT, parse_json_object
+from npbert.distributed.lock import LOCK_NAME, FolderLock, keep_folder
 from npbert.distributed.remote_files import (
     PART_SUFFIX,
     InputFile,
     address_in,
+    give_names,
     list_inputs,
     list_outputs,
     open_remote,
     pattern_address,
-    remove_leftovers,
-    write_atomically,
+    read_whole,
+    refuse_ways_out,
+    remove_files,
+    write_whole,
 )
 from npbert.distributed.workers import (
     FileReport,
@@ -30,7 +35,7 @@ from npbert.distributed.workers import (
     task_recipe,
 )
 from npbert.engine.threads import blas_environment, count_cores
-from npbert.errors import ExitStatus, InputError, discard_output, tell, warn
+from npbert.errors import CheckpointError, ExitStatus, InputError, discard_output, tell, warn
 from npbert.jobs.atomic import require_same_job
 from npbert.jobs.job import Counts, job_identity, summarize
 from npbert.jobs.lines import print_json
@@ -41,6 +46,8 @@ from npbert.tasks.task import Task
 JOURNAL_NAME: Final = "_npbert.json"  # beside the answers: what job they are of
 RETRIES: Final = 2  # of a file, where a disk or a network failed; deaths of workers are not counted
 CONNECT_SECONDS: Final = 10  # to find a scheduler in
+JOURNAL_BYTES: Final = 1 << 14  # of each file, at most: its name and its answers', written as ASCII
+RECORD_SHARE: Final = 0.05  # of the time, for writing down what is finished
 
 
 class Past(NamedTuple):
@@ -79,69 +86,136 @@ def run_on_cluster(
     """
     every = list_inputs(pattern, output, given.form)
     job = {**job_identity(task, given, given.form), "input": pattern_address(pattern)}
-    there, past = read_past(output, job, resume=resume)
-    left = [file for file in every if file.target not in there]
-    if stale := [f for f in every if f.target in there and past.stamps.get(f.source) != f.stamp]:
-        raise InputError(
-            f"--resume: {stale[0].source} is not what it was when {stale[0].target} was made of "
-            "it; delete that file, and it is made anew"
-        )
-    if done := len(every) - len(left):
-        tell(f"{done:,} of {len(every):,} files are answered already")
-    if not left:
-        return ExitStatus.SOME_FAILED if past.failed else ExitStatus.FINE
-    recipe, began = task_recipe(task, job["model"]), time.monotonic()
-    with connect(address, len(left)) as client:
-        load_on_workers(client, recipe)
-        tell(
-            f"{len(left):,} files; {len(client.nthreads())} workers; "
-            f"dashboard at {client.dashboard_link}"
-        )
-        past.stamps.update({file.source: file.stamp for file in left})
-        write_cluster_journal(output, job, past)
-        try:
-            status, counts = answer_files(client, left, recipe.raw, given, past.failed)
-        finally:
-            forget_on_workers(client, recipe)
-            write_cluster_journal(output, job, past)
-    remove_leftovers({name for name in list_outputs(output) if name.endswith(PART_SUFFIX)})
+    with keep_folder(output, resume=resume) as lock:
+        refuse_ways_out(output, [file.target for file in every])
+        there, past = read_past(output, job, len(every), resume=resume)
+        left = [file for file in every if file.target not in there]
+        changed = [f for f in every if f.target in there and past.stamps.get(f.source) != f.stamp]
+        if changed:
+            raise InputError(
+                f"--resume: {changed[0].source} is not what it was when {changed[0].target} was "
+                "made of it; delete that file, and it is made anew"
+            )
+        if done := len(every) - len(left):
+            tell(f"{done:,} of {len(every):,} files are answered already{describe_past(past)}")
+        if not left:
+            return ExitStatus.SOME_FAILED if past.failed else ExitStatus.FINE
+        recipe, began = task_recipe(task, job["model"]), time.monotonic()
+        with connect(address, len(left)) as client:
+            load_on_workers(client, recipe)
+            tell(
+                f"{len(left):,} files; {len(client.nthreads())} workers; "
+                f"dashboard at {client.dashboard_link}"
+            )
+            past.stamps.update({file.source: file.stamp for file in left})
+            record = FinishedFiles(lock, job, past)
+            try:
+                status, counts = answer_files(client, left, recipe.raw, given, record)
+            finally:
+                forget_on_workers(client, recipe)
+        lock.require_held()
+        remove_files({name for name in list_outputs(output) if name.endswith(PART_SUFFIX)})
     if counts.cut:
         warn(task.truncation_notice(counts.cut, counts.unread, task.options))
     tell(f"{len(left):,} files, {summarize(counts, 0, time.monotonic() - began)}")
     return status
 
 
-def read_past(output: str, job: dict[str, Any], *, resume: bool) -> tuple[set[str], Past]:
+def describe_past(past: Past) -> str:
+    """Say how many inputs failed in the files that are answered already, if any did."""
+    return f"; {sum(past.failed.values()):,} of their inputs failed" if past.failed else ""
+
+
+def read_past(
+    output: str, job: dict[str, Any], files: int, *, resume: bool
+) -> tuple[set[str], Past]:
     """Return what was answered before, and how.  Raises InputError where it is another job's."""
-    there = list_outputs(output)
+    there = list_outputs(output) - {address_in(output, LOCK_NAME)}
     if not there:
         return there, Past({}, {})
     if not resume:
         raise InputError(
             f"--output {output}: is not empty; --resume goes on with the job that it is of"
         )
-    if (journal := address_in(output, JOURNAL_NAME)) not in there:
+    parts = {name for name in there if name.endswith(PART_SUFFIX)}
+    if (journal := address_in(output, JOURNAL_NAME)) in there:
+        left, past = read_cluster_journal(journal, JSON_LIMIT + files * JOURNAL_BYTES)
+        require_same_job(left, job, f"take another folder, or delete {output}")
+    elif there - parts:
         raise InputError(f"--resume: {output} has no {JOURNAL_NAME}, so that it is of no such job")
-    left, past = read_cluster_journal(journal)
-    require_same_job(left, job, f"take another folder, or delete {output}")
-    there = remove_leftovers(there)
+    else:  # it was killed before there was anything
+        past = Past({}, {})
+    remove_files(parts)  # of jobs that are over, or they would have the lock
+    there -= parts
     return there, past._replace(failed={t: n for t, n in past.failed.items() if t in there})
 
 
-def read_cluster_journal(path: str) -> tuple[dict[str, Any], Past]:
+def read_cluster_journal(path: str, limit: int) -> tuple[dict[str, Any], Past]:
     """Return what job a folder is of.  Raises InputError for what does not tell."""
     try:
-        with open_remote(path) as file:
-            left = json.load(file)
-        return left["job"], Past(dict(left["stamps"]), dict(left["failed"]))
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: does not say what job this is of; delete the folder") from None
+        left = parse_json_object(read_whole(path, limit), path)
+    except CheckpointError:
+        left = {}
+    found: list[Any] = [left.get(name) for name in ("job", "stamps", "failed")]
+    job, stamps, failed = found
+    if isinstance(job, dict) and is_table_of(stamps, str) and is_table_of(failed, int):
+        return job, Past(stamps, failed)
+    raise InputError(f"{path}: does not say what job this is of; delete the folder")
 
 
-def write_cluster_journal(out: str, job: dict[str, Any], past: Past) -> None:
-    """Write what job a folder is of."""
-    with write_atomically(address_in(out, JOURNAL_NAME)) as path:
-        path.write_text(json.dumps({"job": job, **past._asdict()}, indent=1), "utf-8")
+def is_table_of(value: Any, kind: type) -> bool:
+    """Tell whether a JSON value is an object whose values are of one type."""
+    return isinstance(value, dict) and all(type(each) is kind for each in value.values())
+
+
+class FinishedFiles:
+    """Gives names to what workers have finished, once it is written down how many inputs failed.
+
+    Only who has the folder's lock does, so that a worker that has outlived its job changes nothing,
+    and a job that is killed at any moment leaves no file of which the journal does not know.
+    """
+
+    def __init__(self, lock: FolderLock, job: Mapping[str, Any], past: Past) -> None:
+        self.lock, self.job, self.past = lock, job, past
+        self.targets: dict[str, str] = {}  # of parts that are whole
+        self.failed: dict[str, int] = {}  # as in the journal
+        self.write_journal()
+        self.due = 0.0
+
+    def add(self, file: InputFile, report: FileReport) -> None:
+        """Take note of a file.  Raises InputError."""
+        if report.part:
+            self.targets[report.part] = file.target
+        if report.first or report.error:
+            self.past.failed[file.target] = report.counts.failed
+        if time.monotonic() >= self.due:
+            self.commit()
+
+    def commit(self) -> None:
+        """Give every file that is finished its name.  Raises InputError."""
+        began = time.monotonic()
+        targets, self.targets = self.targets, {}
+        if self.failed != self.past.failed:
+            self.write_journal()
+        self.lock.require_held()
+        try:
+            give_names(targets)
+        except OSError as error:
+            raise InputError(f"--output {self.lock.out}: cannot be written: {error}") from None
+        now = time.monotonic()
+        self.due = now + (now - began) / RECORD_SHARE  # a large journal is written less often
+
+    def write_journal(self) -> None:
+        """Write what job a folder is of.  Raises InputError."""
+        self.lock.require_held()
+        said = {"job": self.job, **self.past._asdict()}
+        try:
+            write_whole(
+                address_in(self.lock.out, JOURNAL_NAME), json.dumps(said, indent=1).encode()
+            )
+        except OSError as error:
+            raise InputError(f"--output {self.lock.out}: cannot be written: {error}") from None
+        self.failed = dict(self.past.failed)
 
 
 @contextmanager
@@ -175,17 +249,17 @@ def connect(address: str, most: int) -> Iterator[Client]:
 
 
 def answer_files(
-    client: Client, left: list[InputFile], raw: bytes, given: InputFormat, failed: dict[str, int]
+    client: Client, left: list[InputFile], raw: bytes, given: InputFormat, record: FinishedFiles
 ) -> tuple[ExitStatus, Counts]:
     """Answer for every file, tell of each; return the exit status, and how much that was.
 
-    `failed` counts the inputs that failed, by the file where that is recorded.  Raises InputError
-    for a file that cannot be answered, unless that is recorded.
+    Raises InputError for a file that cannot be answered, unless that is recorded.
     """
-    counts, status = Counts(), ExitStatus.SOME_FAILED if failed else ExitStatus.FINE
+    counts = Counts()
     futures = client.map(
-        answer_file, left, raw=raw, given=given, pure=False, retries=RETRIES, key="npbert"
-    )
+        answer_file, left, raw=raw, given=given, job=record.lock.me.id, pure=False,
+        retries=RETRIES, key="npbert",
+    )  # fmt: skip
     known = {future.key: file for future, file in zip(futures, left, strict=True)}
     try:
         done = as_completed(futures, with_results=True, raise_errors=False)
@@ -193,25 +267,24 @@ def answer_files(
         for future, result in show_progress(done, 0, "files", len(left)):
             file = known.pop(future.key)
             report = report_of(file.source, result)
-            counted = report.counts
             if report.error and not given.records_errors:
                 raise InputError(f"{report.error}; --resume goes on with what is not answered yet")
+            record.add(file, report)
             try:
                 print_json(report_line(report))
             except BrokenPipeError:  # who watched has seen enough; the job is not done
                 discard_output()
             if report.first or report.error:
-                tell(
-                    report.error or f"{report.file}: {report.first}{count_more(counted.failed - 1)}"
-                )
-                status, failed[file.target] = ExitStatus.SOME_FAILED, counted.failed
+                more = count_more(report.counts.failed - 1)
+                tell(report.error or f"{report.file}: {report.first}{more}")
             for each in fields(Counts):
-                total = getattr(counts, each.name) + getattr(counted, each.name)
+                total = getattr(counts, each.name) + getattr(report.counts, each.name)
                 setattr(counts, each.name, total)
     finally:
         if known:
             client.cancel(list(known), force=True)
-    return status, counts
+        record.commit()
+    return ExitStatus.SOME_FAILED if record.past.failed else ExitStatus.FINE, counts
 
 
 def count_more(failed: int) -> str:

@@ -1,16 +1,16 @@
 """Where a job on a cluster reads and writes: patterns of files, and files that appear whole."""
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, cast
 from uuid import uuid4
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from npbert.checkpoint.files import read_bytes
 from npbert.errors import InputError
 from npbert.jobs.atomic import sync_folder
 from npbert.jobs.lines import FORMS_BY_SUFFIX, form_of
@@ -137,7 +137,7 @@ def split_url(what: str, name: str) -> tuple[Any, str]:
 
 def address_of(system: Any, path: str) -> str:
     """Return what a worker can open a file by."""
-    return path if isinstance(system, LocalFileSystem) else str(system.unstrip_protocol(path))
+    return path if is_local(system) else str(system.unstrip_protocol(path))
 
 
 def address_in(out: str, name: str) -> str:
@@ -153,46 +153,114 @@ def open_remote(source: str) -> BinaryIO:
     return raw
 
 
-@contextmanager
-def write_atomically(target: str) -> Iterator[Path]:
-    """Yield where to write a file that gets its name, at once, when it is whole.
+def read_whole(address: str, limit: int) -> bytes:
+    """Return what a file holds, at most `limit` bytes.
 
-    Whoever writes it a second time, as a worker may that was thought dead, does no harm.
+    Raises FileNotFoundError, InputError for a link or a device, CheckpointError for a larger one.
     """
-    system, path = split_url("--output", target)
-    here = isinstance(system, LocalFileSystem)
-    folder = Path(path).parent if here else Path(tempfile.gettempdir())
+    system, path = split_url("--output", address)
+    if not is_local(system):
+        return cast(bytes, system.cat_file(path, 0, limit))
+    if Path(path).is_symlink():
+        raise InputError(f"{path}: is a link, which no job makes there; delete it")
+    Path(path).stat()
+    return read_bytes(Path(path), limit)
+
+
+def write_whole(address: str, raw: bytes) -> None:
+    """Write a small file, which takes the place of its predecessor at once."""
+    part = part_address(address, "")
+    with write_part(part) as file:
+        file.write(raw)
+    give_names({part: address})
+
+
+def part_address(target: str, job: str) -> str:
+    """Return what a file is called while a job writes it, and nothing else ever is."""
+    folder, _, name = target.rpartition("/")
+    return f"{folder}/.{name}.{job}{uuid4().hex}{PART_SUFFIX}"
+
+
+@contextmanager
+def write_part(part: str) -> Iterator[BinaryIO]:
+    """Yield a new file, which stays if it becomes whole.  Raises InputError, OSError."""
+    system, path = split_url("--output", part)
+    try:
+        with open_new(system, path) as file:
+            yield file
+            if is_local(system):
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException:
+        remove_files({part})
+        raise
+
+
+def open_new(system: Any, path: str) -> BinaryIO:
+    """Open a file that is not there yet, in a folder that may not be there either."""
+    if is_local(system):
+        make_folder(Path(path).parent)
+        return Path(path).open("xb")
+    try:
+        return cast(BinaryIO, system.open(path, "wb"))
+    except FileNotFoundError:  # where folders are more than beginnings of names
+        system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        return cast(BinaryIO, system.open(path, "wb"))
+
+
+def give_names(targets: dict[str, str]) -> None:
+    """Give whole files their names.  Raises InputError, OSError."""
+    if not targets:
+        return
+    systems = {part: split_url("--output", part) for part in targets}
+    system = next(iter(systems.values()))[0]
+    if not is_local(system):  # objects in the names of others, as many at a time as it can
+        paths = [path for _, path in systems.values()]
+        system.mv(paths, [split_url("--output", target)[1] for target in targets.values()])
+        return
+    for part, target in targets.items():
+        Path(part).replace(target)
+    for folder in {Path(target).parent for target in targets.values()}:
+        sync_folder(folder)
+
+
+def make_folder(folder: Path) -> bool:
+    """Make a folder, unless it is there; tell whether it is new.  Raises InputError."""
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be made: {error.strerror}") from error
-    beside = folder / f".{Path(path).name}.{uuid4().hex}{PART_SUFFIX}"
-    try:
-        yield beside
-        if here:
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
-            beside.replace(path)
-            sync_folder(folder)
-        else:
-            system.put_file(str(beside), path)  # an object appears when it is whole
-    finally:
-        beside.unlink(missing_ok=True)
+    return new
+
+
+def is_local(system: Any) -> bool:
+    """Tell whether a file system is that of this machine."""
+    return isinstance(system, LocalFileSystem)
 
 
 def list_outputs(out: str) -> set[str]:
     """Return the files of a folder and of those below it, as `files` names them."""
     system, path = split_url("--output", out)
-    if not system.exists(path):
-        return set()
-    if not system.isdir(path):
-        raise InputError(f"--output {out}: expected a folder, and it is a file")
-    return {address_of(system, name) for name in system.find(path)}
+    system.invalidate_cache()
+    return (
+        {address_of(system, name) for name in system.find(path)} if system.exists(path) else set()
+    )
 
 
-def remove_leftovers(there: set[str]) -> set[str]:
-    """Return files but those that a worker had begun when it died, which are removed."""
-    parts = {name for name in there if name.endswith(PART_SUFFIX)}
-    for name in parts:
-        Path(name).unlink(missing_ok=True)
-    return there - parts
+def remove_files(names: set[str]) -> None:
+    """Remove what is there of some files."""
+    for name in names:
+        system, path = split_url("--output", name)
+        with suppress(FileNotFoundError):
+            system.rm_file(path)
+
+
+def refuse_ways_out(out: str, targets: Iterable[str]) -> None:
+    """Raise InputError where a link in a folder leads elsewhere with what is to be written."""
+    if not is_local(split_url("--output", out)[0]):
+        return
+    base = os.path.realpath(address_in(out, ""))
+    for folder in {Path(target).parent for target in targets}:
+        if os.path.commonpath([base, os.path.realpath(folder)]) != base:
+            raise InputError(f"--output {out}: {folder} is a link that leads elsewhere; delete it")

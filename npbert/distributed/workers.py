@@ -1,7 +1,7 @@
 """What a worker runs: a task that is made once in each process, and one file after another.
 
 A task travels as what made it, a few hundred bytes, and is loaded before any work, so that a
-missing file is missed at once.  A file goes through it into another, which appears when whole.
+missing file is missed at once.  A file goes through it into another, which the client then names.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import IO, Any, BinaryIO, Final, NamedTuple, cast
+from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +24,7 @@ from distributed import Client, WorkerPlugin, get_client
 
 from npbert import __version__
 from npbert.distributed.columns import column_types, fill_columns
-from npbert.distributed.remote_files import InputFile, open_remote, write_atomically
+from npbert.distributed.remote_files import InputFile, open_remote, part_address, write_part
 from npbert.errors import CheckpointError, InputError, NpbertError, listing
 from npbert.jobs.job import BLOCK_INPUTS, Counts, Job, UnsavedOutput, hash_model
 from npbert.jobs.lines import Lines, Record, to_line
@@ -166,6 +166,7 @@ class FileReport:
     seconds: float = 0.0
     first: str = ""  # of the inputs that failed
     error: str = ""  # why there is no answer at all
+    part: str = ""  # where the answers are; only the client of the job gives them their name
 
     def add(self, item: Item, result: Any) -> None:
         """Remember the first that failed."""
@@ -173,16 +174,20 @@ class FileReport:
             self.first = f"{item.unit} {item.number}: {result.why}"
 
 
-def answer_file(file: InputFile, raw: bytes, given: InputFormat) -> FileReport:
-    """Answer for every input of a file.
+def answer_file(file: InputFile, raw: bytes, given: InputFormat, job: str) -> FileReport:
+    """Answer for every input of a file, in a part of a job.
 
     An InputError is reported, not raised: it would be the same on any worker, and Dask tries again
     what is raised, as it should where a network or a disk has failed.  Raises OSError.
     """
     began, report = time.monotonic(), FileReport(file.source)
     task, given = load_task(raw), replace(given, form=file.form)
+    part = part_address(file.target, job)
     try:
-        (answer_table if file.form == "parquet" else answer_lines)(task, file, given, report)
+        with write_part(part) as out:
+            answer = answer_table if file.form == "parquet" else answer_lines
+            answer(task, file, given, report, out)
+        report.part = part
     except InputError as error:
         if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, LASTING_ERRORS):
             raise error.__cause__ from None
@@ -193,7 +198,7 @@ def answer_file(file: InputFile, raw: bytes, given: InputFormat) -> FileReport:
 
 
 def answer_lines(
-    task: Task[Any, Any], file: InputFile, given: InputFormat, report: FileReport
+    task: Task[Any, Any], file: InputFile, given: InputFormat, report: FileReport, whole: BinaryIO
 ) -> None:
     """Write JSON lines, the same bytes as of a job that is no cluster's."""
 
@@ -204,8 +209,6 @@ def answer_lines(
     job = Job(task, report.counts, record=given.records_errors)
     with (
         closing(Source(given, (), file.source, Lines(file.source, stream))) as source,
-        write_atomically(file.target) as path,
-        path.open("wb") as whole,
         open_packed(whole, file.target) as out,
     ):
         for item, result in job.answers(source.items(), UnsavedOutput(), source.digest):
@@ -218,15 +221,15 @@ def buffer_reads(raw: Any) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(raw))
 
 
-def open_packed(whole: IO[bytes], target: str) -> IO[bytes]:
-    """Return where to write so that a file is packed, if its name says so."""
+def open_packed(whole: BinaryIO, target: str) -> AbstractContextManager[BinaryIO]:
+    """Return where to write so that a file is packed, if its name says so; it stays open."""
     if not target.endswith(".gz"):
-        return whole
-    return cast(IO[bytes], gzip.GzipFile("", "wb", fileobj=whole, mtime=0))
+        return nullcontext(whole)
+    return cast(BinaryIO, gzip.GzipFile("", "wb", fileobj=whole, mtime=0))
 
 
 def answer_table(
-    task: Task[Any, Any], file: InputFile, given: InputFormat, report: FileReport
+    task: Task[Any, Any], file: InputFile, given: InputFormat, report: FileReport, whole: BinaryIO
 ) -> None:
     """Write a parquet file: the columns that the task does not read, and its answers."""
     record = given.records_errors
@@ -235,7 +238,7 @@ def answer_table(
         with open_remote(file.source) as raw, pq.ParquetFile(raw) as table:
             rest, read = split_columns(table.schema_arrow, given, columns)
             schema = pa.schema([*rest, *columns.items()])
-            with write_atomically(file.target) as path, pq.ParquetWriter(path, schema) as out:
+            with pq.ParquetWriter(whole, schema) as out:
                 for batch in table.iter_batches(TABLE_ROWS):
                     job = Job(task, report.counts, record=record)
                     found = table_records(batch.select(read), report.counts.inputs)
