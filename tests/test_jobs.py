@@ -462,6 +462,91 @@ def killed(tmp_path, given, expected, runs, rng):
     return kills
 
 
+def failing(tmp_path, count, name="bad.jsonl"):
+    """Write inputs of which three fail, the first in the first block."""
+    given = rows(count)
+    for i in (7, count // 2, count - 1):
+        given[i] = {"id": i, "txt": "error"}
+    given[3]["note"] = 'an "error" that is none'
+    return write(tmp_path / name, given)
+
+
+@pytest.mark.parametrize("name", ["o.jsonl", "o.jsonl.gz", "o", "o.GZ"])
+def test_a_whole_output_with_failed_inputs_says_so_each_time(tmp_path, job, name):
+    given, out = failing(tmp_path, 20), tmp_path / name
+    command = (CLASSIFY, "-i", given, "-o", out, "--on-error", "record")
+    assert ", 3 failed; " in job(*command, status=4)
+    for _ in range(2):
+        assert job(*command, "--resume", status=4) == (
+            f"npbert: {out} is there and whole, so that nothing is left to do; 3 of its inputs "
+            "failed\n"
+        )
+    out.unlink()
+    write(given, rows(5))
+    job(*command)
+    assert "failed" not in job(*command, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("o.gz", b"no gzip"),
+        ("o.gz", gzip.compress(b"{}\n" * 1000)[:-12]),
+        ("o", b'{"error": \n'),
+        ("o", b'{"error": "\xff"}\n'),
+        ("o", b'"error"' + b"[" * 100_000 + b"\n"),
+    ],
+)
+def test_a_file_that_holds_no_answers_is_not_taken_for_a_whole_output(tmp_path, job, name, raw):
+    given, out = failing(tmp_path, 20), tmp_path / name
+    out.write_bytes(raw)
+    command = (CLASSIFY, "-i", given, "-o", out, "--on-error", "record", "--resume")
+    err = job(*command, status=2)
+    assert err.startswith(f"npbert: {out}: is there, but holds no answers that can be read: ")
+    assert err.endswith("; move it out of the way\n")
+    assert out.read_bytes() == raw
+
+
+def test_lines_that_are_no_objects_are_no_failed_inputs(tmp_path, job):
+    (tmp_path / "o").write_bytes(b'"error"\n["error"]\n{"id": "error"}\n')
+    job(CLASSIFY, "-i", failing(tmp_path, 20), "-o", tmp_path / "o", "--on-error", "record",
+        "--resume")  # fmt: skip
+
+
+def kill_and_resume(given, out, seconds):
+    """Kill a job that records errors after some time, and let it go on -> whether it ran still."""
+    command = (CLASSIFY, "-i", given, "-o", out, "--on-error", "record", "--resume")
+    process = started(*command)
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+    ran = not out.exists()
+    done = quietly(*command)
+    assert done.returncode == 4, done.stderr
+    assert not ran or ", 3 failed; " in done.stderr
+    assert quietly(*command).returncode == 4
+    assert sum("error" in line for line in read(out)) == 3
+    return ran
+
+
+def test_a_killed_job_remembers_what_failed(tmp_path):
+    given, out = failing(tmp_path, 3000), tmp_path / "o.jsonl"
+    assert kill_and_resume(given, out, 0.5)
+
+
+@pytest.mark.long
+def test_jobs_that_are_killed_at_any_moment_remember_what_failed(tmp_path):
+    given, rng = failing(tmp_path, 3000), np.random.default_rng(1)
+    runs = int(os.environ.get("NPBERT_KILLS", 4))
+    ran = [
+        kill_and_resume(given, tmp_path / f"o{i}.jsonl{'.gz' * (i % 2)}", rng.uniform(0.2, 3))
+        for i in range(runs)
+    ]
+    assert sum(ran) >= runs / 4
+
+
 @pytest.mark.long
 def test_jobs_that_are_killed_and_go_on_give_the_same_bytes(tmp_path):
     runs = int(os.environ.get("NPBERT_KILLS", 4))

@@ -29,6 +29,7 @@ from npbert.jobs.outputs import (
     LinesOutput,
     StreamOutput,
     answer_record,
+    count_recorded,
     open_output,
     show_progress,
 )
@@ -213,8 +214,10 @@ def run_batch(
     """
     path = check_output(task, given, output, resume=resume)
     if path and resume and is_whole(path):
-        tell(f"{path} is there and whole, so that nothing is left to do")
-        return ExitStatus.FINE
+        failed = count_recorded(path) if given.records_errors else 0
+        also = f"; {failed:,} of its inputs failed" if failed else ""
+        tell(f"{path} is there and whole, so that nothing is left to do{also}")
+        return ExitStatus.SOME_FAILED if failed else ExitStatus.FINE
     if not texts and input_path in (None, "-") and sys.stdin is None:
         raise InputError("there is no TEXT, and stdin is closed")
     with closing(Source(given, texts, input_path)) as source:

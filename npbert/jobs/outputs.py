@@ -4,9 +4,11 @@ What follows the bytes that a journal calls safe (atomic.py) is cut off and done
 """
 
 import gzip
+import json
 import os
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -295,6 +297,19 @@ def answer_record(item: Item, result: Any) -> dict[str, Any]:
     return (
         answer if item.beside is None and isinstance(answer, dict) else {**beside, RESULTS: answer}
     )
+
+
+def count_recorded(path: Path) -> int:
+    """Return in how many lines of a whole file an error stands.  Raises InputError."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            told = (json.loads(line) for line in file if f'"{ERROR}"'.encode() in line)
+            return sum(isinstance(answer, dict) and ERROR in answer for answer in told)
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        raise InputError(
+            f"{path}: is there, but holds no answers that can be read: {error}; move it out of the "
+            "way"
+        ) from None
 
 
 def as_json_value(result: Any) -> Any:
