@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.dask
 WHY = "the extra is not installed: pip install 'npbert[dask]'"
 distributed = pytest.importorskip("distributed", reason=WHY)
 fsspec = pytest.importorskip("fsspec", reason=WHY)
+memory = pytest.importorskip("fsspec.implementations.memory", reason=WHY)
 pytest.importorskip("pyarrow", reason=WHY)
 pytest.importorskip("dask.dataframe", reason=WHY)
 
@@ -334,6 +336,69 @@ def test_a_link_in_the_folder_leads_nothing_out_of_it(given, tmp_path, capsys):
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+# ---- file systems that are no disk's -------------------------------------------------------------
+
+
+class StrictSystem(memory.MemoryFileSystem):
+    """Creates nothing in a folder that is not there, and knows no exclusive creation."""
+
+    protocol = "strict"
+    store: ClassVar = {}
+    pseudo_dirs: ClassVar = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).removeprefix("strict://"))
+
+    def _open(self, path, mode="rb", **how):
+        if "x" in mode:
+            raise ValueError("unsupported file mode")
+        if "w" in mode and not self.isdir(self._parent(path)):
+            raise FileNotFoundError(path)
+        return super()._open(path, mode, **how)
+
+
+@pytest.fixture(scope="module")
+def threads():
+    """A cluster whose workers are threads, and see what is in this process's memory."""
+    how = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    fsspec.register_implementation("strict", StrictSystem, clobber=True)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", **how
+    ) as made:
+        yield made
+
+
+@pytest.mark.parametrize("protocol", ["memory", "strict", "file"])
+def test_a_job_on_another_file_system_is_as_safe(given, tmp_path, threads, capsys, protocol):
+    for i in range(3, 12):
+        (given / f"{i:02}.jsonl").unlink()
+    out = f"{protocol}://{tmp_path}/below/out"
+    system, path = fsspec.url_to_fs(out)
+
+    def run(*args, status):
+        code = main([*command_for(given, out, *args), "--dask", threads.scheduler_address])
+        told, err = capsys.readouterr()
+        assert code == status, err
+        names = {name.removeprefix(f"{path}/") for name in system.find(path)}
+        return names, len(told.splitlines()), err
+
+    names, told, _ = run(status=4)
+    assert names == {"_npbert.json", *(file.name for file in given.iterdir())}
+    assert told == 4
+    system.rm_file(f"{path}/01.jsonl")
+    system.pipe_file(f"{path}/.01.jsonl.0123.npbert-part", b"torn")
+    system.pipe_file(f"{path}/_npbert.lock", HERE._replace(pid=1 << 40).to_json())
+    again, told, err = run("--resume", status=4)
+    assert (again, told) == (names, 1)
+    assert "3 of 4 files are answered already; 2 of their inputs failed" in err
+    expected = undisturbed(given, tmp_path, threads)
+    assert {name: system.cat_file(f"{path}/{name}") for name in expected} == expected
+    assert "is not empty" in run(status=2)[2]
+    with keep_folder(out, resume=True):
+        assert ("has it" if protocol != "file" else "writes there") in run("--resume", status=2)[2]
+
+
 # ---- jobs that meet, and jobs that are killed ----------------------------------------------------
 
 
@@ -406,7 +471,7 @@ def test_of_two_jobs_that_start_together_in_one_folder_each_is_whole_or_refused(
         for args in {a for pair in PAIRS for a in pair if "fail" not in a}
     }
     rng = np.random.default_rng(5)
-    for turn in range(int(os.environ.get("NPBERT_KILLS", 2))):
+    for turn in range(int(os.environ.get("NPBERT_KILLS", 10)) // 5):
         pair, out = PAIRS[turn % len(PAIRS)], tmp_path / f"pair{turn}"
         jobs = []
         for args in pair:

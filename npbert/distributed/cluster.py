@@ -178,23 +178,24 @@ class FinishedFiles:
     def __init__(self, lock: FolderLock, job: Mapping[str, Any], past: Past) -> None:
         self.lock, self.job, self.past = lock, job, past
         self.targets: dict[str, str] = {}  # of parts that are whole
+        self.reports: list[FileReport] = []
         self.failed: dict[str, int] = {}  # as in the journal
         self.write_journal()
         self.due = 0.0
 
     def add(self, file: InputFile, report: FileReport) -> None:
-        """Take note of a file.  Raises InputError."""
+        """Take note of a file."""
+        self.reports.append(report)
         if report.part:
             self.targets[report.part] = file.target
         if report.first or report.error:
             self.past.failed[file.target] = report.counts.failed
-        if time.monotonic() >= self.due:
-            self.commit()
 
     def commit(self) -> None:
-        """Give every file that is finished its name.  Raises InputError."""
+        """Give every file that is finished its name, and tell of it.  Raises InputError."""
         began = time.monotonic()
         targets, self.targets = self.targets, {}
+        reports, self.reports = self.reports, []
         if self.failed != self.past.failed:
             self.write_journal()
         self.lock.require_held()
@@ -204,6 +205,8 @@ class FinishedFiles:
             raise InputError(f"--output {self.lock.out}: cannot be written: {error}") from None
         now = time.monotonic()
         self.due = now + (now - began) / RECORD_SHARE  # a large journal is written less often
+        for report in reports:
+            tell_of_file(report)
 
     def write_journal(self) -> None:
         """Write what job a folder is of.  Raises InputError."""
@@ -270,13 +273,8 @@ def answer_files(
             if report.error and not given.records_errors:
                 raise InputError(f"{report.error}; --resume goes on with what is not answered yet")
             record.add(file, report)
-            try:
-                print_json(report_line(report))
-            except BrokenPipeError:  # who watched has seen enough; the job is not done
-                discard_output()
-            if report.first or report.error:
-                more = count_more(report.counts.failed - 1)
-                tell(report.error or f"{report.file}: {report.first}{more}")
+            if not done.has_ready() or time.monotonic() >= record.due:
+                record.commit()
             for each in fields(Counts):
                 total = getattr(counts, each.name) + getattr(report.counts, each.name)
                 setattr(counts, each.name, total)
@@ -285,6 +283,17 @@ def answer_files(
             client.cancel(list(known), force=True)
         record.commit()
     return ExitStatus.SOME_FAILED if record.past.failed else ExitStatus.FINE, counts
+
+
+def tell_of_file(report: FileReport) -> None:
+    """Print what became of a file, for programs and for people."""
+    try:
+        print_json(report_line(report))
+    except BrokenPipeError:  # who watched has seen enough; the job is not done
+        discard_output()
+    if report.first or report.error:
+        more = count_more(report.counts.failed - 1)
+        tell(report.error or f"{report.file}: {report.first}{more}")
 
 
 def count_more(failed: int) -> str:

@@ -152,14 +152,15 @@ class FolderLock:
             found = Holder.from_json(read_whole(self.address, JSON_LIMIT), self.address)
         except FileNotFoundError:
             try:
-                self.system.pipe_file(self.path, raw, mode="create")
+                try:
+                    self.system.pipe_file(self.path, raw, mode="create")
+                except (TypeError, ValueError, NotImplementedError):  # it can only overwrite
+                    self.system.pipe_file(self.path, raw)
             except FileExistsError:
                 return False
             except FileNotFoundError:  # where folders are more than beginnings of names
                 self.system.makedirs(self.path.rpartition("/")[0], exist_ok=True)
                 return False
-            except (TypeError, ValueError, NotImplementedError):  # it can only overwrite
-                self.system.pipe_file(self.path, raw)
             return self.is_held()
         self.require_gone(found, unlocked=False)
         self.system.pipe_file(self.path, raw)
