@@ -296,6 +296,8 @@ PLANTED = [
     '{"job": {}, "stamps": [], "failed": {}}', '{"job": {}, "stamps": {"a": 1}, "failed": {}}',
     '{"job": {}, "stamps": {}, "failed": {"a": true}}',
     '{"job": {}, "stamps": {}, "failed": {}, "failed": {}}', "[" * 100_000, "\x00",
+    '{"id": "0", "user": "\\u001b[2J", "host": "b", "pid": 1, "since": "c"}',
+    '{"id": "0", "user": "' + "a" * 5000 + '", "host": "b", "pid": 1, "since": "c"}',
     '{"id": 0, "user": "a", "host": "b", "pid": 1, "since": "c"}',
     '{"id": "0", "user": "a", "host": "b", "pid": true, "since": "c"}',
     '{"id": "0", "user": "a", "host": "b", "pid": 1, "since": "c", "more": 1}',
@@ -334,6 +336,20 @@ def test_a_link_in_the_folder_leads_nothing_out_of_it(given, tmp_path, capsys):
         "elsewhere; delete it\n"
     )
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_job_leaves_the_parts_of_jobs_in_folders_below_alone(given, tmp_path, cluster):
+    out = tmp_path / "out"
+    main([*command_for(given, out), "--dask", cluster.scheduler_address])
+    (out / "below").mkdir()
+    own, others = out / ".01.jsonl.a.npbert-part", out / "below" / ".01.jsonl.b.npbert-part"
+    for resumed in (True, False):
+        own.write_bytes(b"")
+        others.write_bytes(b"")
+        if resumed:
+            (out / "01.jsonl").unlink()
+        main([*command_for(given, out, "--resume"), "--dask", cluster.scheduler_address])
+        assert (own.exists(), others.exists()) == (False, True)
 
 
 # ---- file systems that are no disk's -------------------------------------------------------------

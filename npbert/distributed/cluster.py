@@ -20,6 +20,7 @@ from npbert.distributed.remote_files import (
     list_inputs,
     list_outputs,
     open_remote,
+    parts_of,
     pattern_address,
     read_whole,
     refuse_ways_out,
@@ -88,7 +89,7 @@ def run_on_cluster(
     job = {**job_identity(task, given, given.form), "input": pattern_address(pattern)}
     with keep_folder(output, resume=resume) as lock:
         refuse_ways_out(output, [file.target for file in every])
-        there, past = read_past(output, job, len(every), resume=resume)
+        there, past = read_past(output, job, every, resume=resume)
         left = [file for file in every if file.target not in there]
         changed = [f for f in every if f.target in there and past.stamps.get(f.source) != f.stamp]
         if changed:
@@ -114,7 +115,7 @@ def run_on_cluster(
             finally:
                 forget_on_workers(client, recipe)
         lock.require_held()
-        remove_files({name for name in list_outputs(output) if name.endswith(PART_SUFFIX)})
+        remove_files(parts_of([file.target for file in every], list_outputs(output)))
     if counts.cut:
         warn(task.truncation_notice(counts.cut, counts.unread, task.options))
     tell(f"{len(left):,} files, {summarize(counts, 0, time.monotonic() - began)}")
@@ -127,7 +128,7 @@ def describe_past(past: Past) -> str:
 
 
 def read_past(
-    output: str, job: dict[str, Any], files: int, *, resume: bool
+    output: str, job: dict[str, Any], every: list[InputFile], *, resume: bool
 ) -> tuple[set[str], Past]:
     """Return what was answered before, and how.  Raises InputError where it is another job's."""
     there = list_outputs(output) - {address_in(output, LOCK_NAME)}
@@ -139,13 +140,14 @@ def read_past(
         )
     parts = {name for name in there if name.endswith(PART_SUFFIX)}
     if (journal := address_in(output, JOURNAL_NAME)) in there:
-        left, past = read_cluster_journal(journal, JSON_LIMIT + files * JOURNAL_BYTES)
+        left, past = read_cluster_journal(journal, JSON_LIMIT + len(every) * JOURNAL_BYTES)
         require_same_job(left, job, f"take another folder, or delete {output}")
     elif there - parts:
         raise InputError(f"--resume: {output} has no {JOURNAL_NAME}, so that it is of no such job")
     else:  # it was killed before there was anything
         past = Past({}, {})
-    remove_files(parts)  # of jobs that are over, or they would have the lock
+    own = [address_in(output, LOCK_NAME), journal, *(file.target for file in every)]
+    remove_files(parts_of(own, parts))  # of jobs that are over, or they would have the lock
     there -= parts
     return there, past._replace(failed={t: n for t, n in past.failed.items() if t in there})
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Self
 from uuid import uuid4
 
-from npbert.checkpoint.files import JSON_LIMIT, parse_json_object
+from npbert.checkpoint.files import parse_json_object
 from npbert.distributed.remote_files import (
     PART_SUFFIX,
     address_in,
@@ -34,6 +34,7 @@ except ImportError:  # Windows, where a process that is gone must be told by han
     fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME: Final = "_npbert.lock"  # beside the answers, while a job writes them
+LOCK_BYTES: Final = 4096  # at most
 LOCK_ATTEMPTS: Final = 50  # while others take and give back the same folder
 LOCK_SECONDS: Final = 0.02  # between two of them
 
@@ -65,7 +66,8 @@ class Holder(NamedTuple):
         """Return who wrote a lock.  Raises InputError for what does not tell."""
         try:
             said = parse_json_object(raw, where)
-            if {name: type(value) for name, value in said.items()} == cls.__annotations__:
+            kinds = {name: type(value) for name, value in said.items()}
+            if kinds == cls.__annotations__ and all(str(x).isprintable() for x in said.values()):
                 return cls(**said)
         except CheckpointError:
             pass
@@ -130,7 +132,7 @@ class FolderLock:
             if not stat.S_ISREG(os.fstat(found.fileno()).st_mode):
                 raise InputError(f"{path}: is no file; if no job has this folder, delete it")
             unlocked = keep_others_out(found)
-            raw = found.read(JSON_LIMIT)
+            raw = found.read(LOCK_BYTES)
             if not is_open(path, found) or (unlocked is False and not raw):
                 return False  # given back, or just being taken
             if unlocked is False:
@@ -149,7 +151,7 @@ class FolderLock:
         """Do the same where no system keeps files locked, and see whether it is there."""
         raw = self.me.to_json()
         try:
-            found = Holder.from_json(read_whole(self.address, JSON_LIMIT), self.address)
+            found = Holder.from_json(read_whole(self.address, LOCK_BYTES), self.address)
         except FileNotFoundError:
             try:
                 try:
@@ -185,7 +187,7 @@ class FolderLock:
         if self.file:
             return is_open(Path(self.path), self.file)
         try:
-            raw = read_whole(self.address, JSON_LIMIT)
+            raw = read_whole(self.address, LOCK_BYTES)
             return Holder.from_json(raw, self.address) == self.me
         except (FileNotFoundError, InputError):
             return False

@@ -181,6 +181,17 @@ def part_address(target: str, job: str) -> str:
     return f"{folder}/.{name}.{job}{uuid4().hex}{PART_SUFFIX}"
 
 
+def parts_of(targets: Iterable[str], there: Iterable[str]) -> set[str]:
+    """Return which files are parts of some targets, of any job."""
+    known = set(targets)
+
+    def target_of(part: str) -> str:
+        folder, _, name = part.removesuffix(PART_SUFFIX).rpartition("/")
+        return f"{folder}/{name.removeprefix('.').rpartition('.')[0]}"
+
+    return {name for name in there if name.endswith(PART_SUFFIX) and target_of(name) in known}
+
+
 @contextmanager
 def write_part(part: str) -> Iterator[BinaryIO]:
     """Yield a new file, which stays if it becomes whole.  Raises InputError, OSError."""
@@ -252,7 +263,7 @@ def remove_files(names: set[str]) -> None:
     """Remove what is there of some files."""
     for name in names:
         system, path = split_url("--output", name)
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it is gone, or what it stood in is
             system.rm_file(path)
 
 
