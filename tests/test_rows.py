@@ -116,8 +116,9 @@ def test_an_invented_task_has_its_columns_in_a_parquet_file(mood, tmp_path):
     pq.write_table(pa.table({"id": [7], "text": ["Hooray."]}), tmp_path / "in.parquet")
     (file,) = list_inputs(str(tmp_path / "*.parquet"), str(tmp_path / "out"), None)
     recipe = task_recipe(npbert.pipeline("mood-reading", mood))
-    assert answer_file(file, recipe.raw, InputFormat(task="mood-reading")).error == ""
-    schema = pq.read_schema(tmp_path / "out" / "in.parquet")
+    report = answer_file(file, recipe.raw, InputFormat(task="mood-reading"), "a job")
+    assert report.error == ""
+    schema = pq.read_schema(report.part)
     assert schema.names == ["id", "label", "score"]
 
 
