@@ -48,7 +48,7 @@ WRONG: list[tuple[str, str, list[Any], str]] = [
     ("num_blocks", "num_blocks (n_layers in config.json)", [False, 0], SIZE),
     ("num_attention_heads", "num_attention_heads (n_heads in config.json)", [10**12], SIZE),
     ("intermediate_size", "intermediate_size (hidden_dim in config.json)", [{}], SIZE),
-    ("num_labels", "num_labels", [0, "2"], SIZE),
+    ("num_labels", "num_labels", [0, "2", 2**17 + 1], "a whole number from 1 to 2**17"),
     ("dropout_rate", "dropout_rate (dropout in config.json)", [float("nan"), 1.5, -0.1], RATE),
     (
         "attention_dropout_rate",

@@ -16,8 +16,9 @@ from safetensors.numpy import save_file
 
 import npbert
 from npbert import CheckpointError
-from npbert.checkpoint.files import JSON_LIMIT, read_json_object, read_safetensors, replace_file
+from npbert.checkpoint.files import read_safetensors, replace_file
 from npbert.checkpoint.folders import read_tensors
+from npbert.checkpoint.reading import JSON_LIMIT, read_json_object
 
 DTYPES = (np.float32, np.float64)
 

@@ -336,7 +336,7 @@ def broken(folder: Path, traced) -> dict[str, tuple[Path, str]]:
     (folder / "nothing").mkdir()
     made["an empty folder"] = (folder / "nothing", "holds no .npy file, but nothing")
     np.savez(folder / "pickled.npz", x=np.array([{}], object))
-    made["a pickle"] = (folder / "pickled.npz", "cannot be read as .npz: ")
+    made["a pickle"] = (folder / "pickled.npz", "'x': has dtype 'object', expected numbers")
     made["none"] = (folder / "none.npz", "no such file or folder")
     return made
 

@@ -8,6 +8,7 @@ from typing import Final
 
 CONFIG: Final = "config.json"
 MODULES: Final = "modules.json"  # of sentence-transformers
+MODULES_LIMIT: Final = 64  # modules of a model; those that people make have at most 5
 INDEX: Final = ".index.json"  # of shards
 SAFETENSORS: Final = "model.safetensors"
 PICKLE: Final = "pytorch_model.bin"

@@ -202,8 +202,11 @@ def is_rate(value: Any) -> bool:
 FIELD_CHECKS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]] = {
     "a whole number from 1 to 2**31 - 1": (
         ("vocab_size", "max_positions", "hidden_size", "num_blocks", "num_attention_heads",
-         "intermediate_size", "num_labels"),
+         "intermediate_size"),
         lambda v: is_int(v) and 0 < v < 2**31,
+    ),
+    "a whole number from 1 to 2**17": (  # config.json names every one of them when it is written
+        ("num_labels",), lambda v: is_int(v) and 0 < v <= 2**17,
     ),
     "a rate from 0 to 1": (("dropout_rate", "attention_dropout_rate", "qa_dropout"), is_rate),
     "a rate from 0 to 1, or null": (

@@ -5,30 +5,36 @@ No byte of a file is believed before it is checked: a broken or hostile file end
 CheckpointError that names it.  Format: https://github.com/huggingface/safetensors#format
 """
 
+import io
 import json
 import math
 import mmap
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from tokenize import TokenError
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from npbert.checkpoint.reading import JSON_LIMIT, open_file, parse_json_object
 from npbert.errors import CheckpointError, listing, quote
 from npbert.textbook import Array
 
-JSON_LIMIT: Final = (
-    4 << 20
-)  # bytes of JSON; a DistilBERT has about 12,000, parsing takes 20 times as many
 BYTES: Final = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+SMALLEST_OVERFLOW: Final = 1 << 63  # a product that NumPy counts no bytes or numbers by
+NPY_HEADER_LIMIT: Final = 10_000  # bytes, as NumPy has it; that of an array has 128
+NPY_READERS: Final = {
+    b"\x93NUMPY\x01\x00": (2, np.lib.format.read_array_header_1_0),
+    b"\x93NUMPY\x02\x00": (4, np.lib.format.read_array_header_2_0),
+}  # how a file begins, the bytes of the length that follows, and who reads the header behind it
 FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 Mapped = TypeVar("Mapped", bound=mmap.mmap)
@@ -69,22 +75,10 @@ class Tensor:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Map a safetensors file and check its header.  Raises CheckpointError with all faults."""
-    content = memoryview(map_file(path, mmap.mmap))
-    length = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or length > len(content) - 8:
-        raise CheckpointError(
-            f"{path}: has {len(content)} bytes, but its header alone should have {length}; "
-            "it is cut short, or no safetensors file"
-        )
-    if length > JSON_LIMIT:
-        raise CheckpointError(
-            f"{path}: has a header of {length} bytes, expected at most {JSON_LIMIT}"
-        )
-    header = parse_json_object(bytes(content[8 : 8 + length]), f"{path}: header")
+    header, data = read_header(path)
     header.pop("__metadata__", None)
     if not header:
         raise CheckpointError(f"{path}: holds no tensor")
-    data = content[8 + length :]
     faults = [
         f"{name}: {fault}"
         for name, entry in header.items()
@@ -100,6 +94,78 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         )
         for name, entry in header.items()
     }
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], memoryview]:
+    """Map a safetensors file; return its header, of which nothing is checked yet, and its data."""
+    content = memoryview(map_file(path, mmap.mmap))
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > len(content) - 8:
+        raise CheckpointError(
+            f"{path}: has {len(content)} bytes, but its header alone should have {length}; "
+            "it is cut short, or no safetensors file"
+        )
+    if length > JSON_LIMIT:
+        raise CheckpointError(
+            f"{path}: has a header of {length} bytes, expected at most {JSON_LIMIT}"
+        )
+    header = parse_json_object(bytes(content[8 : 8 + length]), f"{path}: header")
+    return header, content[8 + length :]
+
+
+def parse_npy(content: memoryview, where: str) -> NDArray[Any]:
+    """Return the array that bytes in NumPy's format .npy are: a view of them, and only numbers.
+
+    Raises CheckpointError saying where, for bytes that are no such array or hold fewer numbers
+    than they say.
+    """
+    head = parse_npy_header(content, where)
+    need = math.prod(head.shape) * head.dtype.itemsize
+    if need > len(content) - head.size:
+        raise CheckpointError(
+            f"{where}: has {len(content) - head.size} bytes, expected {need} for {head.shape} in "
+            f"{head.dtype}; it is cut short, or damaged"
+        )
+    order: Literal["C", "F"] = "F" if head.columns else "C"
+    return np.ndarray(head.shape, head.dtype, content[head.size : head.size + need], order=order)
+
+
+class NpyHeader(NamedTuple):
+    """What stands before an array in NumPy's format .npy."""
+
+    size: int  # bytes
+    shape: tuple[int, ...]
+    columns: bool  # whether it is stored column by column
+    dtype: np.dtype[Any]
+
+
+def parse_npy_header(content: memoryview, where: str) -> NpyHeader:
+    """Return how bytes in NumPy's format .npy begin; the rest need not be there.
+
+    Raises CheckpointError saying where.
+    """
+    digits, read = NPY_READERS.get(bytes(content[:8]), (0, None))
+    if read is None:
+        raise CheckpointError(f"{where}: is no array in the format .npy, version 1.0 or 2.0")
+    start = 8 + digits + int.from_bytes(content[8 : 8 + digits], "little")
+    if start > min(len(content), NPY_HEADER_LIMIT):
+        raise CheckpointError(
+            f"{where}: has a header of {start} bytes, expected at most {NPY_HEADER_LIMIT}, and it "
+            f"has {len(content)} in all; it is cut short, or damaged"
+        )
+    try:
+        with warnings.catch_warnings():  # of what Python makes of a damaged header
+            warnings.simplefilter("ignore")
+            shape, columns, dtype = read(io.BytesIO(content[8:start]))
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, TokenError) as error:
+        raise CheckpointError(f"{where}: has no header of an array: {quote(str(error))}") from None
+    if dtype.kind not in "biuf":
+        raise CheckpointError(f"{where}: has dtype {quote(str(dtype))}, expected numbers")
+    if len(shape) > 8 or not is_count_list([*shape]) or is_beyond_counting(shape):
+        raise CheckpointError(
+            f"{where}: has the shape {quote(shape)}, expected at most 8 whole numbers"
+        )
+    return NpyHeader(start, shape, columns, dtype)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -132,6 +198,8 @@ def entry_fault(entry: Any, size: int) -> str | None:
         return f"has the shape {quote(shape)}, expected at most 8 whole numbers"
     if not is_count_list(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= size:
         return f"has the data_offsets {quote(offsets)}, expected two from 0 to {size}, the end"
+    if is_beyond_counting(shape):  # and empty all the same, for one of them is 0
+        return f"has the shape {quote(shape)}, too large to be counted"
     need = math.prod(shape) * BYTES[dtype]
     if offsets[1] - offsets[0] != need:
         return f"has {offsets[1] - offsets[0]} bytes, expected {need} for {shape} in {dtype}"
@@ -141,6 +209,11 @@ def entry_fault(entry: Any, size: int) -> str | None:
 def is_count_list(value: Any) -> bool:
     """Tell whether a JSON value is a list of whole numbers from 0."""
     return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+
+
+def is_beyond_counting(shape: Iterable[int]) -> bool:
+    """Tell whether NumPy could make no array of a shape, not even an empty one."""
+    return math.prod(max(n, 1) for n in shape) * 8 >= SMALLEST_OVERFLOW
 
 
 def layout_faults(header: Mapping[str, Any], size: int) -> list[str]:
@@ -166,63 +239,6 @@ def map_file(path: Path, kind: type[Mapped]) -> Mapped:
             return kind(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:
             raise CheckpointError(f"{path}: is empty") from None
-
-
-@contextmanager
-def open_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to read its bytes; a pipe or a device, which could block, is refused."""
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path}: is no file")
-    try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def read_bytes(path: Path, limit: int) -> bytes:
-    """Read a whole file that has no reason to be larger than `limit` bytes."""
-    with open_file(path) as file:
-        raw = file.read(limit + 1)
-    if len(raw) > limit:
-        raise CheckpointError(f"{path}: has over {limit} bytes, far more than such a file needs")
-    return raw
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a small JSON file that must hold an object.  Raises CheckpointError naming the file."""
-    return parse_json_object(read_bytes(path, JSON_LIMIT), str(path))
-
-
-def read_json(path: Path) -> Any:
-    """Read a small JSON file.  Raises CheckpointError naming the file."""
-    return parse_json(read_bytes(path, JSON_LIMIT), str(path))
-
-
-def parse_json_object(raw: bytes, where: str) -> dict[str, Any]:
-    """Parse bytes that must be a JSON object."""
-    data = parse_json(raw, where)
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{where}: holds a {type(data).__name__}, expected a JSON object")
-    return data
-
-
-def parse_json(raw: bytes, where: str) -> Any:
-    """Parse JSON whose objects have no name twice.  Raises CheckpointError saying where."""
-
-    def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
-            raise ValueError(f"it says {listing(map(repr, twice))} twice")
-        return found
-
-    try:
-        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=refuse_twice)
-    except RecursionError:
-        raise CheckpointError(f"{where}: is nested too deeply to be read") from None
-    except ValueError as error:
-        raise CheckpointError(f"{where}: is not valid JSON: {error}") from None
 
 
 @contextmanager

@@ -14,12 +14,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from npbert.checkpoint import CONFIG, INDEX, MODULES, PICKLE, SAFETENSORS, WEIGHTS
+from npbert.checkpoint import CONFIG, INDEX, MODULES, MODULES_LIMIT, PICKLE, SAFETENSORS, WEIGHTS
 from npbert.checkpoint.config import Config, find_architecture
 from npbert.checkpoint.files import (
     Tensor,
-    read_json,
-    read_json_object,
     read_safetensors,
     replace_file,
     write_json,
@@ -34,6 +32,7 @@ from npbert.checkpoint.parameters import (
     load_parameters,
 )
 from npbert.checkpoint.pickles import read_pickle
+from npbert.checkpoint.reading import read_json, read_json_object
 from npbert.errors import CheckpointError, ConfigError, InputError, listing, quote, warn
 from npbert.families import ARCHITECTURES, FAMILIES, class_name, own_module
 
@@ -136,6 +135,10 @@ def read_modules(folder: Path) -> list[tuple[str, Path]]:
     data = read_json(path)
     if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
         raise CheckpointError(f"{path}: expected a list of modules")
+    if len(data) > MODULES_LIMIT:
+        raise CheckpointError(
+            f"{path}: lists {len(data)} modules, expected at most {MODULES_LIMIT}"
+        )
     return [
         (str(each.get("type")), module_folder(folder, str(each.get("path", "")))) for each in data
     ]

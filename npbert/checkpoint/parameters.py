@@ -4,6 +4,7 @@ Names and shapes follow from the rows of families.py.  All faults are collected 
 No weight is ever invented, unless that was asked for, and then the report and a warning say so.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ BLOCK_NUMBER: Final = re.compile(re.escape(BLOCK_PREFIX).replace(r"\{n\}", r"(\d
 OLD_NORMS: Final = {"gamma": "weight", "beta": "bias"}
 BUFFERS: Final = {"embeddings.position_ids"}
 TWINS: Final = {PROJECTOR: WORDS, WORDS: PROJECTOR}
-SINUSOIDS_LIMIT: Final = 1 << 20  # rows of a sinusoidal table that npbert will compute
+MADE_LIMIT: Final = 1 << 22  # numbers of an array that a file lacks and npbert makes, in any case
 
 Parameters = dict[str, Array]
 
@@ -124,7 +125,7 @@ def load_parameters(
     unused = {n for n in ours if n not in used and n.rpartition(".")[0] in layers}
     unknown = set(ours) - used - unused - BUFFERS
 
-    faults = []
+    faults = size_faults({n: wanted[n] for n, kind in absent.items() if kind}, tensors)
     if missing := [n for n, kind in absent.items() if not kind or (kind == "drawn" and strict)]:
         faults.append(f"missing: {listing(missing, 20)}{head_hint(missing, absent, architecture)}")
     if unknown and strict:
@@ -187,7 +188,7 @@ def is_tied(name: str, ours: Mapping[str, Tensor], config: Config) -> bool:
 
 def source_of_absent(name: str, config: Config) -> str | None:
     """Return how an absent parameter can be had: computed, drawn at random, or not at all."""
-    if name == PLACES and config.sinusoidal_pos_embds and config.max_positions <= SINUSOIDS_LIMIT:
+    if name == PLACES and config.sinusoidal_pos_embds:
         return "computed"
     return "drawn" if name.rpartition(".")[0] in head_layers() else None
 
@@ -214,6 +215,20 @@ def head_hint(missing: list[str], absent: Mapping[str, str | None], architecture
         f"; the checkpoint was made for another task than {architecture} "
         "(strict=False draws these at random, for training)"
     )
+
+
+def size_faults(absent: Mapping[str, Shape], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return which absent parameters have more numbers than all that a checkpoint holds.
+
+    Their shapes are a few digits in config.json, which no tensor confirms.
+    """
+    most = max(MADE_LIMIT, sum(math.prod(tensor.shape) for tensor in tensors.values()))
+    return [
+        f"{name} is not in the file, and config.json gives it the shape "
+        f"({', '.join(letters)}) = {shape}: npbert makes at most {most} numbers for this file"
+        for name, (letters, shape) in absent.items()
+        if math.prod(shape) > most
+    ]
 
 
 def shape_fault(tensor: Tensor, shape: Shape) -> str | None:
@@ -262,9 +277,11 @@ def sinusoids(positions: int, width: int) -> Array:
 
     Source: Vaswani et al. 2017, section 3.5.  (positions, width)
     """
-    angles = np.arange(positions)[:, None] / 10000 ** (np.arange(width) // 2 * 2 / width)
-    waves = np.where(np.arange(width) % 2, np.cos(angles), np.sin(angles))
-    return waves.astype(np.float32)
+    waves = np.empty((positions, width), np.float32)
+    angles = np.arange(positions)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
+    np.sin(angles, out=waves[:, ::2], casting="same_kind")  # each computed in float64
+    np.cos(angles[:, : width // 2], out=waves[:, 1::2], casting="same_kind")
+    return waves
 
 
 def assemble(parameters: Parameters, config: Config) -> tuple[Encoder, dict[str, Affine]]:

@@ -293,6 +293,10 @@ DIRECTORY_LIMIT: Final = 1 << 20  # bytes of an archive's directory; a DistilBER
 class Bounded(mmap.mmap):
     """A mapped file that is never read but in small pieces: zipfile reads a directory whole."""
 
+    def seekable(self) -> bool:
+        """Tell that one can go to any place in it, as an mmap says from Python 3.13 on."""
+        return True
+
     def read(self, n: int | None = None) -> bytes:
         rest = self.size() - self.tell()
         n = rest if n is None or n < 0 else min(n, rest)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from distributed import Client, LocalCluster, as_completed
 
-from npbert.checkpoint.files import JSON_LIMIT, parse_json_object
+from npbert.checkpoint.reading import JSON_LIMIT, parse_json_object
 from npbert.distributed.lock import LOCK_NAME, FolderLock, keep_folder
 from npbert.distributed.remote_files import (
     PART_SUFFIX,
@@ -19,7 +20,6 @@ from npbert.distributed.remote_files import (
     give_names,
     list_inputs,
     list_outputs,
-    open_remote,
     parts_of,
     pattern_address,
     read_whole,
@@ -154,6 +154,8 @@ def read_past(
 
 def read_cluster_journal(path: str, limit: int) -> tuple[dict[str, Any], Past]:
     """Return what job a folder is of.  Raises InputError for what does not tell."""
+    if os.path.islink(path):
+        raise InputError(f"{path}: is a link, which no job makes there; delete it")
     try:
         left = parse_json_object(read_whole(path, limit), path)
     except CheckpointError:
@@ -241,10 +243,9 @@ def connect(address: str, most: int) -> Iterator[Client]:
     try:
         where = address
         if address.endswith(".json"):  # Dask would wait for it without end
-            with open_remote(address) as file:
-                where = str(json.load(file)["address"])
+            where = str(parse_json_object(read_whole(address, JSON_LIMIT), address)["address"])
         client = Client(where, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
         raise InputError(
             f"--dask {address}: no scheduler answers there, expected tcp://HOST:PORT, or the "
             f".json file that it has written: {error}"

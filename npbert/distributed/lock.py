@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Self
 from uuid import uuid4
 
-from npbert.checkpoint.files import parse_json_object
+from npbert.checkpoint.reading import parse_json_object
 from npbert.distributed.remote_files import (
     PART_SUFFIX,
     address_in,

@@ -10,7 +10,7 @@ from uuid import uuid4
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from npbert.checkpoint.files import read_bytes
+from npbert.checkpoint.reading import read_bytes
 from npbert.errors import InputError
 from npbert.jobs.atomic import sync_folder
 from npbert.jobs.lines import FORMS_BY_SUFFIX, form_of
@@ -156,13 +156,11 @@ def open_remote(source: str) -> BinaryIO:
 def read_whole(address: str, limit: int) -> bytes:
     """Return what a file holds, at most `limit` bytes.
 
-    Raises FileNotFoundError, InputError for a link or a device, CheckpointError for a larger one.
+    Raises FileNotFoundError, CheckpointError for a device or a larger file.
     """
     system, path = split_url("--output", address)
     if not is_local(system):
         return cast(bytes, system.cat_file(path, 0, limit))
-    if Path(path).is_symlink():
-        raise InputError(f"{path}: is a link, which no job makes there; delete it")
     Path(path).stat()
     return read_bytes(Path(path), limit)
 

@@ -10,7 +10,6 @@ embeddings looks like any other, and pools otherwise.  So that a file is not the
 The cache is read with the standard library alone.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from npbert.checkpoint import CONFIG, INDEX, MODULES, WEIGHTS
+from npbert.checkpoint import CONFIG, INDEX, MODULES, MODULES_LIMIT, WEIGHTS
+from npbert.checkpoint.reading import read_bytes, read_json
+from npbert.errors import CheckpointError
 
+REF_LIMIT: Final = 4096  # bytes; a commit has 40
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 TRUE_WORDS: Final = ("1", "ON", "YES", "TRUE_WORDS")
 
@@ -53,7 +55,7 @@ class Snapshot(NamedTuple):
                 self.absence_marker(name).parent.mkdir(parents=True, exist_ok=True)
                 self.absence_marker(name).touch()
             ref = self.repository / "refs" / revision
-            if revision != self.commit and (not ref.exists() or ref.read_text() != self.commit):
+            if revision != self.commit and (not ref.exists() or read_ref(ref) != self.commit):
                 ref.parent.mkdir(parents=True, exist_ok=True)
                 temporary = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
                 temporary.write_text(self.commit)
@@ -64,12 +66,17 @@ def find_snapshot(repository: Path, revision: str, subfolder: str) -> Snapshot |
     """Return the model at a branch, tag or commit, as far as it is there; else None."""
     commit = revision
     if not COMMIT.fullmatch(revision):
-        try:
-            commit = (repository / "refs" / revision).read_text("ascii").strip()
-        except (OSError, ValueError):
-            return None
+        commit = read_ref(repository / "refs" / revision)
     known = COMMIT.fullmatch(commit) and (repository / "snapshots" / commit).is_dir()
     return Snapshot(repository, commit, subfolder) if known else None
+
+
+def read_ref(path: Path) -> str:
+    """Return the commit that a file of a branch or tag names, or whatever little it says."""
+    try:
+        return read_bytes(path, REF_LIMIT).decode("ascii", "replace").strip()
+    except CheckpointError:
+        return ""
 
 
 def cache_folder(given: str | os.PathLike[str] | None) -> Path:
@@ -162,7 +169,7 @@ def missing_files(folder: Path) -> list[str]:
 def module_paths(path: Path) -> list[str]:
     """Return the folders that a modules.json names, "" or ending in a slash."""
     said = read_leniently(path)
-    entries = said if isinstance(said, list) else []
+    entries = said[:MODULES_LIMIT] if isinstance(said, list) else []
     named = [each.get("path", "") for each in entries if isinstance(each, dict)]
     return [name and f"{name}/" for name in named if name == "" or is_inside(name)]
 
@@ -178,8 +185,8 @@ def shard_files(folder: Path, index: str) -> list[str]:
 def read_leniently(path: Path) -> Any:
     """Return what a JSON file says, or None: whoever reads it in earnest tells what is wrong."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_json(path)
+    except CheckpointError:
         return None
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, Self
 
-from npbert.checkpoint.files import read_json_object
+from npbert.checkpoint.reading import read_json_object
 from npbert.errors import CheckpointError, InputError, quote
 
 try:
@@ -25,7 +25,7 @@ except ImportError:  # Windows, where nobody keeps two jobs from one file
 UNFINISHED_SUFFIXES: Final = (".part", ".part.json", ".part.json.tmp")
 LOCK_ERRORS: Final = (errno.EAGAIN, errno.EACCES)  # what a lock says that somebody else has
 OPEN_FLAGS: Final = os.O_RDWR | getattr(os, "O_BINARY", 0)  # which Windows has
-JOURNAL_TYPES: Final = {"job": dict, "bytes": int, "inputs": int, "sha256": str}  # of a journal
+JOURNAL_TYPES: Final = {"job": dict, "sha256": str, "whole": bool}  # all else are counts
 
 
 class Places(NamedTuple):
@@ -116,11 +116,21 @@ def read_journal(places: Places) -> dict[str, Any]:
         left = read_json_object(places.journal)
     except CheckpointError:
         left = {}
-    if any(not isinstance(left.get(key), kind) for key, kind in JOURNAL_TYPES.items()):
+    if not is_journal(left):
         raise InputError(
             f"{places.journal}: is no journal of a job; delete it and the .part to start anew"
         )
     return left
+
+
+def is_journal(left: Mapping[str, Any]) -> bool:
+    """Tell whether a journal has what a job goes on with, each of its type."""
+    return {"job", "sha256", "bytes", "inputs"} <= set(left) and all(
+        isinstance(value, JOURNAL_TYPES[name])
+        if name in JOURNAL_TYPES
+        else type(value) is int and 0 <= value < 1 << 62
+        for name, value in left.items()
+    )
 
 
 def write_journal(places: Places, state: Mapping[str, Any]) -> None:

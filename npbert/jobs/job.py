@@ -21,6 +21,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Protocol, Self
 
 from npbert import __version__
+from npbert.checkpoint.reading import open_file, read_bytes
 from npbert.errors import ExitStatus, InputError, tell, warn
 from npbert.hub.cache import model_files
 from npbert.jobs.atomic import Places, is_whole
@@ -36,6 +37,7 @@ from npbert.jobs.outputs import (
 from npbert.jobs.records import InputFormat, Item, Source
 from npbert.tasks.rows import TASKS
 from npbert.tasks.task import Reading, Refusal, Tally, Task
+from npbert.text.tokenizer_files import VOCABULARY_LIMIT
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".parquet")  # that can be read, or not even that
 BLOCK_INPUTS: Final = 256  # inputs; a multiple of those that are read ahead, so that packs are full
@@ -341,6 +343,11 @@ def hash_model(folder: Path) -> str:
     """Return the sha256 of the files of a model that its answers depend on."""
     digest = hashlib.sha256()
     for name in model_files(folder):
-        with (folder / name).open("rb") as file:
-            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+        path = folder / name
+        if path.suffix in (".json", ".txt"):
+            whole = hashlib.sha256(read_bytes(path, VOCABULARY_LIMIT))
+        else:
+            with open_file(path) as file:
+                whole = hashlib.file_digest(file, "sha256")
+        digest.update(name.encode() + whole.digest())
     return digest.hexdigest()

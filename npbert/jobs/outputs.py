@@ -16,7 +16,8 @@ from typing import Any, Final, Self, TextIO, TypeVar
 
 import numpy as np
 
-from npbert.errors import InputError
+from npbert.checkpoint.files import NPY_HEADER_LIMIT, parse_npy_header
+from npbert.errors import CheckpointError, InputError
 from npbert.jobs.atomic import (
     Places,
     end_whole_job,
@@ -202,9 +203,12 @@ class ArrayOutput(LinesOutput):
         """Read from the file what its rows are."""
         if self.saved["inputs"]:
             self.file.seek(0)
-            np.lib.format.read_magic(self.file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(self.file)
-            self.row = dtype, shape[1:]
+            part = self.places.part
+            try:
+                head = parse_npy_header(memoryview(self.file.read(NPY_HEADER_LIMIT)), str(part))
+            except CheckpointError as error:
+                raise InputError(f"{error}; delete it and its .json to start anew") from None
+            self.row = head.dtype, head.shape[1:]
 
     def write(self, answer: Any) -> None:
         """Write one row."""

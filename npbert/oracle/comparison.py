@@ -132,8 +132,10 @@ def compare(
     arrays, exact = rename_arrays(candidate, names), reference.activations
     theirs = fit_arrays(None, arrays, exact, notes)
     require_same_inputs(reference, arrays)
-    said = reference.about.get("noise", {})
-    allowed = {name: float(said.get(name, 1e-6)) for name in exact}
+    said = reference.about.get("noise")
+    noise = said if isinstance(said, dict) else {}
+    given = {name: noise.get(name) for name in exact}
+    allowed = {name: x if isinstance(x, float) else 1e-6 for name, x in given.items()}
     return measure_all(None, exact, theirs, {}, allowed, detect_precision(theirs), notes)
 
 

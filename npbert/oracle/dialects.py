@@ -6,7 +6,6 @@ a port may leave out the batch axis, split heads or join them, flatten batch and
 token as a column.
 """
 
-import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +15,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.errors import InputError, listing, quote
+from npbert.checkpoint.reading import parse_json, read_bytes
+from npbert.errors import CheckpointError, InputError, listing, quote
 
+MAP_LIMIT: Final = 1 << 20  # bytes of a map; ours have 3,000
 BLOCK_TEMPLATE: Final = "transformer.layer.{n}."
 
 PYTORCH: Final = {
@@ -107,9 +108,16 @@ def read_map(named: str) -> Mapping[str, str]:
             f"--map {named}: expected one of {', '.join(MAPS)}, or a .json or .toml file"
         )
     try:
-        text = path.read_text("utf-8")
-        table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (ValueError, OSError) as error:
+        raw = read_bytes(path, MAP_LIMIT)
+        if path.suffix == ".toml":
+            table = tomllib.loads(raw.decode())
+        else:
+            table = parse_json(raw, str(path))
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply to be read") from None
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         raise InputError(f"{path}: expected an object of names, theirs to npbert's")
@@ -150,9 +158,15 @@ def rename_step(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> str |
 def name_pattern(template: str) -> re.Pattern[str]:
     """Turn a template into a pattern: {n} a number, {n+1} the one after it, * an operation."""
     escaped = re.escape(template)
-    escaped = escaped.replace(r"\{n\+1\}", r"(?P<n>[1-9]\d*)(?P<m>)")
-    escaped = escaped.replace(r"\{n\}", r"(?P<n>\d+)").replace(r"\*", r"(?P<end>[^/]+)")
-    return re.compile(escaped)
+    escaped = escaped.replace(r"\{n\+1\}", r"(?P<n>[1-9]\d{0,8})(?P<m>)")
+    escaped = escaped.replace(r"\{n\}", r"(?P<n>\d{1,9})").replace(r"\*", r"(?P<end>[^/]+)")
+    try:
+        return re.compile(escaped)
+    except re.error:
+        raise InputError(
+            f"the map has the template {quote(template)}, expected {{n}} or {{n+1}} at most once, "
+            "and * at most once"
+        ) from None
 
 
 def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -1,10 +1,12 @@
 """Traces on disk: safetensors, .npz, or a folder of .npy files, whoever wrote them."""
 
 import json
+import mmap
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +14,15 @@ from safetensors.numpy import save_file
 
 from npbert.checkpoint.files import (
     FLOATS,
-    parse_json_object,
-    read_json_object,
+    map_file,
+    parse_npy,
+    read_header,
     read_safetensors,
     replace_file,
 )
-from npbert.errors import CheckpointError, InputError, listing
+from npbert.checkpoint.pickles import Bounded
+from npbert.checkpoint.reading import JSON_LIMIT, open_file, parse_json_object, read_json_object
+from npbert.errors import CheckpointError, InputError, NpbertError, listing, quote
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -26,9 +31,14 @@ INTEGERS: Final = {
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4",
     "U16": "<u2", "U8": "u1", "BOOL": "?",
 }  # fmt: skip
-DUMP_LIMIT: Final = (
-    8 << 30
-)  # bytes that a dump may hold; a base-size trace of 256 tokens has 0.2 GB
+PACKED_LIMIT: Final = 1 << 27  # bytes that any .npz may unpack to; a large one to PACKED_RATIO
+PACKED_RATIO: Final = 16  # times its own size; activations shrink by half, padding to nothing
+CHUNK: Final = 1 << 16  # bytes that are unpacked at once
+PACKINGS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes
+PACKING_ERRORS: Final = (  # RuntimeError: a password is needed
+    zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError,
+    RuntimeError, OverflowError,
+)  # fmt: skip
 
 
 def write_dump(path: Path, given: Arrays, about: Mapping[str, Any]) -> None:
@@ -64,7 +74,7 @@ def read_dump(path: Path) -> tuple[Arrays, dict[str, Any]]:
     try:
         if path.is_dir():
             arrays, said = read_folder(path)
-        elif zipfile.is_zipfile(path):
+        elif is_archive(path):
             arrays, said = read_npz(path)
         elif path.suffix == ".npy":
             raise InputError(f"{path}: is one array; give the folder that it stands in")
@@ -80,11 +90,14 @@ def read_dump(path: Path) -> tuple[Arrays, dict[str, Any]]:
     return arrays, said
 
 
+def is_archive(path: Path) -> bool:
+    """Tell whether a file is a zip archive, as an .npz is.  Raises CheckpointError."""
+    with open_file(path) as file:
+        return zipfile.is_zipfile(file)
+
+
 def read_tensor_file(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Read a safetensors file; halves stay halves, bfloat16 becomes float32."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        head = file.read(min(length, path.stat().st_size))
     tensors = read_safetensors(path)
     arrays: Arrays = {}
     for name, tensor in tensors.items():
@@ -93,26 +106,65 @@ def read_tensor_file(path: Path) -> tuple[Arrays, dict[str, Any]]:
             wide = tensor.array(np.float32 if tensor.dtype != "F64" else np.float64)
             arrays[name] = wide.astype(kept.get(tensor.dtype, np.float32))
         else:
-            stored = np.frombuffer(tensor.content, INTEGERS[tensor.dtype])
-            arrays[name] = stored.reshape(tensor.shape)
-    metadata = parse_json_object(head, str(path)).get("__metadata__", {})
-    return arrays, parse_about(metadata.get("npbert"), path)
+            arrays[name] = tensor.stored_array(INTEGERS[tensor.dtype])
+    metadata = read_header(path)[0].get("__metadata__")
+    said = metadata.get("npbert") if isinstance(metadata, dict) else None
+    return arrays, parse_about(str(said or "").encode("utf-8", "replace"), path)
 
 
 def read_npz(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Read an .npz file; nothing in it is unpickled."""
-    with zipfile.ZipFile(path) as archive:
-        if (size := sum(entry.file_size for entry in archive.infolist())) > DUMP_LIMIT:
-            raise InputError(f"{path}: unpacks to {size} bytes, expected at most {DUMP_LIMIT}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as .npz: {error}") from None
+    arrays: Arrays = {}
+    with map_file(path, Bounded) as file:
+        try:
+            with zipfile.ZipFile(cast("BinaryIO", file)) as archive:
+                entries = archive.infolist()
+                check_entries(entries, file.size(), path)
+                for entry in entries:
+                    name = entry.filename.removesuffix(".npy")
+                    content = read_entry(archive, entry)
+                    arrays[name] = parse_npy(memoryview(content), f"{path}: {quote(name)}")
+        except PACKING_ERRORS as error:
+            if isinstance(error, NpbertError):
+                raise
+            raise InputError(
+                f"{path}: cannot be read as .npz: {error}; it is cut short, or damaged"
+            ) from None
     said = arrays.pop(ABOUT_FILE, None)
-    return arrays, parse_about(
-        None if said is None else said.tobytes().decode("utf-8", "replace"), path
-    )
+    return arrays, parse_about(b"" if said is None else said.tobytes(), path)
+
+
+def check_entries(entries: list[zipfile.ZipInfo], size: int, path: Path) -> None:
+    """Refuse what NumPy writes into no archive, and more than fits into one of `size` bytes."""
+    names, faults = set(), []
+    for entry in entries:
+        if entry.compress_type not in PACKINGS:
+            faults.append(f"{quote(entry.filename)} is packed by another method than deflate")
+        elif entry.flag_bits & 1:
+            faults.append(f"{quote(entry.filename)} is encrypted")
+        elif not entry.filename.endswith(".npy"):
+            faults.append(f"{quote(entry.filename)} is no .npy file")
+        elif entry.filename in names:
+            faults.append(f"{quote(entry.filename)} is there twice")
+        names.add(entry.filename)
+    if faults:
+        raise InputError(f"{path}: {listing(faults, 4)}; expected what np.savez writes")
+    unpacked = sum(entry.file_size for entry in entries)
+    most = max(PACKED_LIMIT, PACKED_RATIO * size)
+    if unpacked > most:
+        raise InputError(
+            f"{path}: has {size} bytes and unpacks to {unpacked}, expected at most {most}; if that "
+            "is meant, write it with np.savez, which does not pack"
+        )
+
+
+def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:
+    """Return the bytes of an entry, no more than it claims, and its checksum checked."""
+    content = bytearray()
+    with archive.open(entry) as stream:
+        while chunk := stream.read(CHUNK):
+            content += chunk
+    return content
 
 
 def read_folder(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -123,13 +175,13 @@ def read_folder(path: Path) -> tuple[Arrays, dict[str, Any]]:
         there = sorted(p.name for p in path.iterdir())
         raise InputError(f"{path}: holds no .npy file, but {listing(there) or 'nothing'}")
     for file in files:
-        try:
-            arrays[file.stem] = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{file}: cannot be read as .npy: {error}") from None
+        # A copy: whoever writes the folder again would change, or cut, what is mapped.
+        arrays[file.stem] = parse_npy(memoryview(map_file(file, mmap.mmap)), str(file)).copy()
     return arrays, read_json_object(path / ABOUT_FILE) if (path / ABOUT_FILE).exists() else {}
 
 
-def parse_about(said: str | None, path: Path) -> dict[str, Any]:
+def parse_about(said: bytes, path: Path) -> dict[str, Any]:
     """Return what a trace says of itself; a port's says nothing."""
-    return parse_json_object(said.encode(), f"{path}: metadata") if said else {}
+    if len(said) > JSON_LIMIT:
+        raise InputError(f"{path}: metadata: has over {JSON_LIMIT} bytes")
+    return parse_json_object(said, f"{path}: metadata") if said else {}

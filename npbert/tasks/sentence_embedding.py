@@ -9,8 +9,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from npbert.checkpoint.files import parse_npy
+from npbert.checkpoint.reading import read_bytes
 from npbert.engine.inputs import number_array
-from npbert.errors import InputError, quote, warn
+from npbert.errors import CheckpointError, InputError, quote, warn
 from npbert.loading import load
 from npbert.model import Model
 from npbert.tasks.options import EmbeddingOptions
@@ -21,6 +23,7 @@ from npbert.textbook import Array
 
 EDGE_POOLINGS = ({"cls"}, {"lasttoken"}, {"cls", "lasttoken"})  # that read one token or two
 ENOUGH_FOR_RANGES = 100  # embeddings to take ranges from
+RANGES_LIMIT = 1 << 20  # bytes; those of 768 dimensions have 12,000
 
 
 class SentenceEmbedding(Task[EmbeddingOptions, int]):
@@ -176,9 +179,9 @@ def check_ranges(given: Any, dim: int) -> NDArray[Any] | None:
         return None
     if isinstance(given, str | Path):
         try:
-            given = np.load(given, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"ranges cannot be read from {given}: {error}") from None
+            given = parse_npy(memoryview(read_bytes(Path(given), RANGES_LIMIT)), str(given))
+        except CheckpointError as error:
+            raise InputError(f"ranges cannot be read from {error}") from None
     ranges = number_array("ranges", given)
     if ranges.shape != (2, dim) or (ranges[0] > ranges[1]).any():
         raise InputError(

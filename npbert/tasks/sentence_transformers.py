@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 
 from npbert.checkpoint import MODULES
-from npbert.checkpoint.files import FLOATS, read_json_object
+from npbert.checkpoint.files import FLOATS
 from npbert.checkpoint.folders import read_modules, read_tensors
+from npbert.checkpoint.reading import read_json_object
 from npbert.engine.activations import ACTIVATIONS
 from npbert.errors import CheckpointError, InputError, listing, quote
 from npbert.hub.cache import ENCODER_SETTINGS
@@ -209,7 +210,8 @@ def pooling_modes(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
         flagged = [mode for mode, (flag, _) in POOLINGS.items() if config.get(flag) is True]
         return tuple(flagged) or ("mean",)
     modes = [named] if isinstance(named, str) else named
-    if not isinstance(modes, list) or not modes or not set(map(str, modes)) <= set(POOLINGS):
+    known = isinstance(modes, list) and set(map(str, modes)) <= set(POOLINGS)
+    if not modes or not known or len(modes) > len(POOLINGS):
         raise CheckpointError(
             f"{path}: pooling_mode is {quote(named)}, expected of {', '.join(POOLINGS)}"
         )

@@ -11,7 +11,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
-from npbert.checkpoint.files import read_bytes, read_json_object
+from npbert.checkpoint.reading import read_bytes, read_json_object
 from npbert.errors import CheckpointError, NpbertError, listing, quote, warn
 
 SPECIALS: Final = {

@@ -32,6 +32,8 @@ def flip(data: bytes, rng: np.random.Generator) -> bytes:
 def digit(data: bytes, rng: np.random.Generator) -> bytes:
     """One digit becomes another: the text stays well formed, or nearly."""
     places = [i for i, byte in enumerate(data) if byte in b"0123456789"]
+    if not places:
+        return flip(data, rng)
     place = places[rng.integers(len(places))]
     other = (data[place] - ord("0") + rng.integers(1, 10)) % 10
     return data[:place] + b"%d" % other + data[place + 1 :]

@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+TESTS = Path(__file__).parent.parent
+LOADS, COMMANDS = TESTS / "corruption" / "child.py", TESTS / "hostile" / "child.py"
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,16 @@ def lines(endings: list[Ending]) -> str:
     return "\n".join(str(ending) for ending in endings)
 
 
-def run_child(jobs: list[tuple[str, str]]) -> tuple[list[Ending], int]:
-    """Load the folders in one process, as far as it gets -> endings, exit status."""
+def run_child(jobs: Sequence[tuple[str, str | list[str]]], child: Path) -> tuple[list[Ending], int]:
+    """Load folders, or run commands, in one process, as far as it gets -> endings, exit status."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "HF_HUB_OFFLINE": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    child = subprocess.run(
-        [sys.executable, "-W", "ignore", Path(__file__).parent.parent / "corruption" / "child.py"],
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", child],
         input=json.dumps(jobs),
         capture_output=True,
         text=True,
@@ -47,17 +51,19 @@ def run_child(jobs: list[tuple[str, str]]) -> tuple[list[Ending], int]:
         timeout=600,
         check=False,
     )
-    endings = [Ending(**json.loads(line)) for line in child.stdout.splitlines()]
-    if not endings and child.returncode:
-        pytest.fail(f"the child could not start:\n{child.stderr[-2000:]}")
-    return endings, child.returncode
+    endings = [Ending(**json.loads(line)) for line in ended.stdout.splitlines()]
+    if not endings and ended.returncode:
+        pytest.fail(f"the child could not start:\n{ended.stderr[-2000:]}")
+    return endings, ended.returncode
 
 
-def endings_of(jobs: list[tuple[str, str]]) -> dict[str, Ending]:
-    """How each load ended, by name; a process that dies is followed by one for the rest."""
+def endings_of(
+    jobs: Sequence[tuple[str, str | list[str]]], child: Path = LOADS
+) -> dict[str, Ending]:
+    """How each load, or command, ended, by name; after a process that dies one does the rest."""
     found: dict[str, Ending] = {}
     while jobs:
-        ended, status = run_child(jobs)
+        ended, status = run_child(jobs, child)
         found |= {ending.name: ending for ending in ended}
         jobs = jobs[len(ended) :]
         if jobs:
