@@ -1,14 +1,18 @@
-"""Small files mutated by the thousand: no crash, no traceback, no hang, no flood of memory.
+"""Small files that are hostile, and mutated by the thousand: each ends in a message, quickly.
+
+No crash, no traceback, no hang, no flood of memory, in a process with a limit on it.
 
 NPBERT_MUTATIONS=20000 python -m pytest -m long tests/test_small_files.py
 """
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from endings import COMMANDS, endings_of, lines, too_fat
+from endings import COMMANDS, Ending, endings_of, lines, too_fat
+from hostile.readers import apply, attacks
 from hostile.small_files import KINDS, command_of, spoil
 
 pytest.importorskip("resource", reason="limits and peak memory are POSIX")
@@ -18,6 +22,39 @@ MUTATIONS = int(os.environ.get("NPBERT_MUTATIONS", "1000")) // len(KINDS)  # of 
 BATCH = 100
 SECONDS = 2.0  # of processor time
 MEGABYTES = 400.0
+LETTERS = 20_000
+
+ATTACKS = attacks()
+
+
+@pytest.fixture(scope="module")
+def endings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ending]]:
+    """How each attack ended."""
+    root = tmp_path_factory.mktemp("attacks")
+    for name, kind in KINDS.items():
+        (root / name).mkdir()
+        kind.make(root / name)
+    jobs = []
+    homes = {id(kind): root / name for name, kind in KINDS.items()}
+    for i, (name, attack) in enumerate(ATTACKS.items()):
+        apply(attack, homes[id(attack[0])], root / str(i))
+        jobs.append((name, command_of(attack[0], root / str(i))))
+    yield endings_of(jobs, COMMANDS)
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_hostile_small_file_is_refused_with_a_message(
+    endings: dict[str, Ending], name: str
+) -> None:
+    ending = endings[name]
+    assert ending.outcome == "refused", f"{ending}{ending.error}"
+    assert ending.seconds <= SECONDS
+    assert len(ending.message) < LETTERS
+
+
+def test_no_hostile_small_file_takes_more_than_400_mb(endings: dict[str, Ending]) -> None:
+    assert not too_fat(endings, MEGABYTES)
 
 
 @pytest.mark.long

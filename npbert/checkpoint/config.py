@@ -7,6 +7,7 @@ read, and what npbert does not know is carried along, so that saving loses nothi
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Self
 
 from npbert.engine.activations import ACTIVATIONS
@@ -16,6 +17,7 @@ from npbert.families import ARCHITECTURES, DEFAULT_FAMILY, FAMILIES, class_name
 DERIVED_NAMES: Final = ("model_type", "label2id")  # in config.json, but follow from the rest
 
 PROBLEM_TYPES: Final = ("regression", "single_label_classification", "multi_label_classification")
+MOST_FAULTS: Final = 20  # that a message lists; blocks and their heads could make a million
 LEARNED_ACTIVATIONS: Final = ("prelu", "xielu")
 
 
@@ -177,10 +179,10 @@ def convert_keys(name: str, value: Any) -> Any:
         made = {int(k): tuple(v) if isinstance(v, list) else v for k, v in value.items()}
     except (TypeError, ValueError):
         raise ConfigError(
-            f"{name} has the keys {listing(map(repr, value))}, expected whole numbers"
+            f"{name} has the keys {listing(map(quote, value))}, expected whole numbers"
         ) from None
     if len(made) < len(value):
-        raise ConfigError(f"{name} has the keys {listing(map(repr, value))}: one number twice")
+        raise ConfigError(f"{name} has the keys {listing(map(quote, value))}: one number twice")
     return made
 
 
@@ -248,7 +250,7 @@ def config_faults(config: Config) -> list[str]:
                 theirs = FAMILIES[config.family].config_names[name][0]
                 alias = f" ({theirs} in config.json)" if theirs != name else ""
                 faults.append(f"{name}{alias} is {quote(value)}, expected {expected}")
-    return faults or list(field_contradictions(config))
+    return faults or list(islice(field_contradictions(config), MOST_FAULTS))
 
 
 def field_contradictions(config: Config) -> Iterator[str]:

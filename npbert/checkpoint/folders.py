@@ -4,6 +4,7 @@ Weights are in safetensors or else in pytorch_model.bin; either is one file, or 
 index names.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -130,7 +131,7 @@ def read_modules(folder: Path) -> list[tuple[str, Path]]:
     None where there is no modules.json.  Raises CheckpointError.
     """
     path = folder / MODULES
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is no absent file
         return []
     data = read_json(path)
     if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):

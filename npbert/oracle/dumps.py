@@ -2,6 +2,7 @@
 
 import json
 import mmap
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -177,7 +178,7 @@ def read_folder(path: Path) -> tuple[Arrays, dict[str, Any]]:
     for file in files:
         # A copy: whoever writes the folder again would change, or cut, what is mapped.
         arrays[file.stem] = parse_npy(memoryview(map_file(file, mmap.mmap)), str(file)).copy()
-    return arrays, read_json_object(path / ABOUT_FILE) if (path / ABOUT_FILE).exists() else {}
+    return arrays, read_json_object(path / ABOUT_FILE) if os.path.lexists(path / ABOUT_FILE) else {}
 
 
 def parse_about(said: bytes, path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ module is run or refused by name; none is passed over.  Source: Reimers and Gure
 "Sentence-BERT", and the modules of sentence-transformers 5, whose files these are.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +124,7 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
     Raises CheckpointError naming the file at fault, or the module that npbert cannot run.
     """
     path = folder / MODULES
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     found = read_modules(folder)
     names = module_kinds([kind for kind, _ in found], path)
@@ -199,7 +200,7 @@ def read_prompts(folder: Path) -> Prompts:
 
 def read_first(folder: Path, files: Sequence[str]) -> dict[str, Any]:
     """Return the contents of the first of these files that is there, or nothing."""
-    there = [folder / name for name in files if (folder / name).exists()]
+    there = [folder / name for name in files if os.path.lexists(folder / name)]
     return read_json_object(there[0]) if there else {}
 
 

@@ -35,7 +35,7 @@ def attempt(command: list[str]) -> dict[str, object]:
     outcome = "loaded" if status in (0, 1, 4) else "refused"
     if error or "Traceback" in said or (outcome == "refused" and "npbert: " not in said):
         outcome = "escaped"
-    return {"outcome": outcome, "error": error, "message": said[:2000], "seconds": seconds}
+    return {"outcome": outcome, "error": error, "message": said[:30_000], "seconds": seconds}
 
 
 def main() -> None:
