@@ -31,10 +31,11 @@ BYTES: Final = {
 }  # fmt: skip
 SMALLEST_OVERFLOW: Final = 1 << 63  # a product that NumPy counts no bytes or numbers by
 NPY_HEADER_LIMIT: Final = 10_000  # bytes, as NumPy has it; that of an array has 128
+# How a file begins, the bytes of the length that follows, and who reads the header behind it.
 NPY_READERS: Final = {
     b"\x93NUMPY\x01\x00": (2, np.lib.format.read_array_header_1_0),
     b"\x93NUMPY\x02\x00": (4, np.lib.format.read_array_header_2_0),
-}  # how a file begins, the bytes of the length that follows, and who reads the header behind it
+}
 FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 Mapped = TypeVar("Mapped", bound=mmap.mmap)

@@ -15,9 +15,8 @@ from typing import Any, Final
 
 from npbert.errors import CheckpointError, listing
 
-JSON_LIMIT: Final = (
-    4 << 20
-)  # bytes of JSON; a DistilBERT has about 12,000, parsing takes 20 times as many
+# Bytes of JSON; a DistilBERT has about 12,000, and parsing takes 20 times as many.
+JSON_LIMIT: Final = 4 << 20
 # Open without waiting for who writes to a pipe, and take no terminal for one's own.
 READ_FLAGS: Final = (
     os.O_RDONLY

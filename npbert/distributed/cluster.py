@@ -2,11 +2,11 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from distributed import Client, LocalCluster, as_completed
@@ -154,7 +154,7 @@ def read_past(
 
 def read_cluster_journal(path: str, limit: int) -> tuple[dict[str, Any], Past]:
     """Return what job a folder is of.  Raises InputError for what does not tell."""
-    if os.path.islink(path):
+    if Path(path).is_symlink():
         raise InputError(f"{path}: is a link, which no job makes there; delete it")
     try:
         left = parse_json_object(read_whole(path, limit), path)
@@ -245,7 +245,7 @@ def connect(address: str, most: int) -> Iterator[Client]:
         if address.endswith(".json"):  # Dask would wait for it without end
             where = str(parse_json_object(read_whole(address, JSON_LIMIT), address)["address"])
         client = Client(where, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"--dask {address}: no scheduler answers there, expected tcp://HOST:PORT, or the "
             f".json file that it has written: {error}"

@@ -16,14 +16,8 @@ from npbert.jobs.atomic import sync_folder
 from npbert.jobs.lines import FORMS_BY_SUFFIX, form_of
 
 PART_SUFFIX: Final = ".npbert-part"  # the end of a file's name while it is written
-STAMP_FIELDS: Final = (
-    "mtime",
-    "ETag",
-    "etag",
-    "LastModified",
-    "updated",
-    "created",
-)  # by file system
+# By file system.
+STAMP_FIELDS: Final = ("mtime", "ETag", "etag", "LastModified", "updated", "created")
 FORM_SUFFIXES: Final = {".txt": "lines", ".parquet": "parquet", **FORMS_BY_SUFFIX}
 
 
@@ -183,11 +177,11 @@ def parts_of(targets: Iterable[str], there: Iterable[str]) -> set[str]:
     """Return which files are parts of some targets, of any job."""
     known = set(targets)
 
-    def target_of(part: str) -> str:
+    def find_target(part: str) -> str:
         folder, _, name = part.removesuffix(PART_SUFFIX).rpartition("/")
         return f"{folder}/{name.removeprefix('.').rpartition('.')[0]}"
 
-    return {name for name in there if name.endswith(PART_SUFFIX) and target_of(name) in known}
+    return {name for name in there if name.endswith(PART_SUFFIX) and find_target(name) in known}
 
 
 @contextmanager

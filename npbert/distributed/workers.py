@@ -149,11 +149,8 @@ def forget_on_workers(client: Client, recipe: TaskRecipe) -> None:
         client.unregister_worker_plugin(recipe.name)
 
 
-LASTING_ERRORS: Final = (
-    FileNotFoundError,
-    IsADirectoryError,
-    PermissionError,
-)  # and no moment's trouble
+# And no moment's trouble.
+LASTING_ERRORS: Final = (FileNotFoundError, IsADirectoryError, PermissionError)
 TABLE_ROWS: Final = 16 * BLOCK_INPUTS  # of a table that are held at a time
 
 
