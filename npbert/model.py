@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from npbert import textbook
 from npbert.checkpoint.config import Config
-from npbert.checkpoint.folders import save_checkpoint
+from npbert.checkpoint.drafts import replace_files
+from npbert.checkpoint.folders import make_folder, save_checkpoint
 from npbert.checkpoint.parameters import WORDS, LoadReport, Parameters, assemble
 from npbert.encoder import Operations, Pack, Run, encode
 from npbert.engine import inputs, kernels, packs
@@ -324,13 +325,15 @@ class Model(Rebuildable):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.safetensors and the tokenizer, as transformers reads them.
 
-        Weights are written in the dtype of the model, tied ones once.  A file is replaced whole
-        or not at all; a model may be saved where it was loaded from (but on Windows, where a
-        mapped file cannot be replaced).  Raises CheckpointError for what cannot be written.
+        Weights are written in the dtype of the model, tied ones once.  All files are replaced or
+        none; a model may be saved where it was loaded from (but on Windows, where a mapped file
+        cannot be replaced).  Raises CheckpointError for what cannot be written.
         """
-        save_checkpoint(Path(folder), self.config, self.architecture, self.parameters)
-        if self.tokenizer is not None:
-            self.tokenizer.save(Path(folder))
+        into = make_folder(Path(folder))
+        with replace_files(into) as draft:
+            if self.tokenizer is not None:
+                self.tokenizer.write_drafts(draft, into)
+            save_checkpoint(draft, into, self.config, self.architecture, self.parameters)
 
 
 def choose_engine(engine: str | None, dtype: np.dtype[np.floating]) -> str:

@@ -354,13 +354,14 @@ def test_an_output_that_cannot_be_written_is_status_2(cli, target):
     assert err.startswith("npbert: --output ")
 
 
-def test_an_output_may_be_a_link(cli, tmp_path):
-    (tmp_path / "there").mkdir()
+def test_an_output_takes_the_place_of_a_link_of_its_name(cli, tmp_path):
+    (tmp_path / "there").write_text("precious")
     link = tmp_path / "x.npy"
-    link.symlink_to(tmp_path / "there" / "y.npy")
+    link.symlink_to(tmp_path / "there")
     cli("sentence-embedding", "-o", link, "A cat.")
-    assert link.is_symlink()
-    assert np.load(tmp_path / "there" / "y.npy").shape == (1, 192)
+    assert not link.is_symlink()
+    assert np.load(link).shape == (1, 192)
+    assert (tmp_path / "there").read_text() == "precious"
 
 
 def test_the_fields_of_the_command_line_are_the_tasks():

@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 
 import npbert
 from npbert import CheckpointError
-from npbert.checkpoint.files import read_safetensors, replace_file
+from npbert.checkpoint.drafts import replace_file
+from npbert.checkpoint.files import read_safetensors
 from npbert.checkpoint.folders import read_tensors
 from npbert.checkpoint.reading import JSON_LIMIT, read_json_object
 
@@ -239,8 +240,8 @@ def test_json_is_read_with_a_byte_order_mark_but_not_with_a_name_twice(tmp_path:
 
 
 def write_and_fail(path: Path) -> None:
-    with replace_file(path) as temporary:
-        temporary.write_text("half of the n")
+    with replace_file(path) as file:
+        file.write(b"half of the n")
         raise KeyError("the disk is full")
 
 

@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,8 @@ def test_bytes_are_on_the_disk_before_the_journal_that_calls_them_safe(path, mon
     order, sync, replace = [], os.fsync, os.replace
 
     def synced(descriptor):
-        order.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        order.append(("sync", re.sub("[0-9a-f]{16}", "RANDOM", name)))
         sync(descriptor)
 
     def replaced(source, target):
@@ -58,7 +60,7 @@ def test_bytes_are_on_the_disk_before_the_journal_that_calls_them_safe(path, mon
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)
     folder = ("sync", path.parent.name)
-    journal = [("sync", "out.part.json.tmp"), ("name", "out.part.json"), folder]
+    journal = [("sync", "out.part.json.RANDOM.tmp"), ("name", "out.part.json"), folder]
     with LinesOutput(path, JOB, resume=False) as output:
         assert order == journal
         output.write({"i": 0})

@@ -240,7 +240,8 @@ def test_the_safetensors_package_reads_what_was_converted(tmp_path: Path) -> Non
 
 def test_every_dtype_is_written_where_a_processor_likes_it(tmp_path: Path) -> None:
     before = read("every.bin")
-    write_safetensors(tmp_path / WEIGHTS, before)
+    with (tmp_path / WEIGHTS).open("wb") as file:
+        write_safetensors(file, before)
     after = read_safetensors(tmp_path / WEIGHTS)
     assert bits(after) == bits(before)
     for one in after.values():

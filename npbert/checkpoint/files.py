@@ -9,14 +9,12 @@ import io
 import json
 import math
 import mmap
-import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +48,16 @@ class Tensor:
     path: Path
     content: memoryview
     strides: tuple[int, ...] | None = None  # bytes from one to the next; None: in order of rows
+
+    @classmethod
+    def from_array(cls, array: NDArray[Any]) -> Self:
+        """Return an array as a file would hold it.  Raises CheckpointError for other dtypes."""
+        kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
+        dtype = "BOOL" if kind == "b" else f"{kind.upper()}{bits}"
+        if dtype not in BYTES:
+            raise CheckpointError(f"has the dtype {array.dtype}, expected one of {listing(BYTES)}")
+        rows = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        return cls(dtype, array.shape, Path(), rows.reshape(-1).view(np.uint8).data)
 
     def array(self, dtype: type[np.floating]) -> Array:
         """Return it as an array: a view of the mapped file if it is stored so, else a widened copy.
@@ -169,12 +177,16 @@ def parse_npy_header(content: memoryview, where: str) -> NpyHeader:
     return NpyHeader(start, shape, columns, dtype)
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_safetensors(
+    file: BinaryIO, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
+) -> None:
     """Write tensors with the dtypes that they have, the widest first, so that all are aligned.
 
-    The safetensors package wants NumPy's dtypes, which lack bfloat16, or differs by version.
+    The safetensors package wants a name to write to, where a link could lie, and NumPy's dtypes,
+    which lack bfloat16, or differs by version.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
+    # Without "pt" transformers refuses a file.
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"} if about is None else about}
     end, names = 0, sorted(tensors, key=lambda name: (-BYTES[tensors[name].dtype], name))
     for name in names:
         dtype, shape = tensors[name].dtype, tensors[name].shape
@@ -182,10 +194,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            file.write(tensors[name].to_bytes())
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        file.write(tensors[name].to_bytes())
 
 
 def entry_fault(entry: Any, size: int) -> str | None:
@@ -240,28 +251,3 @@ def map_file(path: Path, kind: type[Mapped]) -> Mapped:
             return kind(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:
             raise CheckpointError(f"{path}: is empty") from None
-
-
-@contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which takes the place of `path` when all went well.
-
-    A file that is still mapped keeps its old contents for those who read it.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what umask gives; safetensors would hide the file
-        yield temporary
-        temporary.chmod(mode)
-        temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON object as transformers does: two spaces, names in order."""
-    with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", "utf-8")

@@ -7,21 +7,17 @@ index names.
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from npbert.checkpoint import CONFIG, INDEX, MODULES, MODULES_LIMIT, PICKLE, SAFETENSORS, WEIGHTS
 from npbert.checkpoint.config import Config, find_architecture
+from npbert.checkpoint.drafts import Draft, replace_files, write_json
 from npbert.checkpoint.files import (
     Tensor,
     read_safetensors,
-    replace_file,
-    write_json,
     write_safetensors,
 )
 from npbert.checkpoint.parameters import (
@@ -156,15 +152,11 @@ def module_folder(folder: Path, under: str) -> Path:
 
 
 def save_checkpoint(
-    folder: Path, config: Config, architecture: str, parameters: Parameters
+    draft: Draft, folder: Path, config: Config, architecture: str, parameters: Parameters
 ) -> None:
-    """Write config.json and model.safetensors, tied weights once.  Raises CheckpointError."""
+    """Write config.json and model.safetensors, tied weights once.  Raises OSError."""
     family, row = FAMILIES[config.family], ARCHITECTURES[architecture]
     dtype = parameters[WORDS].dtype.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written: {error.strerror}") from None
 
     def own_name(name: str) -> str:
         module, dot, last = name.rpartition(".")
@@ -172,7 +164,7 @@ def save_checkpoint(
         return prefix + own_module(config.family, module) + dot + last
 
     tensors = {
-        own_name(name): array
+        own_name(name): Tensor.from_array(array)
         for name, array in parameters.items()
         if not (name == PROJECTOR and config.tie_word_embeddings)
     }
@@ -185,12 +177,10 @@ def save_checkpoint(
         fields["dtype"] = dtype
     if row.num_labels not in (None, config.num_labels):  # the labels are of something else
         fields = {n: v for n, v in fields.items() if n not in ("id2label", "label2id")}
-    with replace_file(folder / SAFETENSORS) as path:
-        try:
-            save_file(tensors, path, metadata={"format": "pt"})
-        except SafetensorError as error:  # a full disk, for one
-            raise CheckpointError(f"{folder}: cannot be written: {error}") from None
-    write_json(folder / CONFIG, fields)
+    with draft(folder / CONFIG) as file:
+        write_json(file, fields)
+    with draft(folder / SAFETENSORS) as file:
+        write_safetensors(file, tensors)
 
 
 def convert(source: Path, target: Path | None = None) -> list[Path]:
@@ -198,8 +188,8 @@ def convert(source: Path, target: Path | None = None) -> list[Path]:
 
     The tensors keep their names and dtypes.  A target becomes a folder of its own, with copies of
     the settings and the tokenizer; without one the file is written beside the old one.  Modules of
-    sentence-transformers are converted too.  No file is replaced.  Raises InputError, and what
-    load raises for a checkpoint with faults.
+    sentence-transformers are converted too.  No file is replaced, and all appear or none.  Raises
+    InputError, and what load raises for a checkpoint with faults.
     """
     modules = [place for _, place in read_modules(source)]
     checkpoint = read_checkpoint(modules[0] if modules else source, None, np.float32)
@@ -220,17 +210,18 @@ def convert(source: Path, target: Path | None = None) -> list[Path]:
         if moved
     }
     made = {into / place.relative_to(source) / SAFETENSORS: place for place in old}
-    if taken := [path for path in (*made, *copies) if path.exists()]:
+    if taken := [path for path in (*made, *copies) if os.path.lexists(path)]:
         raise InputError(f"{listing(taken)}: there already, and nothing is replaced")
-    for path, place in made.items():
-        tensors = read_tensors(place)
-        if checkpoint.config.tie_word_embeddings:
-            tensors = drop_twin(tensors, checkpoint.config.family)
-        with make_file(path) as temporary:
-            write_safetensors(temporary, tensors)
-    for path, original in copies.items():
-        with make_file(path) as temporary:
-            shutil.copyfile(original, temporary)
+    with replace_files(make_folder(into)) as draft:
+        for path, original in copies.items():
+            with draft(path) as file, original.open("rb") as source_file:
+                shutil.copyfileobj(source_file, file)
+        for path, place in made.items():  # without which no folder is taken for a model
+            tensors = read_tensors(place)
+            if checkpoint.config.tie_word_embeddings:
+                tensors = drop_twin(tensors, checkpoint.config.family)
+            with draft(path) as file:
+                write_safetensors(file, tensors)
     return [*made, *copies]
 
 
@@ -257,12 +248,10 @@ def drop_twin(tensors: dict[str, Tensor], family: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name != names[PROJECTOR]}
 
 
-@contextmanager
-def make_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to, as files.replacing does, and make the folder that it lies in."""
+def make_folder(folder: Path) -> Path:
+    """Make a folder, unless it is there, and return it.  Raises CheckpointError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{path.parent}: cannot be made: {error.strerror}") from None
-    with replace_file(path) as temporary:
-        yield temporary
+        raise CheckpointError(f"{folder}: cannot be written: {error.strerror}") from None
+    return folder

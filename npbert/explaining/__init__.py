@@ -7,7 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from npbert.errors import InputError, quote
+from npbert.checkpoint.drafts import is_stream, replace_file
+from npbert.errors import CheckpointError, InputError, quote
 from npbert.explaining.page import comparison_page, pass_page
 from npbert.explaining.passes import trace_pass
 from npbert.loading import load
@@ -27,9 +28,16 @@ class Explanation:
     html: str  # a whole document, which needs nothing else
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the page to a file.  Raises InputError where that cannot be written."""
+        """Write the page to a file, whole or not at all.  Raises InputError."""
         try:
-            Path(path).write_text(self.html, "utf-8")
+            into, page = Path(path), self.html.encode()
+            if is_stream(into):
+                into.write_bytes(page)
+            else:
+                with replace_file(into) as file:
+                    file.write(page)
+        except CheckpointError as error:
+            raise InputError(str(error)) from None
         except (OSError, ValueError) as error:  # a name that is none
             why = getattr(error, "strerror", None) or error
             raise InputError(f"{path}: cannot be written: {why}") from None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from npbert.checkpoint import CONFIG, INDEX, MODULES, MODULES_LIMIT, WEIGHTS
+from npbert.checkpoint.drafts import replace_files
 from npbert.checkpoint.reading import read_bytes, read_json
 from npbert.errors import CheckpointError
 
@@ -50,16 +51,14 @@ class Snapshot(NamedTuple):
 
     def keep(self, revision: str, absent: set[str]) -> None:
         """Write down what was learnt; a cache that cannot be written is asked about again."""
-        with suppress(OSError):
+        with suppress(OSError, CheckpointError), replace_files(self.repository) as draft:
             for name in absent:
-                self.absence_marker(name).parent.mkdir(parents=True, exist_ok=True)
-                self.absence_marker(name).touch()
+                with draft(self.absence_marker(name)):
+                    pass  # its name says it all
             ref = self.repository / "refs" / revision
             if revision != self.commit and (not ref.exists() or read_ref(ref) != self.commit):
-                ref.parent.mkdir(parents=True, exist_ok=True)
-                temporary = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
-                temporary.write_text(self.commit)
-                temporary.replace(ref)
+                with draft(ref) as file:
+                    file.write(self.commit.encode())
 
 
 def find_snapshot(repository: Path, revision: str, subfolder: str) -> Snapshot | None:

@@ -9,11 +9,13 @@ cut, at which the two say something wrong.
 import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, Self
 
+from npbert.checkpoint.drafts import NEW_FLAGS, OPEN_FLAGS, make_draft, remove_drafts
 from npbert.checkpoint.reading import read_json_object
 from npbert.errors import CheckpointError, InputError, quote
 
@@ -22,10 +24,10 @@ try:
 except ImportError:  # Windows, where nobody keeps two jobs from one file
     fcntl = None  # type: ignore[assignment]
 
-UNFINISHED_SUFFIXES: Final = (".part", ".part.json", ".part.json.tmp")
+UNFINISHED_SUFFIXES: Final = (".part", ".part.json")
 LOCK_ERRORS: Final = (errno.EAGAIN, errno.EACCES)  # what a lock says that somebody else has
-OPEN_FLAGS: Final = os.O_RDWR | getattr(os, "O_BINARY", 0)  # which Windows has
-JOURNAL_TYPES: Final = {"job": dict, "sha256": str, "whole": bool}  # all else are counts
+JOURNAL_TYPES: Final = {"job": dict, "bytes": int, "inputs": int, "sha256": str}  # and counts
+COUNT_LIMIT: Final = 1 << 62  # of inputs, tokens, bytes
 
 
 class Places(NamedTuple):
@@ -34,18 +36,27 @@ class Places(NamedTuple):
     path: Path
     part: Path
     journal: Path
-    draft: Path  # of the next journal
 
     @classmethod
     def from_path(cls, path: Path) -> Self:
-        """Return the places for a file; of a link, those beside what it leads to."""
-        real = Path(os.path.realpath(path))  # which takes a loop as it is
+        """Return the places for a file; a link is taken for itself, and will be replaced."""
+        real = Path(os.path.realpath(path.parent)) / path.name
         return cls(real, *(real.with_name(real.name + end) for end in UNFINISHED_SUFFIXES))
 
 
 def open_part(part: Path, *, create: bool) -> BinaryIO:
     """Open a file that grows and keep others from it.  Raises InputError, OSError."""
-    file = os.fdopen(os.open(part, OPEN_FLAGS | (os.O_CREAT if create else 0), 0o666), "r+b")
+    refuse_link(part)
+    try:
+        descriptor = os.open(part, OPEN_FLAGS | os.O_RDWR)
+    except FileNotFoundError:
+        if not create:
+            raise
+        try:
+            descriptor = os.open(part, NEW_FLAGS | os.O_RDWR, 0o666)
+        except FileExistsError:
+            raise InputError(f"{part}: another process is writing it") from None
+    file = os.fdopen(descriptor, "r+b")
     try:
         if fcntl is not None:
             try:
@@ -63,7 +74,27 @@ def open_part(part: Path, *, create: bool) -> BinaryIO:
 
 def is_open(path: Path, file: BinaryIO) -> bool:
     """Tell whether an open file is the one that has this name."""
-    return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    return os.path.lexists(path) and os.path.samestat(path.lstat(), os.fstat(file.fileno()))
+
+
+def refuse_link(place: Path) -> None:
+    """Refuse what is a link, or no file: no job has made it.  Raises InputError."""
+    try:
+        told = place.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(told.st_mode):
+        kind = "a link"
+    elif not stat.S_ISREG(told.st_mode):
+        kind = "no file"
+    elif told.st_nlink > 1:
+        kind = f"a file with {told.st_nlink} names"
+    else:
+        return
+    raise InputError(
+        f"{place}: is {kind}, which no job makes; nothing is read or written through it; move it "
+        "out of the way"
+    )
 
 
 def is_whole(path: Path) -> bool:
@@ -75,6 +106,8 @@ def is_whole(path: Path) -> bool:
 
 def end_whole_job(places: Places) -> None:
     """End a job that was whole when it was killed, but for the names.  Raises InputError."""
+    for place in (places.part, places.journal):
+        refuse_link(place)
     if not places.journal.exists() or not (left := read_journal(places)).get("whole"):
         return
     there = [place for place in (places.part, places.path) if place.is_file()]
@@ -93,10 +126,16 @@ def end_whole_job(places: Places) -> None:
 
 def give_name(places: Places) -> None:
     """Give a whole file its name, and forget how it came about."""
-    if places.path.exists():
+    if places.path.is_file() and not places.path.is_symlink():
         places.part.chmod(places.path.stat().st_mode)
     places.part.replace(places.path)
     sync_folder(places.path.parent)
+    remove_journal(places)
+
+
+def remove_journal(places: Places) -> None:
+    """Remove a job's journal, and the drafts of it that a kill has left."""
+    remove_drafts(places.journal)
     places.journal.unlink(missing_ok=True)
 
 
@@ -124,22 +163,28 @@ def read_journal(places: Places) -> dict[str, Any]:
 
 
 def is_journal(left: Mapping[str, Any]) -> bool:
-    """Tell whether a journal has what a job goes on with, each of its type."""
-    return {"job", "sha256", "bytes", "inputs"} <= set(left) and all(
-        isinstance(value, JOURNAL_TYPES[name])
-        if name in JOURNAL_TYPES
-        else type(value) is int and 0 <= value < 1 << 62
-        for name, value in left.items()
+    """Tell whether all that a journal says is of the type that it is written as."""
+    said = {key: value for key, value in left.items() if key not in JOURNAL_TYPES}
+    return (
+        all(type(left.get(key)) is kind for key, kind in JOURNAL_TYPES.items())
+        and all(0 <= value <= COUNT_LIMIT for value in left.values() if type(value) is int)
+        and said.pop("whole", True) is True
+        and all(type(value) is int for value in said.values())
     )
 
 
 def write_journal(places: Places, state: Mapping[str, Any]) -> None:
     """Write down from where a job can go on, and wait until the disk has it."""
-    with places.draft.open("w", encoding="utf-8") as file:
-        json.dump(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    places.draft.replace(places.journal)
+    draft, file = make_draft(places.journal)
+    try:
+        with file:
+            file.write(json.dumps(state).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(places.journal)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     sync_folder(places.path.parent)
 
 

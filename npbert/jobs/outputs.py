@@ -16,6 +16,7 @@ from typing import Any, Final, Self, TextIO, TypeVar
 
 import numpy as np
 
+from npbert.checkpoint.drafts import is_stream
 from npbert.checkpoint.files import NPY_HEADER_LIMIT, parse_npy_header
 from npbert.errors import CheckpointError, InputError
 from npbert.jobs.atomic import (
@@ -25,6 +26,7 @@ from npbert.jobs.atomic import (
     is_open,
     open_part,
     read_journal,
+    remove_journal,
     require_same_job,
     write_journal,
 )
@@ -150,8 +152,7 @@ class LinesOutput:
         """Close the file; where no answer is safe, leave nothing behind."""
         try:
             if not self.whole and self.saved and not self.saved["inputs"]:
-                for place in (self.places.draft, self.places.journal):
-                    place.unlink(missing_ok=True)
+                remove_journal(self.places)
                 if is_open(self.places.part, self.file):
                     self.places.part.unlink()
         finally:
@@ -283,7 +284,7 @@ def open_output(
     if path is None:
         return StreamOutput(None)
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe, a device
+        if is_stream(path):
             return StreamOutput(path)
         if not path.name or path.is_dir():
             raise InputError(f"--output {path}: expected the name of a file")

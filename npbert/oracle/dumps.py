@@ -1,5 +1,6 @@
 """Traces on disk: safetensors, .npz, or a folder of .npy files, whoever wrote them."""
 
+import io
 import json
 import mmap
 import os
@@ -11,15 +12,16 @@ from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
+from npbert.checkpoint.drafts import Draft, replace_files
 from npbert.checkpoint.files import (
     FLOATS,
+    Tensor,
     map_file,
     parse_npy,
     read_header,
     read_safetensors,
-    replace_file,
+    write_safetensors,
 )
 from npbert.checkpoint.pickles import Bounded
 from npbert.checkpoint.reading import JSON_LIMIT, open_file, parse_json_object, read_json_object
@@ -27,6 +29,7 @@ from npbert.errors import CheckpointError, InputError, NpbertError, listing, quo
 
 Arrays = dict[str, NDArray[Any]]
 
+PACKED: Final = (".safetensors", ".npz")  # what is one file, by its name
 ABOUT_FILE: Final = "about.json"  # beside .npy files, and in the metadata of the others
 INTEGERS: Final = {
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4",
@@ -44,28 +47,45 @@ PACKING_ERRORS: Final = (  # RuntimeError: a password is needed
 
 def write_dump(path: Path, given: Arrays, about: Mapping[str, Any]) -> None:
     """Write arrays: .safetensors, .npz, or else a folder of .npy.  Raises InputError."""
-    said = json.dumps(about, sort_keys=True)
-    arrays = {name: np.ascontiguousarray(x) for name, x in given.items()}
+    root = path.parent if path.suffix in PACKED else path
     try:
-        if path.suffix == ".safetensors":
-            with replace_file(path) as temporary:
-                save_file(arrays, temporary, {"npbert": said})
-        elif path.suffix == ".npz":
-            with replace_file(path) as temporary, temporary.open("wb") as file:
-                all_of_it: dict[str, Any] = {
-                    **arrays,
-                    ABOUT_FILE: np.frombuffer(said.encode(), np.uint8),
-                }
-                np.savez(file, **all_of_it)
-        else:
+        if root == path:
             path.mkdir(parents=True, exist_ok=True)
-            for name, x in arrays.items():
-                np.save(path / f"{name}.npy", x)
-            (path / ABOUT_FILE).write_text(said + "\n", "utf-8")
+        with replace_files(root) as draft:
+            write_arrays(draft, path, given, about)
     except CheckpointError as error:
         raise InputError(str(error)) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write_arrays(draft: Draft, path: Path, given: Arrays, about: Mapping[str, Any]) -> None:
+    """Write arrays as drafts of the files of write_dump.  Raises CheckpointError, OSError."""
+    said = json.dumps(about, sort_keys=True)
+    arrays = {name: np.ascontiguousarray(x) for name, x in given.items()}
+    if path.suffix == ".safetensors":
+        tensors = {name: Tensor.from_array(x) for name, x in arrays.items()}
+        with draft(path) as file:
+            write_safetensors(file, tensors, {"npbert": said})
+    elif path.suffix == ".npz":
+        arrays[ABOUT_FILE] = np.frombuffer(said.encode(), np.uint8)
+        with draft(path) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, x in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    write_npy(cast(BinaryIO, entry), x)
+    else:
+        for name, x in arrays.items():
+            with draft(path / f"{name}.npy") as file:
+                write_npy(file, x)
+        with draft(path / ABOUT_FILE) as file:
+            file.write(f"{said}\n".encode())
+
+
+def write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
+    """Write an array as .npy; NumPy alone would not say why a disk took only some of it."""
+    whole = io.BytesIO()
+    np.save(whole, array, allow_pickle=False)
+    file.write(whole.getbuffer())
 
 
 def read_dump(path: Path) -> tuple[Arrays, dict[str, Any]]:

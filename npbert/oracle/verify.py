@@ -6,7 +6,6 @@ published numbers are of real checkpoints, none of which ships here.  Their sour
 transformers, Bumblebee and rust-bert, and the notes of flodl and SpawnDev.ILGPU.ML.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbert.errors import InputError
+from npbert.checkpoint.drafts import replace_files
+from npbert.errors import CheckpointError, InputError
 from npbert.families import ENCODER_ARCHITECTURE
 from npbert.loading import load
 from npbert.model import Model
+from npbert.oracle.dumps import write_arrays, write_npy
 from npbert.oracle.traces import Call, Trace, distance, record_activations, trace
 
 CASES_FOLDER: Final = Path(__file__).parent / "recorded"
@@ -95,25 +96,30 @@ def worst_activation(model: Model, recorded: Trace) -> tuple[float, str]:
 
 
 def kit(target: Path) -> list[Path]:
-    """Write a small checkpoint, inputs and a full trace for every architecture."""
+    """Write a small checkpoint, inputs and a full trace for every architecture, all or nothing."""
     made = []
-    for folder in case_folders():
-        own = target / folder.name
-        try:
-            (own / "model").mkdir(parents=True, exist_ok=True)
-            (own / "inputs").mkdir(exist_ok=True)
-            for name in ("config.json", "model.safetensors"):
-                shutil.copyfile(folder / name, own / "model" / name)
-            (target / "README.md").write_text(KIT_README, "utf-8")
-        except OSError as error:
-            raise InputError(f"{own}: cannot be written: {error.strerror}") from None
-        given = Trace.load(folder / CASE_FILE).given
-        told = trace(load(folder, dtype="float64"), **given, noise=True)  # type: ignore[arg-type]
-        for name, x in told.given.items():
-            np.save(own / "inputs" / f"{name}.npy", x)
-        told.save(own / "trace.safetensors")
-        told.save(own / "trace")
-        made.append(own)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with replace_files(target) as draft:
+            for folder in case_folders():
+                own = target / folder.name
+                for name in ("config.json", "model.safetensors"):
+                    with draft(own / "model" / name) as file:
+                        file.write((folder / name).read_bytes())
+                given = Trace.load(folder / CASE_FILE).given
+                told = trace(load(folder, dtype="float64"), **given, noise=True)  # type: ignore[arg-type]
+                for name, x in told.given.items():
+                    with draft(own / "inputs" / f"{name}.npy") as file:
+                        write_npy(file, x)
+                for name in ("trace.safetensors", "trace"):
+                    write_arrays(draft, own / name, told.arrays, told.about)
+                made.append(own)
+            with draft(target / "README.md") as file:
+                file.write(KIT_README.encode())
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror}") from None
     return made
 
 

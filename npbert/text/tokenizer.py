@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Pieces
 
-from npbert.checkpoint.files import replace_file, write_json
+from npbert.checkpoint.drafts import Draft, replace_files, write_json
 from npbert.errors import CheckpointError, InputError, quote
 from npbert.text.tokenizer_files import (
     SETTINGS,
@@ -220,10 +220,16 @@ class Tokenizer:
             return self.pieces.decode(list(ids), skip_special_tokens=skip_special)
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, and the settings beside it, into a folder."""
-        with replace_file(folder / "tokenizer.json") as path:
-            self.pieces.save(str(path))
-        write_json(folder / SETTINGS, self.settings_in_effect())
+        """Write tokenizer.json, and the settings beside it, into a folder, both or none."""
+        with replace_files(folder) as draft:
+            self.write_drafts(draft, folder)
+
+    def write_drafts(self, draft: Draft, folder: Path) -> None:
+        """Write the same as drafts, which others' files may join.  Raises OSError."""
+        with draft(folder / "tokenizer.json") as file:
+            file.write(self.pieces.to_str(pretty=True).encode())
+        with draft(folder / SETTINGS) as file:
+            write_json(file, self.settings_in_effect())
 
 
 def encoding_of(found: Any) -> Encoding:
