@@ -207,8 +207,10 @@ class ArrayOutput(LinesOutput):
             part = self.places.part
             try:
                 head = parse_npy_header(memoryview(self.file.read(NPY_HEADER_LIMIT)), str(part))
-            except CheckpointError as error:
-                raise InputError(f"{error}; delete it and its .json to start anew") from None
+            except CheckpointError:
+                raise InputError(
+                    f"{part}: is no array to go on with; delete it and its .json to start anew"
+                ) from None
             self.row = head.dtype, head.shape[1:]
 
     def write(self, answer: Any) -> None:
