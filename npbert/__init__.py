@@ -59,7 +59,7 @@ _HOMES: Final = {
 def __getattr__(name: str) -> Any:
     if name in __all__:
         value = getattr(import_module(f"npbert.{_HOMES.get(name, 'errors')}"), name)
-    elif not name.startswith("_") and find_spec(f"npbert.{name}"):
+    elif name.isidentifier() and not name.startswith("_") and find_spec(f"npbert.{name}"):
         value = import_module(f"npbert.{name}")
     else:
         raise AttributeError(f"module 'npbert' has no attribute {name!r}")

@@ -132,7 +132,10 @@ def test_braces_but_the_labels_own_stay_as_they_are(tmp_path):
 def test_no_labels_are_nothing_to_choose_from(tmp_path):
     task = npbert.pipeline("zero-shot-classification", by_first_token(tmp_path, NLI, [0, 0, 0]))
     for labels in ((), [], "", " , "):
-        with pytest.raises(npbert.InputError, match=r"^text 0: has no candidate_labels"):
+        with pytest.raises(
+            npbert.InputError,
+            match=r"^text 0: has no labels to choose from; pass candidate_labels=$",
+        ):
             task("x", candidate_labels=labels)
     with pytest.raises(npbert.InputError, match=r"^candidate_labels is 5, expected a list of str$"):
         task("x", candidate_labels=5)

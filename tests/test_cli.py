@@ -201,10 +201,15 @@ def test_every_command_has_help_with_its_usage_and_an_example(capsys):
         ("pass layer='all'", "pass --layer all"),
         ("pass layer=, or nothing", "pass --layer, or nothing"),
         ("no field 'top_k' in top_k.txt", "no field 'top_k' in top_k.txt"),
+        ("a.jsonl: line 3: layer is 9", "a.jsonl: line 3: --layer is 9"),
+        ("top_k: cannot be read", "top_k: cannot be read"),
+        ("a/top_k/b: is no folder", "a/top_k/b: is no folder"),
+        ("pass them as layer=[...]", "pass them as --layer, once for each"),
+        ("text_pair is 5, pass text_pair=", "text_pair is 5, pass --text-pair"),
     ],
 )
 def test_an_error_names_the_flags_that_are_at_fault(message, spelled):
-    assert spell_as_flags(message, ["layer", "top_k"]) == spelled
+    assert spell_as_flags(message, ["layer", "text_pair", "top_k"], ["text_pair"]) == spelled
 
 
 def test_the_version_is_the_packages():

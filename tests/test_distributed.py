@@ -40,7 +40,7 @@ from npbert.distributed.workers import answer_file  # noqa: E402
 from npbert.jobs.records import InputFormat  # noqa: E402
 
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"
-LACKS = "has no text, but id, txt; --field says where it stands"
+LACKS = "has no text, but 'id', 'txt'; --field says where it stands"
 SINGLE = MODELS / "single"
 CLASSIFY = "text-classification"
 NPBERT = [sys.executable, "-m", "npbert"]
@@ -231,6 +231,25 @@ def test_a_pair_is_a_ranking_of_one_document_unless_there_are_classes():
         expected = answer if "scores" in answer else [{"corpus_id": 0, **answer}]
         made = map_dataframe(ddf, "text-ranking", MODELS / folder, column=column)
         assert pa.array(made.compute(scheduler="sync")["results"]).to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("column", "given"),
+    [
+        ("text_pair", "A dull mess."),
+        (1, "A dull mess."),
+        ({"text": 1, "text_pair": "1"}, ("A dull mess.", "A film to treasure.")),
+        ({"text": "1", "text_pair": 1}, ("A film to treasure.", "A dull mess.")),
+        ({"text": "text_pair", "text_pair": "1"}, ("A dull mess.", "A film to treasure.")),
+    ],
+)
+def test_a_column_is_read_for_the_field_it_was_named_for_whatever_it_is_called(column, given):
+    cells = {"text_pair": "A dull mess.", 1: "A dull mess.", "1": "A film to treasure."}
+    ddf = dd.from_pandas(pd.DataFrame({name: [cell] for name, cell in cells.items()}), 1)
+    column = {"text": column} if isinstance(column, int) else column
+    made = map_dataframe(ddf, CLASSIFY, SINGLE, column=column).compute(scheduler="sync")
+    answer = npbert.pipeline(CLASSIFY, SINGLE)(given)
+    assert made[["label", "score"]].to_dict("records") == [answer]
 
 
 def test_a_bad_row_is_recorded_in_its_place_or_stops_with_partition_and_row(client):

@@ -347,9 +347,9 @@ BAD = [
      "for_sequence_classification"),
     ((TASKS / "qa", "When?", None, None),
      "for_question_answering reads a question and the text that answers it: pass that text as "
-     "pair=, or --pair"),
+     "pair="),
     ((TASKS / "choice", "The sky", None, None),
-     "for_multiple_choice weighs choices: pass them as pair=[...], or --pair once for each"),
+     "for_multiple_choice weighs choices: pass them as pair=[...]"),
     ((None, ["a"], None, None),
      "there are 1 texts to compare, expected 2 to 64"),
     ((None, ["a", "b"], "c", None),

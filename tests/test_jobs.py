@@ -75,7 +75,7 @@ def made(tmp_path_factory):
     assert done.stderr.splitlines() == [
         f"npbert: {folder / 'o.jsonl'}: not finished; 512 answers are safe, and --resume goes on "
         "behind them",
-        "npbert: line 601: has no text, but id, txt; --field says where it stands",
+        "npbert: line 601: has no text, but 'id', 'txt'; --field says where it stands",
     ]
     return folder
 
@@ -104,6 +104,19 @@ def test_every_input_is_answered_in_order_beside_its_other_fields(made):
     assert not list(made.glob("whole.jsonl.*"))
 
 
+def test_a_field_that_stands_where_another_would_is_read_alone(tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("text_pair,text\nA dull mess.,A film to treasure.\n")
+    answers = []
+    for fields in (["text_pair"], ["text_pair", "text_pair=text"]):
+        flags = [each for field in fields for each in ("--field", field)]
+        assert main([CLASSIFY, "-i", str(table), *flags]) == 0
+        answers.append(json.loads(capsys.readouterr().out)["results"])
+    classify = npbert.pipeline(CLASSIFY)
+    assert answers[0] == classify("A dull mess.")
+    assert answers[1] == classify(("A dull mess.", "A film to treasure."))
+
+
 def test_a_summary_stands_on_stderr(tmp_path):
     given = write(tmp_path / "in.jsonl", [{"text": "good " * 300}, {"text": "Fine."}, {}])
     done = quietly(CLASSIFY, "-i", given, "-o", tmp_path / "o", "--on-error", "record")
@@ -112,7 +125,7 @@ def test_a_summary_stands_on_stderr(tmp_path):
     assert cut.startswith(
         "npbert: 1 of the texts was truncated to 256 tokens, 46 tokens were not read"
     )
-    assert summed.startswith("npbert: 3 inputs, 260 tokens, 1 cut, 1 failed; ")
+    assert summed.startswith("npbert: 3 inputs, 260 tokens, 1 truncated, 1 failed; ")
     assert summed.endswith(" tokens/s")
 
 
@@ -147,7 +160,7 @@ BAD = {
     3: (b"", "is blank, expected a JSON object"),
     5: (b"[1]", "is [1], expected a JSON object"),
     6: (b'{"id": 6, "text": 5}', "a text is a str, not int: 5"),
-    7: (b'{"id": 7}', "has no text, but id; --field says where it stands"),
+    7: (b'{"id": 7}', "has no text, but 'id'; --field says where it stands"),
     260: (b'{"id": 8, "text": "' + b"x" * LINE_LIMIT + b'"}',
           f"has over {LINE_LIMIT} bytes, the most that is read of a line"),
     261: (b'{"id": 9, "error": 1, "text": "a"}',

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(encoding="utf-8")
     args = build_parser().parse_args(argv)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: tell(spell_as_flags(str(message), args.flags))
+        warnings.showwarning = lambda message, *_: tell(
+            spell_as_flags(str(message), args.flags, args.fields)
+        )
         return run_command(args)
 
 
@@ -38,7 +40,7 @@ def run_command(args: argparse.Namespace) -> ExitStatus:
     try:
         status: ExitStatus = args.run(args)
     except NpbertError as error:
-        tell(spell_as_flags(str(error), args.flags))
+        tell(spell_as_flags(str(error), args.flags, args.fields))
         return ExitStatus.UNUSABLE if isinstance(error, InputError) else ExitStatus.NO_MODEL
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
@@ -65,9 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     oracle.add_oracle_parsers(commands)
     for name, made in commands.parsers.choices.items():
         flags = {action.dest for action in made._actions if action.option_strings} - {"help"}
-        # What is wrong with a field of an input is said of the field, whoever gave it.
-        fields = TASKS[name].flags if name in TASKS else ()
-        made.set_defaults(flags=sorted(flags.difference(fields)))
+        fields = TASKS[name].names if name in TASKS else ()
+        made.set_defaults(flags=sorted(flags), fields=fields)
     parser.description = (
         "Encoders of the BERT family in plain NumPy.\n\n"
         f"{commands.listing()}\nnpbert COMMAND --help says more."

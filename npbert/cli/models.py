@@ -170,6 +170,8 @@ def run_convert(args: argparse.Namespace) -> ExitStatus:
     """Convert, and say what was written."""
     from npbert.checkpoint.folders import convert
     from npbert.hub import is_name, locate
+    from npbert.loading import load
+    from npbert.tasks.sentence_transformers import read_recipe
 
     source = locate(args.source, **hub_keywords(args))
     if args.folder is None and is_name(args.source):
@@ -177,6 +179,8 @@ def run_convert(args: argparse.Namespace) -> ExitStatus:
             f"{args.source}: is a name on the hub, and its cache is not written to; expected a "
             "FOLDER too"
         )
+    recipe = read_recipe(source)
+    load(recipe[0] if recipe else source)  # its tokenizer and modules are checked too
     print_table((str(path), f"{path.stat().st_size:,}") for path in convert(source, args.folder))
     return ExitStatus.FINE
 
@@ -212,7 +216,7 @@ def add_bench(commands: Commands) -> None:
     parser.add_argument(
         "--packed",
         action="store_true",
-        help="compute of shapes too only what the head reads (one token each for masked words)",
+        help="compute only what the head reads, of shapes too (one token each for masked words)",
     )
     parser.add_argument(
         "--runs", type=int, default=7, metavar="N", help="turns for each; default: 7"

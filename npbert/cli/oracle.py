@@ -171,11 +171,12 @@ def reference_of(args: argparse.Namespace) -> "Model | Trace":
 
 def run_compare(args: argparse.Namespace) -> ExitStatus:
     """Print a table of two traces; status 1 where they differ."""
-    from npbert.oracle import compare
+    from npbert.oracle import Trace, compare
     from npbert.oracle.comparison import comparison_json, comparison_table
     from npbert.oracle.dialects import read_map
 
-    found = compare(reference_of(args), args.candidate, names=read_map(args.map))
+    names, candidate = read_map(args.map), Trace.load(args.candidate)  # before any download
+    found = compare(reference_of(args), candidate, names=names)
     if args.json:
         from npbert.jobs.lines import print_json
 
@@ -188,12 +189,13 @@ def run_compare(args: argparse.Namespace) -> ExitStatus:
 def run_diagnose(args: argparse.Namespace) -> ExitStatus:
     """Print what is wrong with a port; status 1 where something is."""
     from npbert.loading import load
-    from npbert.oracle import diagnose
+    from npbert.oracle import Trace, diagnose
     from npbert.oracle.diagnosis import findings_json, report_lines
     from npbert.oracle.dialects import read_map
 
+    names, candidate = read_map(args.map), Trace.load(args.candidate)  # before any download
     model = load(args.reference, args.architecture, dtype="float64", **hub_keywords(args))
-    found = diagnose(model, args.candidate, names=read_map(args.map))
+    found = diagnose(model, candidate, names=names)
     if args.json:
         from npbert.jobs.lines import print_json
 

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 GROUPS: Final = ("tasks", "models", "oracle", "more")
@@ -70,17 +70,21 @@ def print_table(rows: Iterable[tuple[str, object]]) -> None:
         print(f"{name:{width}}  {value}")
 
 
-def spell_as_flags(message: str, names: Iterable[str]) -> str:
+def spell_as_flags(message: str, names: Iterable[str], fields: Collection[str] = ()) -> str:
     """Return an error in the words of the command line: arguments become the flags they came from.
 
     `names` are those of the command's flags.  One with an underscore is a flag wherever it stands,
-    another only where the message is about it, or it has a value: "layer is 9", "long='error'".
+    but in a path; another only where the message is about it, or it has a value: "layer is 9",
+    "long='error'".  What is said of a field of an input is said of the field, whoever gave it.
     """
     for name in names:
         flag = f"--{name.replace('_', '-')}"
         message = re.sub(rf"(?<![\w.'-]){name}='(\w+)'", rf"{flag} \1", message)
+        message = re.sub(rf"(?<![\w.'-]){name}=\[\.\.\.\]", f"{flag}, once for each", message)
         message = re.sub(rf"(?<![\w.'-]){name}=(?=[,;\s]|$)", flag, message)
-        where = r"(?<![\w.'-])()" if "_" in name else r"^((?:text \d+: )?)"
-        behind = r"(?![\w.'=(-])" if "_" in name else r"(?= (?:is|has|are) )"
+        if name in fields:
+            continue
+        where = r"(?<![\w.'/-])()" if "_" in name else r"^((?:.*?(?:text|line|row) \d+: )?)"
+        behind = r"(?![\w.'=(/:-])" if "_" in name else r"(?= (?:is|has|are) )"
         message = re.sub(f"{where}{name}{behind}", rf"\g<1>{flag}", message)
     return message

@@ -31,7 +31,10 @@ def add_task_parsers(commands: Commands) -> None:
             parser.add_argument(flag_of(field), metavar="TEXT", action=action, help=meaning)
         add_options(parser, row.options)
         parser.add_argument(
-            "--threads", type=int, metavar="N", help="default: all cores; results are bit-identical"
+            "--threads",
+            type=int,
+            metavar="N",
+            help="to compute with; default: all cores; changes no result",
         )
         add_files(parser.add_argument_group("files"), row)
         add_hub_flags(parser)
@@ -125,7 +128,12 @@ def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None
 
 def parse_count(text: str) -> int | str:
     """Return a whole number, or "all"."""
-    return text if text == "all" else int(text)
+    try:
+        return text if text == "all" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is given, expected a whole number, or all"
+        ) from None
 
 
 def run_task(args: argparse.Namespace) -> ExitStatus:

@@ -43,24 +43,20 @@ def add_answers(
             f"ddf has a column {listing(map(repr, clash))} already, where answers would go; rename "
             "or drop it"
         )
-    given = InputFormat(
-        task=task.row.name,
-        field=tuple(f"{name}={key}" for name, key in keys.items()),
-        on_error="record" if record else "fail",
-    )
+    given = InputFormat(task=task.row.name, on_error="record" if record else "fail")
     recipe = task_recipe(task)
     if client := find_client():
         load_on_workers(client, recipe)
     meta = assign_columns(ddf._meta, columns, [])
     return ddf.map_partitions(
-        answer_partition, recipe.raw, given, list(keys.values()), meta=meta,
+        answer_partition, recipe.raw, given, keys, meta=meta,
         enforce_metadata=False, align_dataframes=False,
     )  # fmt: skip
 
 
 def field_columns(
     row: TaskRow, column: str | Mapping[str, str], there: list[Any]
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Return of each field that is read its column.  Raises InputError."""
     if not isinstance(column, str | Mapping):
         raise InputError(
@@ -94,7 +90,7 @@ def answer_partition(
     frame: pd.DataFrame,
     raw: bytes,
     given: InputFormat,
-    keys: list[str],
+    keys: Mapping[str, Any],
     partition_info: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Return a partition with its answers.  Raises InputError naming partition and row."""
@@ -109,12 +105,11 @@ def answer_partition(
     return assign_columns(frame, column_types(task, record=given.records_errors), results)
 
 
-def frame_records(frame: pd.DataFrame, keys: list[str]) -> Iterator[Record]:
-    """Yield what is read of each row, counted from 0."""
-    names = [str(key) for key in keys]
-    cells = [frame[key] for key in keys]
+def frame_records(frame: pd.DataFrame, keys: Mapping[str, Any]) -> Iterator[Record]:
+    """Yield the fields of each row, counted from 0, by their names, whatever their columns' are."""
+    cells = [frame[key] for key in keys.values()]
     for i, row in enumerate(zip(*cells, strict=True)):
-        yield Record(i, dict(zip(names, map(cell_value, row), strict=True)))
+        yield Record(i, dict(zip(keys, map(cell_value, row), strict=True)))
 
 
 def cell_value(cell: Any) -> Any:

@@ -21,7 +21,7 @@ from npbert.distributed.remote_files import (
     PART_SUFFIX,
     address_in,
     is_local,
-    make_folder,
+    make_output_folder,
     read_whole,
     split_url,
 )
@@ -101,7 +101,7 @@ class FolderLock:
         folder = self.path.rpartition("/")[0]
         if self.system.isfile(folder):
             raise InputError(f"--output {out}: expected a folder, and it is a file")
-        self.made_folder = is_local(self.system) and make_folder(Path(folder))
+        self.made_folder = is_local(self.system) and make_output_folder(Path(folder))
         take = self.take_local if is_local(self.system) else self.take_remote
         try:
             for _ in range(LOCK_ATTEMPTS):

@@ -202,7 +202,7 @@ def write_part(part: str) -> Iterator[BinaryIO]:
 def open_new(system: Any, path: str) -> BinaryIO:
     """Open a file that is not there yet, in a folder that may not be there either."""
     if is_local(system):
-        make_folder(Path(path).parent)
+        make_output_folder(Path(path).parent)
         return Path(path).open("xb")
     try:
         return cast(BinaryIO, system.open(path, "wb"))
@@ -227,7 +227,7 @@ def give_names(targets: dict[str, str]) -> None:
         sync_folder(folder)
 
 
-def make_folder(folder: Path) -> bool:
+def make_output_folder(folder: Path) -> bool:
     """Make a folder, unless it is there; tell whether it is new.  Raises InputError."""
     new = not folder.exists()
     try:

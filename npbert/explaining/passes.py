@@ -109,13 +109,11 @@ def check_pairs(model: Model, pair: str | Sequence[str] | None) -> list[str | No
     if pair is not None and not all(isinstance(each, str) for each in given):
         raise InputError(f"pair is {quote(pair)}, expected a str, or a list of them")
     if model.row.has_choices and (pair is None or not given):
-        raise InputError(
-            f"{model.architecture} weighs choices: pass them as pair=[...], or --pair once for each"
-        )
+        raise InputError(f"{model.architecture} weighs choices: pass them as pair=[...]")
     if HEADS[model.row.head] is find_spans and pair is None:
         raise InputError(
             f"{model.architecture} reads a question and the text that answers it: pass that text "
-            "as pair=, or --pair"
+            "as pair="
         )
     if not model.row.has_choices and len(given) != 1:
         several = " or ".join(name for name, row in ARCHITECTURES.items() if row.has_choices)

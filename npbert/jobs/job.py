@@ -333,7 +333,7 @@ def hash_array(value: Any) -> Any:
 def summarize(counts: Counts, before: int, seconds: float) -> str:
     """Say what was done, all in all, and how fast it went this time."""
     parts = [f"{counts.inputs:,} input{'s' * (counts.inputs != 1)}", f"{counts.tokens:,} tokens"]
-    parts += [f"{counts.cut:,} cut"] if counts.cut else []
+    parts += [f"{counts.cut:,} truncated"] if counts.cut else []
     parts += [f"{counts.failed:,} failed"] if counts.failed else []
     rate = (counts.tokens - before) / max(seconds, 1e-9)
     return f"{', '.join(parts)}; {seconds:.1f} s, {rate:,.0f} tokens/s"

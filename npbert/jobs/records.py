@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from npbert.errors import InputError, listing
+from npbert.errors import InputError, listing, quote
 from npbert.jobs.lines import Lines, Record, form_of, parse_object, read_records
 from npbert.tasks.rows import ERROR, RESULTS, TASKS, TaskRow, flag_of
 
@@ -36,9 +36,7 @@ class InputFormat:
     task: str
     form: str | None = None  # "lines", "jsonl", "csv", "tsv"; None: as the file's name says it
     field: tuple[str, ...] = ()  # where fields stand in an object or a table, each as [NAME=]KEY
-    fixed: Mapping[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  # fields that all inputs share
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what all inputs share
     on_error: Literal["fail", "record"] = "fail"
 
     @property
@@ -69,9 +67,11 @@ class InputFormat:
             keys[name] = key
             named.append(key)
             chosen.add(name)
+        # A place that was named for one field is read for no other that was not.
+        keys = {name: key for name, key in keys.items() if name in chosen or key not in named}
         for name in chosen & set(self.row.alternatives):  # in place of the other, not with it
             keys.pop(self.row.alternatives[name], None)
-        return keys, named
+        return keys, list(dict.fromkeys(named))
 
     def items(self, found: Iterable[Record], unit: str) -> Iterator[Item]:
         """Yield an input for each object or row, and what else stands in it."""
@@ -90,7 +90,7 @@ class InputFormat:
                     raise InputError(f"has no field {listing(map(repr, absent))}")
                 if not self.fixed and not any(key in row for key in keys.values()):
                     raise InputError(
-                        f"has no {self.row.names[0]}, but {listing(row) or 'nothing'}; "
+                        f"has no {self.row.names[0]}, but {listing(map(quote, row)) or 'nothing'}; "
                         "--field says where it stands"
                     )
             except InputError as error:

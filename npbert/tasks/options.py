@@ -224,7 +224,7 @@ def check_option(name: str, value: object, hint: Any, lowest: int) -> None:
     kinds = option_types(hint)
     if Any in kinds or (value is None and NoneType in kinds):
         return
-    if Names in kinds and value is not None:  # names() has seen to it
+    if Names in kinds and value is not None:  # unique_names() has seen to it
         return
     words = [kind for kind in kinds if isinstance(kind, str)]
     if isinstance(value, str) and (value in words or str in kinds):

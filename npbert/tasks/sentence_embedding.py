@@ -181,7 +181,7 @@ def check_ranges(given: Any, dim: int) -> NDArray[Any] | None:
         try:
             given = parse_npy(memoryview(read_bytes(Path(given), RANGES_LIMIT)), str(given))
         except CheckpointError as error:
-            raise InputError(f"ranges cannot be read from {error}") from None
+            raise InputError(f"ranges: {error}") from None
     ranges = number_array("ranges", given)
     if ranges.shape != (2, dim) or (ranges[0] > ranges[1]).any():
         raise InputError(

@@ -48,7 +48,7 @@ class ZeroShotClassification(Task[ZeroShotOptions, Candidates]):
                 or ()
             )
         if not labels:
-            raise InputError("has no candidate_labels to choose from")
+            raise InputError("has no labels to choose from; pass candidate_labels=")
         if self.contradiction is None and (options.multi_label or len(labels) == 1):
             raise InputError(
                 "to judge a label by itself the model needs a class called contradiction (or "
