@@ -29,7 +29,7 @@ pytest.importorskip("dask.dataframe", reason=WHY)
 
 from npbert.distributed import lock as locks  # noqa: E402
 from npbert.distributed.lock import FolderLock, Holder, keep_folder  # noqa: E402
-from npbert.distributed.remote_files import read_whole  # noqa: E402
+from npbert.distributed.remote_files import part_address, read_whole, write_part  # noqa: E402
 
 SINGLE = Path(__file__).parent.parent / "golden" / "tasks" / "single"
 NPBERT = [sys.executable, "-m", "npbert"]
@@ -189,8 +189,8 @@ def test_a_killed_job_is_taken_over_on_request_only(out, capsys):
 
 def test_a_process_that_nobody_has_asked_about_is_not_running():
     ended = subprocess.Popen(["true"])
-    while locks.is_running(ended.pid):
-        time.sleep(0.01)
+    time.sleep(0.5)
+    assert not locks.is_running(ended.pid)
     ended.wait()
     assert not locks.is_running(ended.pid)
     assert not locks.is_running(1 << 80)
@@ -209,6 +209,19 @@ def test_a_folder_that_was_taken_away_is_noticed_and_left_to_the_other(out):
             lock.require_held()
         lock.give_back()
         other.require_held()
+
+
+def test_a_lock_that_is_just_being_written_is_waited_for(tmp_path):
+    path = tmp_path / "_npbert.lock"
+    path.touch()
+    with path.open("r+b") as file:
+        assert locks.keep_others_out(file)
+        writer = threading.Timer(0.2, lambda: path.write_bytes(HERE.to_json()))
+        writer.start()
+        with pytest.raises(npbert.InputError) as error, keep_folder(str(tmp_path), resume=True):
+            pass
+        writer.join()
+    assert f"{HERE} writes there; wait for its end" in str(error.value)
 
 
 def take(out, resume, barrier, results):
@@ -385,6 +398,15 @@ def threads():
         yield made
 
 
+@pytest.mark.usefixtures("threads")
+def test_a_part_gets_a_folder_where_folders_are_needed():
+    part = part_address("strict:///new/below/a.jsonl", "0")
+    with write_part(part) as file:
+        file.write(b"{}")
+    assert read_whole(part, 10) == b"{}"
+    assert part.startswith("strict:///new/below/.a.jsonl.0")
+
+
 @pytest.mark.parametrize("protocol", ["memory", "strict", "file"])
 def test_a_job_on_another_file_system_is_as_safe(given, tmp_path, threads, capsys, protocol):
     for i in range(3, 12):
@@ -439,6 +461,27 @@ def test_a_job_is_refused_while_another_writes_and_goes_on_after_a_kill(given, t
         assert third.returncode == 4, err
         assert ("this one takes over" in err) == (turn == 0)
         assert "files are answered already; 2 of their inputs failed\n" in err
+    assert answers_in(out) == undisturbed(given, tmp_path, cluster)
+
+
+def test_a_job_whose_lock_is_deleted_stops_and_leaves_the_folder_to_the_next(
+    given, tmp_path, cluster
+):
+    out = tmp_path / "out"
+    first = start(command_for(given, out), cluster)
+    wait_for(out / "bad.jsonl")
+    first.send_signal(signal.SIGSTOP)
+    (out / "_npbert.lock").unlink()
+    there = set(out.glob("*.jsonl"))
+    with keep_folder(str(out), resume=True) as lock:
+        first.send_signal(signal.SIGCONT)
+        _, err = first.communicate(timeout=60)
+        assert first.returncode == 2
+        assert err.splitlines()[-1].startswith(f"npbert: {out}/_npbert.lock: was taken away while")
+        assert set(out.glob("*.jsonl")) == there
+        lock.require_held()
+    second = start(command_for(given, out, "--resume"), cluster)
+    assert (second.communicate(timeout=60), second.returncode)[1] == 4
     assert answers_in(out) == undisturbed(given, tmp_path, cluster)
 
 
@@ -528,7 +571,11 @@ def test_killed_clients_and_workers_leave_nothing_wrong(given, tmp_path, cluster
                     if kills > 0 and (pids := list(client.run(os.getpid).values())):
                         os.kill(rng.choice(pids), signal.SIGKILL)
                         kills -= 1
-                _, err = process.communicate(timeout=120)
+                end = time.monotonic() + 120
+                while process.poll() is None and time.monotonic() < end:
+                    cluster.scale(2)  # Dask gives up those that are killed while they start
+                    time.sleep(0.1)
+                _, err = process.communicate(timeout=1)
                 code = None if process.returncode == -signal.SIGKILL else process.returncode
                 if code is None and out.exists():
                     torn = {p.name for p in out.glob("*.jsonl")} - set(expected)
