@@ -177,11 +177,11 @@ def parts_of(targets: Iterable[str], there: Iterable[str]) -> set[str]:
     """Return which files are parts of some targets, of any job."""
     known = set(targets)
 
-    def find_target(part: str) -> str:
+    def place_of(part: str) -> str:
         folder, _, name = part.removesuffix(PART_SUFFIX).rpartition("/")
         return f"{folder}/{name.removeprefix('.').rpartition('.')[0]}"
 
-    return {name for name in there if name.endswith(PART_SUFFIX) and find_target(name) in known}
+    return {name for name in there if name.endswith(PART_SUFFIX) and place_of(name) in known}
 
 
 @contextmanager
