@@ -129,7 +129,7 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
     found = read_modules(folder)
     names = module_kinds([kind for kind, _ in found], path)
     modules = [(name, place) for name, (_, place) in zip(names, found, strict=True)]
-    if names[:1] != ["Transformer"] or names[1:2] != ["Pooling"] or len(set(names[:2])) < 2:
+    if names[:2] != ["Transformer", "Pooling"] or set(names[:2]) & set(names[2:]):
         raise CheckpointError(
             f"{path}: lists {listing(names) or 'nothing'}; expected Transformer, then Pooling"
         )
@@ -190,7 +190,7 @@ def read_prompts(folder: Path) -> Prompts:
     named, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(named, dict) or not all(isinstance(p, str) for p in named.values()):
         raise CheckpointError(f"{path}: prompts is {quote(named)}, expected an object of strings")
-    if default is not None and default not in named:
+    if default is not None and default not in list(named):  # it may be of any type
         raise CheckpointError(
             f"{path}: default_prompt_name is {quote(default)}, which is not among the prompts, "
             f"{listing(named) or 'of which there are none'}"
@@ -239,14 +239,34 @@ def read_dense(folder: Path, dtype: type[np.floating]) -> ModuleFunction:
     biased = config.get("bias", True) is not False
     layer = read_affine(folder, "linear", dtype, sizes, sizes[:1] if biased else None)
     function = ACTIVATIONS[TORCH_ACTIVATIONS[name]]
-    return lambda x: activation(function, linear(layer, x[:, None]))[:, 0]
+    return require_features(
+        path, sizes[1], lambda x: activation(function, linear(layer, x[:, None]))[:, 0]
+    )
 
 
 def read_layer_norm(folder: Path, dtype: type[np.floating]) -> ModuleFunction:
     """Return a norm with PyTorch's epsilon."""
     size = (read_json_object(folder / "config.json").get("dimension"),)
     norm = read_affine(folder, "norm", dtype, size, size)
-    return lambda x: layer_norm(norm, x[:, None], TORCH_EPSILON)[:, 0]
+    return require_features(
+        folder / "config.json",
+        size[0],
+        lambda x: layer_norm(norm, x[:, None], TORCH_EPSILON)[:, 0],
+    )
+
+
+def require_features(path: Path, size: Any, function: ModuleFunction) -> ModuleFunction:
+    """Return the function, which then raises CheckpointError for a vector of another size."""
+
+    def apply(x: Array) -> Array:
+        if len(x) != size:
+            raise CheckpointError(
+                f"{path}: works on vectors of {size} features, but the module before it makes "
+                f"{len(x)}"
+            )
+        return function(x)
+
+    return apply
 
 
 def read_affine(
