@@ -29,6 +29,7 @@ pq = pytest.importorskip("pyarrow.parquet", reason=WHY)
 fsspec = pytest.importorskip("fsspec", reason=WHY)
 
 from npbert.distributed import map_dataframe, workers  # noqa: E402
+from npbert.distributed.cluster import read_cluster_journal  # noqa: E402
 from npbert.distributed.remote_files import (  # noqa: E402
     give_names,
     list_inputs,
@@ -773,3 +774,26 @@ def test_the_demo_model_is_found_on_workers_by_its_name(client):
     made = map_dataframe(ddf, CLASSIFY, column="text", batch_invariant=True).compute()
     answer = npbert.pipeline(CLASSIFY, built_in_folder("sentiment"))("A film to treasure.")
     assert made[["label", "score"]].to_dict("records") == [answer]
+
+
+JOURNAL = {"job": {"a": 1}, "stamps": {"x": "1"}, "failed": {"y": 2}}
+NO_JOURNALS = {
+    "a list": lambda path: path.write_text("[]"),
+    "stamps in a list": lambda path: path.write_text(
+        json.dumps(JOURNAL | {"stamps": [["a", "b"]]})
+    ),
+    "failures in words": lambda path: path.write_text(json.dumps(JOURNAL | {"failed": {"y": "z"}})),
+    "brackets": lambda path: path.write_text("[" * 100_000),
+    "a pipe that nobody writes to": os.mkfifo,
+    "a folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("what", NO_JOURNALS)
+def test_what_is_no_journal_of_a_cluster_is_refused(what, tmp_path):
+    NO_JOURNALS[what](tmp_path / "_npbert.json")
+    with pytest.raises(npbert.InputError) as error:
+        read_cluster_journal(f"{tmp_path}/_npbert.json", 1 << 20)
+    assert str(error.value) == (
+        f"{tmp_path}/_npbert.json: does not say what job this is of; delete the folder"
+    )
