@@ -177,9 +177,11 @@ def test_a_draft_that_is_there_already_is_never_taken(tmp_path, victim, monkeypa
     for kind in ("link", "dangling link", "hard link", "pipe"):
         planted = tmp_path / f"x.{bytes(8).hex()}.tmp"
         plant(kind, planted, victim)
-        refused = pytest.raises(CheckpointError, match="cannot be written: File exists")
-        with refused, replace_file(tmp_path / "x") as file:
-            file.write(b"new")
+        with (
+            pytest.raises(CheckpointError, match="cannot be written: File exists"),
+            replace_file(tmp_path / "x"),
+        ):
+            raise AssertionError(kind)
         planted.unlink()
     assert not (tmp_path / "x").exists()
 

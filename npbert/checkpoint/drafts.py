@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -56,13 +56,16 @@ def replace_files(folder: Path) -> Iterator[Draft]:
 
     try:
         yield open_draft
-        for draft, current in drafts.items():
+        while drafts:
+            draft, current = next(iter(drafts.items()))
             draft.replace(current)
+            del drafts[draft]
     except OSError as error:
         raise CheckpointError(f"{current}: cannot be written: {error.strerror or error}") from None
     finally:
         for draft in drafts:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong before is what is told
+                draft.unlink()
 
 
 @contextmanager

@@ -183,7 +183,8 @@ def write_journal(places: Places, state: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         draft.replace(places.journal)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what is told
+            draft.unlink()
         raise
     sync_folder(places.path.parent)
 
