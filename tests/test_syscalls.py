@@ -22,7 +22,7 @@ GOLDEN = ROOT / "golden"
 CALLS = ("openat", "write", "lseek", "ftruncate", "fsync", "flock", "chmod", "rename", "unlink",
          "mkdir", "close")  # fmt: skip
 FAULTS = ("error=EIO", "error=ENOSPC", "signal=KILL")
-POINTS = os.environ.get("NPBERT_FAULTS", "2")  # of each command, each with one fault; or "all"
+POINTS = os.environ.get("NPBERT_FAULTS", "1")  # of each command, each with one fault; or "all"
 SEED = int(os.environ.get("NPBERT_LONG_SEED", "1"))
 NPBERT = [sys.executable, "-m", "npbert"]
 SAVE = """
