@@ -104,7 +104,7 @@ def check_batch(
     if attention_mask is not None:
         mask = number_array("attention_mask", attention_mask)
         require_shape("attention_mask", mask, shape)
-        if not np.isin(mask, (0, 1)).all():
+        if not ((mask == 0) | (mask == 1)).all():
             warn("attention_mask has values besides 0 and 1; whatever is not 0 counts as 1")
         key_mask = mask != 0
     flat = (-1, length)

@@ -38,7 +38,8 @@ def split_evenly(lengths: Sequence[int]) -> list[slice]:
     targets = total * np.arange(1, count) / count
     above = np.searchsorted(ends, targets)
     nearest = above - (targets - ends[above - 1] < ends[above] - targets)
-    cuts = np.unique([0, *nearest, len(lengths)]).tolist()
+    # A set, since np.unique would import at the first call, under a lock that a fork would copy.
+    cuts = sorted({0, *nearest.tolist(), len(lengths)})
     return [slice(i, j) for i, j in pairwise(cuts)]
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
@@ -51,7 +51,7 @@ def count_cores() -> int:
     """Return how many cores this process may use: by affinity, and by its cgroup's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
         return max(1, min(allowed or 1, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no cgroup, or "max"
         return allowed or 1
@@ -79,11 +79,23 @@ def map_in_threads(function: Callable[[A], B], items: Iterable[A], threads: int)
                 yield from map(function, chain(first, given))
             return
         with ThreadPoolExecutor(threads) as pool:
-            under_way = deque(pool.submit(function, item) for item in first)
+            under_way = deque(submit(pool, function, item) for item in first)
             while under_way:
-                result = under_way.popleft().result()
-                under_way.extend(pool.submit(function, item) for item in islice(given, 1))
+                result = under_way.popleft()()
+                under_way.extend(submit(pool, function, item) for item in islice(given, 1))
                 yield result
+
+
+def submit(pool: ThreadPoolExecutor, function: Callable[[A], B], item: A) -> Callable[[], B]:
+    """Have a pool compute function(item), and return what waits for it.
+
+    Where the pool takes no more, what it returns computes: Python closes all pools when its main
+    thread ends, but waits for other threads, whose work would be lost.
+    """
+    try:
+        return pool.submit(function, item).result
+    except RuntimeError:
+        return partial(function, item)
 
 
 # ---- one pack, shared with a helper --------------------------------------------------------------
@@ -121,9 +133,11 @@ def run_parallel(function: Callable[[slice], B], parts: Sequence[slice]) -> list
     first, *rest = parts
     pool = getattr(_own, "helper", None)
     # NumPy keeps what it does about overflow in the context, which a thread does not inherit.
-    waited_for = [pool.submit(copy_context().run, function, part) for part in rest] if pool else []
+    waits = (
+        [submit(pool, partial(copy_context().run, function), part) for part in rest] if pool else []
+    )
     results = [function(first)]
-    return results + ([w.result() for w in waited_for] or [function(part) for part in rest])
+    return results + ([wait() for wait in waits] or [function(part) for part in rest])
 
 
 # ---- BLAS ----------------------------------------------------------------------------------------

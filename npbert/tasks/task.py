@@ -1,5 +1,6 @@
 """What all tasks share: one in, one out; a list in, a list out; a generator in, results lazily."""
 
+import codecs
 import os
 from abc import ABC, abstractmethod
 from collections import deque
@@ -24,6 +25,8 @@ from npbert.tasks.options import Asked, Unit, change_options
 from npbert.tasks.rows import TaskRow
 from npbert.text.tokenizer import Encoding
 from npbert.textbook import Array
+
+codecs.lookup("utf-32-le")  # for unit_offsets; a first call imports nothing, since threads may fork
 
 Answer = dict[str, Any]
 Given = TypeVar("Given")

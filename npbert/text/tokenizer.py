@@ -7,7 +7,6 @@ cut is told.  Offsets count characters of the text as it was given.
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -71,6 +70,7 @@ class Tokenizer:
         self.path = path  # of the file to blame; a panic may wait in it for a certain text
         self.settings = settings
         self.max_length = max_length  # tokens, [CLS] and [SEP] included
+        self.ids_in_order: NDArray[np.intp] | None = None  # when somebody has asked
         pieces.no_truncation()
         pieces.no_padding()
         also = settings.get("additional_special_tokens") or []
@@ -101,10 +101,13 @@ class Tokenizer:
         """Return the id of a special token by its role, e.g. "mask_token", or None."""
         return self.pieces.token_to_id(self.token_text(role))
 
-    @cached_property
+    @property
     def known_ids(self) -> NDArray[np.intp]:
         """The ids that have a token, in order."""
-        return np.array(sorted(self.pieces.get_vocab().values()))
+        # No cached_property: Python 3.11's has a lock, which a fork may copy while it is held.
+        if self.ids_in_order is None:
+            self.ids_in_order = np.array(sorted(self.pieces.get_vocab().values()))
+        return self.ids_in_order
 
     def settings_in_effect(self) -> dict[str, Any]:
         """Return what tokenizer_config.json should say, its silent choices said aloud."""
