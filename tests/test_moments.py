@@ -126,7 +126,7 @@ def answers_of_forks(task: str, runs: int, seed: int = 1) -> None:
     texts = ["A fine film about Ada Lovelace [MASK]."] * 30
     lines = run(FORKED, json.dumps(task), json.dumps(texts), seed, runs).stdout.splitlines()
     assert len(lines) == runs
-    assert {line: 1 for line in lines} == {json.dumps(npbert.pipeline(task)(texts)): 1}
+    assert dict.fromkeys(lines, 1) == {json.dumps(npbert.pipeline(task)(texts)): 1}
 
 
 @forks

@@ -99,10 +99,22 @@ def describe(folder: Path, *, check: bool) -> dict[str, Any]:
     if check:
         facts["not finite"] = {
             name: int(n)
-            for name, array in model.parameters.items()
+            for name, array in [*model.parameters.items(), *module_arrays(folder, model.dtype.type)]
             if (n := np.count_nonzero(~np.isfinite(array)))
         } or "none"
     return facts
+
+
+def module_arrays(folder: Path, dtype: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors of the modules behind the encoder, by folder and name."""
+    from npbert.checkpoint.files import FLOATS
+    from npbert.checkpoint.folders import read_modules, read_tensors
+
+    for kind, place in read_modules(folder)[1:]:
+        if kind.rpartition(".")[2] in ("Dense", "LayerNorm"):
+            for name, tensor in read_tensors(place).items():
+                if tensor.dtype in FLOATS:
+                    yield f"{place.name}.{name}", tensor.array(dtype)
 
 
 def count_parameters(parameters: Mapping[str, Any]) -> int:

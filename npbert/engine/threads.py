@@ -79,23 +79,25 @@ def map_in_threads(function: Callable[[A], B], items: Iterable[A], threads: int)
                 yield from map(function, chain(first, given))
             return
         with ThreadPoolExecutor(threads) as pool:
-            under_way = deque(submit(pool, function, item) for item in first)
+            under_way = deque(run_in_pool(pool, partial(function, item)) for item in first)
             while under_way:
                 result = under_way.popleft()()
-                under_way.extend(submit(pool, function, item) for item in islice(given, 1))
+                under_way.extend(
+                    run_in_pool(pool, partial(function, item)) for item in islice(given, 1)
+                )
                 yield result
 
 
-def submit(pool: ThreadPoolExecutor, function: Callable[[A], B], item: A) -> Callable[[], B]:
-    """Have a pool compute function(item), and return what waits for it.
+def run_in_pool(pool: ThreadPoolExecutor, work: Callable[[], B]) -> Callable[[], B]:
+    """Have a pool do some work, and return what waits for its result.
 
-    Where the pool takes no more, what it returns computes: Python closes all pools when its main
-    thread ends, but waits for other threads, whose work would be lost.
+    Where the pool takes no more, that does the work: Python closes all pools when its main thread
+    ends, but waits for other threads, whose answers would be lost.
     """
     try:
-        return pool.submit(function, item).result
+        return pool.submit(work).result
     except RuntimeError:
-        return partial(function, item)
+        return work
 
 
 # ---- one pack, shared with a helper --------------------------------------------------------------
@@ -133,9 +135,9 @@ def run_parallel(function: Callable[[slice], B], parts: Sequence[slice]) -> list
     first, *rest = parts
     pool = getattr(_own, "helper", None)
     # NumPy keeps what it does about overflow in the context, which a thread does not inherit.
-    waits = (
-        [submit(pool, partial(copy_context().run, function), part) for part in rest] if pool else []
-    )
+    waits = [
+        run_in_pool(pool, partial(copy_context().run, function, part)) for part in rest if pool
+    ]
     results = [function(first)]
     return results + ([wait() for wait in waits] or [function(part) for part in rest])
 

@@ -161,11 +161,19 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
             )
         if name == "cosine":
             return normalize(x) @ normalize(y).T
-        if name == "dot":
-            return x @ y.T
-        order = {"euclidean": 2, "manhattan": 1}[name]
-        rows = [-np.linalg.norm(y - row, ord=order, axis=-1) for row in x]
-        return np.array(rows).reshape(len(x), len(y))
+        with np.errstate(over="ignore", invalid="ignore"):
+            if name == "dot":
+                made = x @ y.T
+            else:
+                order = {"euclidean": 2, "manhattan": 1}[name]
+                made = np.array([-np.linalg.norm(y - row, ord=order, axis=-1) for row in x])
+        if not np.isfinite(made).all():
+            most = max(np.abs(x).max(), np.abs(y).max())
+            raise InputError(
+                f"similarity {name!r} of embeddings with values up to {most:.3g} overflows "
+                "float64; normalize them, or ask for 'cosine'"
+            )
+        return made
 
 
 def needs_ranges(options: EmbeddingOptions) -> bool:
@@ -183,12 +191,32 @@ def check_ranges(given: Any, dim: int) -> NDArray[Any] | None:
         except CheckpointError as error:
             raise InputError(f"ranges: {error}") from None
     ranges = number_array("ranges", given)
-    if ranges.shape != (2, dim) or (ranges[0] > ranges[1]).any():
+    if ranges.shape != (2, dim):
         raise InputError(
             f"ranges has shape {ranges.shape}, expected (2, {dim}): the least and the greatest "
             "value of each dimension"
         )
+    if len(wrong := np.flatnonzero(ranges[0] > ranges[1])):
+        i = wrong[0]
+        raise InputError(
+            f"ranges has {ranges[0, i]} to {ranges[1, i]} for dimension {i}, expected the least "
+            "value, then the greatest; are its rows the other way round?"
+        )
+    measure_steps(ranges)
     return ranges
+
+
+def measure_steps(ranges: NDArray[Any]) -> NDArray[Any]:
+    """Return the 255th parts of ranges.  Raises InputError where one is too wide for its dtype."""
+    with np.errstate(over="ignore"):
+        steps: NDArray[Any] = (ranges[1] - ranges[0]) / 255
+    if len(wrong := np.flatnonzero(~np.isfinite(steps))):
+        i = wrong[0]
+        raise InputError(
+            f"ranges has {ranges[0, i]} to {ranges[1, i]} for dimension {i}, which is wider than "
+            f"{ranges.dtype} can tell; normalize embeddings, or pass narrower ranges="
+        )
+    return steps
 
 
 def quantize(x: Array, precision: str, ranges: NDArray[Any] | None) -> NDArray[Any]:
@@ -200,6 +228,7 @@ def quantize(x: Array, precision: str, ranges: NDArray[Any] | None) -> NDArray[A
     if precision == "binary":
         return (np.packbits(x > 0, axis=-1).astype(np.int16) - 128).astype(np.int8)
     assert ranges is not None
-    steps = (ranges[1] - ranges[0]) / 255
-    spread = np.clip(np.floor((x - ranges[0]) / np.where(steps == 0, 1, steps)), 0, 255)
+    steps = measure_steps(ranges)
+    with np.errstate(over="ignore"):  # what is far beyond a range is cut to it
+        spread = np.clip(np.floor((x - ranges[0]) / np.where(steps == 0, 1, steps)), 0, 255)
     return spread.astype(np.uint8) if precision == "uint8" else (spread - 128).astype(np.int8)

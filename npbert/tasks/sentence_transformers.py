@@ -31,7 +31,7 @@ TORCH_ACTIVATIONS: Final = {
     "Sigmoid": "sigmoid", "Mish": "mish", "ReLU6": "relu6", "LeakyReLU": "leaky_relu",
 }  # fmt: skip
 TORCH_EPSILON: Final = 1e-5  # of PyTorch's LayerNorm; the encoder's own norms use another
-SHORTEST_LENGTH: Final = 1e-12  # a vector is divided by no smaller length
+SHORTEST_LENGTH: Final = 1e-12  # of a smaller one squares are not exact
 
 
 def weighted_mean(x: Array, first: int) -> Array:
@@ -68,8 +68,13 @@ def pool(x: Array, modes: Sequence[str], skipped: int = 0) -> Array:
 
 def normalize(x: Array) -> Array:
     """Return vectors with length 1, of any that are not zero."""
-    lengths = np.sqrt((x * x).sum(axis=-1, keepdims=True))
-    return x / np.maximum(lengths, SHORTEST_LENGTH)
+    with np.errstate(over="ignore", under="ignore"):
+        lengths = np.sqrt((x * x).sum(axis=-1, keepdims=True))
+    if not (np.isfinite(lengths) & (lengths > SHORTEST_LENGTH)).all():  # squares that do not fit
+        most = np.abs(x).max(axis=-1, keepdims=True, initial=0)
+        x = x / np.where(most == 0, 1, most)
+        lengths = np.sqrt((x * x).sum(axis=-1, keepdims=True))
+    return x / np.where(lengths == 0, 1, lengths)
 
 
 @dataclass(frozen=True)
@@ -110,12 +115,27 @@ class Recipe:
     def embed(self, x: Array, skipped: int = 0, tap: Tap = no_tap) -> Array:
         """Return the vector of a text whose tokens have these, (tokens, D).
 
-        A tap hears "pooling", and what follows under its module's folder, e.g. "2_Dense".
+        A tap hears "pooling", and what follows under its module's folder, e.g. "2_Dense".  Raises
+        CheckpointError naming the first of them that makes what is not finite.
         """
-        made = tap("pooling", pool(x, self.modes, 0 if self.include_prompt else skipped))
-        for name, step in self.steps:
-            made = tap(name, step(made))
+        with np.errstate(over="ignore", invalid="ignore"):
+            made = pool(x, self.modes, 0 if self.include_prompt else skipped)
+            made = tap("pooling", require_finite("pooling", made))
+            for name, step in self.steps:
+                made = tap(name, require_finite(name, step(made)))
         return tap("sentence_embedding", made)
+
+
+def require_finite(module: str, x: Array) -> Array:
+    """Return what a module made.  Raises CheckpointError where that is not finite."""
+    wrong = np.flatnonzero(~np.isfinite(x))
+    if len(wrong):
+        raise CheckpointError(
+            f"{module} made {len(wrong)} of {x.size} values that are not finite, {x[wrong[0]]} in "
+            f"place {wrong[0]}: either its weights are not finite (npbert info --check tells), or "
+            f"the computation overflows {x.dtype} (npbert.load(MODEL, dtype='float64') does not)"
+        )
+    return x
 
 
 def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Path, Recipe] | None:
@@ -248,11 +268,14 @@ def read_layer_norm(folder: Path, dtype: type[np.floating]) -> ModuleFunction:
     """Return a norm with PyTorch's epsilon."""
     size = (read_json_object(folder / "config.json").get("dimension"),)
     norm = read_affine(folder, "norm", dtype, size, size)
-    return require_features(
-        folder / "config.json",
-        size[0],
-        lambda x: layer_norm(norm, x[:, None], TORCH_EPSILON)[:, 0],
-    )
+
+    def apply_norm(x: Array) -> Array:
+        made: Array = layer_norm(norm, x[:, None], TORCH_EPSILON)[:, 0]
+        # Of a variance that overflows a norm makes zeros, which look like an answer.
+        apart = x - x.mean()
+        return made if np.isfinite((apart * apart).mean()) else np.full_like(made, np.inf)
+
+    return require_features(folder / "config.json", size[0], apply_norm)
 
 
 def require_features(path: Path, size: Any, function: ModuleFunction) -> ModuleFunction:
@@ -287,10 +310,18 @@ def read_affine(
                 f"{found.path}: {tensor} is {found.dtype} {found.shape}, but config.json says "
                 f"{quote(expected)}"
             )
-    weight = tensors[f"{name}.weight"].array(dtype)
+    arrays = {tensor: tensors[tensor].array(dtype) for tensor in wanted}
+    for tensor, array in arrays.items():
+        if count := np.count_nonzero(~np.isfinite(array)):
+            raise CheckpointError(
+                f"{tensors[tensor].path}: {tensor} has {count} of {array.size} values that are not "
+                f"finite in {array.dtype}; training diverged, or the file is damaged: take "
+                "another copy of the model (npbert info --check tells of every tensor)"
+            )
+    weight = arrays[f"{name}.weight"]
     column = weight if weight.ndim == 2 else weight[:, None]
     zeros = np.zeros((len(column), 1), dtype)
-    return Affine(column, tensors[f"{name}.bias"].array(dtype)[:, None] if bias else zeros)
+    return Affine(column, arrays[f"{name}.bias"][:, None] if bias else zeros)
 
 
 MODULE_READERS: Final[Mapping[str, Callable[[Path, type[np.floating]], ModuleFunction]]] = {
