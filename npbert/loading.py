@@ -32,6 +32,7 @@ def load(
     token: str | bool | None = None,
     offline: bool | None = None,
     strict: bool = True,
+    copy: bool = False,
 ) -> Model:
     """Load a model from a folder as transformers writes it, or from the hub.
 
@@ -61,6 +62,11 @@ def load(
         True: only what is in the cache; default: as HF_HUB_OFFLINE says.
     strict : bool
         False draws a missing head at random and ignores unknown tensors; both are reported.
+    copy : bool
+        Hold the weights in memory of its own, so that their files may be overwritten in place.
+        Otherwise they are mapped, and a model's files are replaced by renaming others over them: a
+        call whose files were overwritten raises CheckpointError, and the system may end a process
+        that reads while they are cut short (SIGBUS).
 
     Raises
     ------
@@ -82,7 +88,7 @@ def load(
             f"{folder}: {'is a file' if os.path.exists(folder) else 'no such folder'}, "  # noqa: PTH110
             "expected a folder with config.json and model.safetensors"
         )
-    found = read_checkpoint(folder, architecture, kind, changes=config, strict=strict)
+    found = read_checkpoint(folder, architecture, kind, changes=config, strict=strict, copy=copy)
     tokenizer = Tokenizer.from_folder(folder, found.config.max_positions)
     if tokenizer and tokenizer.pieces.get_vocab_size() > found.config.vocab_size:
         warn(
@@ -99,6 +105,7 @@ def load(
     kept = None if config is None else dict(config)  # as it is now, whatever becomes of it
     how: dict[str, Any] = {
         "dtype": kind.__name__, "engine": engine, "config": kept, "strict": strict,
+        "copy": copy,
     }  # fmt: skip
     model.rebuild = partial(load, place, found.architecture, **how, **pins)
     return model

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from npbert import textbook
 from npbert.checkpoint.config import Config
 from npbert.checkpoint.drafts import replace_files
+from npbert.checkpoint.files import MappedFiles
 from npbert.checkpoint.folders import make_folder, save_checkpoint
 from npbert.checkpoint.parameters import WORDS, LoadReport, Parameters, assemble
 from npbert.encoder import Operations, Pack, Run, encode
@@ -64,6 +65,7 @@ class Model(Rebuildable):
         self.parameters = parameters
         self.tokenizer = tokenizer
         self.load_report = load_report
+        self.mapped = MappedFiles(parameters.values())
         self.folder = folder  # that it was loaded from
         self.dtype = parameters[WORDS].dtype
         self.engine = choose_engine(engine, self.dtype)
@@ -280,9 +282,13 @@ class Model(Rebuildable):
         self, pack: Pack, attention_head_mask: ArrayLike | None = None, tap: Tap = no_tap,
         untapped_prefixes: Collection[str] = (),
     ) -> Outcome:  # fmt: skip
-        """Run a pack; columns out.  Raises CheckpointError for results that are not finite."""
+        """Run a pack; columns out.  Raises CheckpointError.
+
+        That is for results that are not finite, and where mapped weights were overwritten.
+        """
         masks = inputs.head_masks(self.config, attention_head_mask, self.dtype)
         outcome = self.run_unchecked(pack, masks, tap, untapped_prefixes)
+        self.mapped.require_unchanged()  # behind the last read of them, before anybody sees it
         if not all(np.isfinite(x).all() for x in outcome.values()):
             self.run_unchecked(pack, masks, raise_at_not_finite)  # where it began
             raise CheckpointError("the result is not finite, because of what a tap returned")

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import mmap
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,7 +37,64 @@ NPY_READERS: Final = {
 }
 FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
-Mapped = TypeVar("Mapped", bound=mmap.mmap)
+Mapped = TypeVar("Mapped", bound="MappedFile")
+
+
+class MappedFile(mmap.mmap):
+    """A file mapped to be read, which tells whether its bytes were overwritten since.
+
+    A file that is renamed or deleted is still the same, and another that takes its name does not
+    touch it: what counts are the size and the time of the very file that is mapped.
+    """
+
+    def __new__(cls, file: BinaryIO, path: Path) -> Self:
+        made = super().__new__(cls, file.fileno(), 0, access=mmap.ACCESS_READ)
+        made.path = path
+        made.descriptor = os.dup(file.fileno())
+        made.stamp = made.read_stamp()
+        return made
+
+    path: Path
+    descriptor: int
+    stamp: tuple[int, int]
+
+    def read_stamp(self) -> tuple[int, int]:
+        """Return the file's size and the time when it was last written."""
+        now = os.fstat(self.descriptor)
+        return now.st_size, now.st_mtime_ns
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class MappedFiles:
+    """The files that some arrays are views of; none for a copy, which has arrays of its own."""
+
+    def __init__(self, arrays: Iterable[Array] = ()) -> None:
+        found: dict[int, MappedFile] = {}
+        for array in arrays:
+            base: Any = array
+            while isinstance(base, np.ndarray):
+                base = base.base
+            owner = getattr(base, "obj", base)  # of a memoryview, which NumPy may leave out
+            if isinstance(owner, MappedFile):
+                found[id(owner)] = owner
+        self.files = tuple(found.values())
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+    def require_unchanged(self) -> None:
+        """Raise CheckpointError where a file was overwritten, and answers would mix two models."""
+        for file in self.files:
+            if file.stamp != file.read_stamp():
+                raise CheckpointError(
+                    f"{file.path}: was overwritten while its weights were in use, and no answer "
+                    "computed since is given; start again, and replace a model's files by renaming "
+                    "new ones over them (mv), never by writing into them (cp), or hold a copy in "
+                    "memory: copy=True (--copy)"
+                )
 
 
 @dataclass(frozen=True)
@@ -107,7 +165,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def read_header(path: Path) -> tuple[dict[str, Any], memoryview]:
     """Map a safetensors file; return its header, of which nothing is checked yet, and its data."""
-    content = memoryview(map_file(path, mmap.mmap))
+    content = memoryview(map_file(path, MappedFile))
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > len(content) - 8:
         raise CheckpointError(
@@ -248,6 +306,6 @@ def map_file(path: Path, kind: type[Mapped]) -> Mapped:
     """Map a file into memory, to be read only.  Raises CheckpointError."""
     with open_file(path) as file:
         try:
-            return kind(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return kind(file, path)
         except ValueError:
             raise CheckpointError(f"{path}: is empty") from None

@@ -16,6 +16,7 @@ from npbert.checkpoint import CONFIG, INDEX, MODULES, MODULES_LIMIT, PICKLE, SAF
 from npbert.checkpoint.config import Config, find_architecture
 from npbert.checkpoint.drafts import Draft, replace_files, write_json
 from npbert.checkpoint.files import (
+    MappedFiles,
     Tensor,
     read_safetensors,
     write_safetensors,
@@ -55,6 +56,7 @@ def read_checkpoint(
     *,
     changes: Mapping[str, Any] | None = None,
     strict: bool = True,
+    copy: bool = False,
 ) -> Checkpoint:
     """Read a model's configuration and parameters; see npbert.load.
 
@@ -74,6 +76,11 @@ def read_checkpoint(
     except CheckpointError as error:
         files = sorted({tensor.path for tensor in tensors.values()})
         raise CheckpointError(f"{files[0] if len(files) == 1 else folder}: {error}") from None
+    mapped = MappedFiles(parameters.values())
+    if copy:
+        own = {id(array): array.copy() for array in parameters.values()}  # tied ones stay one
+        parameters = {each: own[id(array)] for each, array in parameters.items()}
+    mapped.require_unchanged()
     if report.initialised:
         warn(
             f"{folder}: drawn at random, because the checkpoint does not have them: "

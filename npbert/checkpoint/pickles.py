@@ -7,12 +7,11 @@ other.  The pickle is read by pickle_opcodes.py; the numbers are mapped and not 
 
 import io
 import math
-import mmap
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
-from npbert.checkpoint.files import BYTES, Tensor, map_file
+from npbert.checkpoint.files import BYTES, MappedFile, Tensor, map_file
 from npbert.checkpoint.pickle_opcodes import Known, PickledName, Reader, describe_kind
 from npbert.errors import CheckpointError, listing, quote
 
@@ -290,7 +289,7 @@ def read_legacy(content: memoryview, path: Path) -> tuple[dict[str, View], dict[
 DIRECTORY_LIMIT: Final = 1 << 20  # bytes of an archive's directory; a DistilBERT's has 12,000
 
 
-class Bounded(mmap.mmap):
+class Bounded(MappedFile):
     """A mapped file that is never read but in small pieces: zipfile reads a directory whole."""
 
     def seekable(self) -> bool:

@@ -6,9 +6,12 @@ input, 3 the model cannot be loaded, 4 some inputs failed and were recorded, 130
 
 import argparse
 import io
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from npbert import __version__
@@ -28,11 +31,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
     args = build_parser().parse_args(argv)
+    explain_bus_errors()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tell(
             spell_as_flags(str(message), args.flags, args.fields)
         )
         return run_command(args)
+
+
+BUS_ERROR: Final = (
+    b"npbert: stopped by the system (SIGBUS): a file that was in use was cut short, probably the "
+    b"model's; start again, and replace a model's files by renaming new ones over them (mv), never "
+    b"by writing into them (cp), or say --copy\n"
+)
+
+
+@cache
+def explain_bus_errors() -> object:
+    """Say why before the system ends this process, as it does for a mapped file that is cut.
+
+    Returns what must be kept as long as it may be called, as the cache does.
+    """
+    if not hasattr(signal, "SIGBUS"):  # Windows lets nobody cut a mapped file
+        return None
+    import ctypes  # not for a --help
+
+    # Python's own handlers wait for the interpreter, which is stuck where the signal came from.
+    address = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.argtypes, set_handler.restype = (ctypes.c_int, address), ctypes.c_void_p
+
+    def explain(number: int) -> None:
+        os.write(2, BUS_ERROR)
+        set_handler(number, address())  # the default, for when it comes again, which is at once
+
+    handler = address(explain)
+    set_handler(signal.SIGBUS, handler)
+    return handler
 
 
 def run_command(args: argparse.Namespace) -> ExitStatus:

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from npbert.cli.shared import SOURCE, Commands, add_hub_flags, hub_keywords, print_table
+from npbert.cli.shared import (
+    SOURCE,
+    Commands,
+    add_copy_flag,
+    add_hub_flags,
+    hub_keywords,
+    print_table,
+)
 from npbert.errors import ExitStatus, InputError, listing, quote, tell
 from npbert.tasks.rows import TEXT_CLASSIFICATION
 
@@ -68,6 +75,10 @@ def run_info(args: argparse.Namespace) -> ExitStatus:
         print_json(facts)
     else:
         print_table(flatten(facts))
+        tell(
+            "its files are mapped while they are in use: replace a model by renaming new files "
+            "over them (mv), never by writing into them (cp)"
+        )
     return ExitStatus.FINE
 
 
@@ -243,6 +254,7 @@ def add_bench(commands: Commands) -> None:
         help="let peers, who pad texts 32 at a time, sort them by length as well",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_copy_flag(parser)
     add_hub_flags(parser)
     parser.set_defaults(run=run_bench)
 
@@ -293,7 +305,7 @@ def bench_model(args: argparse.Namespace) -> "Model":
     if args.model and args.size:
         raise InputError("--size is of random weights, and a MODEL has its own")
     if args.model:
-        return load(args.model, args.architecture, **hub_keywords(args))
+        return load(args.model, args.architecture, copy=args.copy, **hub_keywords(args))
     if args.texts:
         raise InputError("--texts needs a MODEL with a tokenizer; random weights come without one")
     sizes: Mapping[str, Any] = BENCH_SIZES[args.size or "base"]

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from npbert.cli.shared import SOURCE, Commands, add_hub_flags, hub_keywords
+from npbert.cli.shared import SOURCE, Commands, add_copy_flag, add_hub_flags, hub_keywords
 from npbert.errors import ExitStatus, InputError, quote, tell
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def add_oracle_parsers(commands: Commands) -> None:
         help="q, k, v and context as (batch, heads, length, K)",
     )
     parser.add_argument("--architecture", help="default: what config.json says")
+    add_copy_flag(parser)
     add_hub_flags(parser)
     parser.set_defaults(run=run_trace)
 
@@ -86,6 +87,7 @@ def add_oracle_parsers(commands: Commands) -> None:
         )
         parser.add_argument("--architecture", help="default: what config.json says")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
+        add_copy_flag(parser)
         add_hub_flags(parser)
         parser.set_defaults(run=run_compare if name == "compare" else run_diagnose)
 
@@ -122,7 +124,12 @@ def run_trace(args: argparse.Namespace) -> ExitStatus:
 
     engine = args.engine or "textbook"
     model = load(
-        args.model, args.architecture, dtype=args.dtype, engine=engine, **hub_keywords(args)
+        args.model,
+        args.architecture,
+        dtype=args.dtype,
+        engine=engine,
+        copy=args.copy,
+        **hub_keywords(args),
     )
     how = {"only": args.only, "split_heads": args.split_heads, "noise": True}
     if args.text:
@@ -165,7 +172,9 @@ def reference_of(args: argparse.Namespace) -> "Model | Trace":
 
     path = Path(args.reference)
     if (path / "config.json").exists() or not path.exists():
-        return load(args.reference, args.architecture, dtype="float64", **hub_keywords(args))
+        return load(
+            args.reference, args.architecture, dtype="float64", copy=args.copy, **hub_keywords(args)
+        )
     return Trace.load(path)
 
 
@@ -194,7 +203,9 @@ def run_diagnose(args: argparse.Namespace) -> ExitStatus:
     from npbert.oracle.dialects import read_map
 
     names, candidate = read_map(args.map), Trace.load(args.candidate)  # before any download
-    model = load(args.reference, args.architecture, dtype="float64", **hub_keywords(args))
+    model = load(
+        args.reference, args.architecture, dtype="float64", copy=args.copy, **hub_keywords(args)
+    )
     found = diagnose(model, candidate, names=names)
     if args.json:
         from npbert.jobs.lines import print_json

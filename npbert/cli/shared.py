@@ -57,6 +57,15 @@ def add_hub_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_copy_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of a model whose files may be overwritten."""
+    parser.add_argument(
+        "--copy",
+        action="store_true",
+        help="hold the weights in memory and do not map their file, which may then be overwritten",
+    )
+
+
 def hub_keywords(args: argparse.Namespace) -> dict[str, Any]:
     """Return what the flags say, as npbert.load and npbert.pipeline want it."""
     return {name: vars(args)[name] for name in ("revision", "subfolder", "cache_dir", "offline")}

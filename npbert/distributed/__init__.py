@@ -31,6 +31,7 @@ def map_dataframe(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     offline: bool | None = None,
+    copy: bool = False,
     **options: Any,
 ) -> Any:
     """Add the answers of a task to a Dask DataFrame, lazily.
@@ -57,6 +58,8 @@ def map_dataframe(
         Of each task on a worker; a worker with several threads has several tasks at a time.
     revision, subfolder, cache_dir, token, offline
         Of a name on the hub, as npbert.load has them.  Workers take HF_TOKEN, never `token`.
+    copy : bool
+        Hold the weights in each worker's own memory; see npbert.load.
     **options
         The task's options.
 
@@ -78,7 +81,8 @@ def map_dataframe(
         raise InputError(f"on_error is {quote(on_error)}, expected 'fail' or 'record'")
     made = pipeline(
         task, source, threads=threads, batch_invariant=batch_invariant, revision=revision,
-        subfolder=subfolder, cache_dir=cache_dir, token=token, offline=offline, **options,
+        subfolder=subfolder, cache_dir=cache_dir, token=token, offline=offline, copy=copy,
+        **options,
     )  # fmt: skip
     return add_answers(ddf, made, column, record=on_error == "record")
 

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
 
 from npbert.checkpoint.reading import JSON_LIMIT, parse_json_object
 from npbert.distributed.lock import LOCK_NAME, FolderLock, keep_folder
@@ -305,11 +305,23 @@ def count_more(failed: int) -> str:
 
 
 def report_of(source: str, result: Any) -> FileReport:
-    """Return what a worker tells of a file, or what Dask does, which has tried it again."""
+    """Return what a worker tells of a file, or what Dask does, which has tried it again.
+
+    Raises CheckpointError for a model that cannot answer for any file.
+    """
     if isinstance(result, FileReport):
         return result
     error = result[1] if isinstance(result, tuple) else result
-    return FileReport(source, error=f"{source}: {type(error).__name__}: {error}")
+    if isinstance(error, CheckpointError):
+        raise error
+    why = f"{type(error).__name__}: {error}"
+    if isinstance(error, KilledWorker):
+        why = (
+            "every worker that took it died; probably the memory was not enough for it, or the "
+            "model's files were overwritten while they were mapped: replace them by renaming new "
+            "ones over them (mv), or say --copy"
+        )
+    return FileReport(source, error=f"{source}: {why}")
 
 
 def report_line(report: FileReport) -> dict[str, Any]:

@@ -60,20 +60,21 @@ def task_recipe(task: Task[Any, Any], model: str | None = None) -> TaskRecipe:
     # A file of ranges is read here; the worker may have none of that name.
     if task.rebuild and (ranges := getattr(task.options, "ranges", None)) is not None:
         task.rebuild = partial(task.rebuild, ranges=ranges)
-    raw = pickle.dumps(task)
+    model = model or (hash_model(task.folder) if task.folder else "")
+    raw = pickle.dumps((model, task))  # other files under the same name are another task
     if task.folder is None or len(raw) > RECIPE_LIMIT:
         raise InputError(
             "source is a Model that was not loaded, and its weights would travel with every "
             "partition; save it in a folder that the workers see, and pass that"
         )
-    return TaskRecipe(raw, __version__, model or hash_model(task.folder))
+    return TaskRecipe(raw, __version__, model)
 
 
 def load_task(raw: bytes) -> Task[Any, Any]:
     """Return the task of a recipe, the same again in this process.  Raises NpbertError."""
     with _lock:
         if raw not in _tasks:
-            _tasks[raw] = pickle.loads(raw)
+            _, _tasks[raw] = pickle.loads(raw)
         return _tasks[raw]
 
 

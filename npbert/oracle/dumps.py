@@ -2,7 +2,6 @@
 
 import io
 import json
-import mmap
 import os
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from npbert.checkpoint.drafts import Draft, replace_files
 from npbert.checkpoint.files import (
     FLOATS,
+    MappedFile,
     Tensor,
     map_file,
     parse_npy,
@@ -197,7 +197,7 @@ def read_folder(path: Path) -> tuple[Arrays, dict[str, Any]]:
         raise InputError(f"{path}: holds no .npy file, but {listing(there) or 'nothing'}")
     for file in files:
         # A copy: whoever writes the folder again would change, or cut, what is mapped.
-        arrays[file.stem] = parse_npy(memoryview(map_file(file, mmap.mmap)), str(file)).copy()
+        arrays[file.stem] = parse_npy(memoryview(map_file(file, MappedFile)), str(file)).copy()
     return arrays, read_json_object(path / ABOUT_FILE) if os.path.lexists(path / ABOUT_FILE) else {}
 
 

@@ -44,6 +44,7 @@ def pipeline(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     offline: bool | None = None,
+    copy: bool = False,
     **options: Any,
 ) -> "Task[Any, Any]":
     """Make a task that can be called with texts.
@@ -61,6 +62,8 @@ def pipeline(
         Compute every text alone, so that its last bits do not depend on its neighbours.
     revision, subfolder, cache_dir, token, offline
         Of a name on the hub, as npbert.load has them.
+    copy : bool
+        Hold the weights in memory of its own and do not map their files; see npbert.load.
     **options
         The task's options; each can be changed again in a call.
 
@@ -88,7 +91,8 @@ def pipeline(
     asked = {each.name: getattr(chosen, each.name) for each in fields(chosen)}
     again = partial(pipeline, task, **asked)
     if isinstance(source_or_model, Model):
-        if needless := [name for name, value in where.items() if value is not None]:
+        loading = {**where, "copy": copy or None}
+        if needless := [name for name, value in loading.items() if value is not None]:
             raise InputError(
                 f"{', '.join(needless)}: given with a Model, which is loaded already; pass "
                 "them to npbert.load"
@@ -108,8 +112,9 @@ def pipeline(
             f"source is {quote(source)}, expected a folder, a name on the hub, or a Model"
         )
     folder = locate(source, **where)
-    made = kind.from_folder(folder, chosen, row, **how)
+    made = kind.from_folder(folder, chosen, row, copy=copy, **how)
     place, pins = pin_source(source, folder, where)
+    again = partial(again, copy=copy)
     made.folder = folder
     made.rebuild = again if source_or_model is None else partial(again, place, **pins)
     return made

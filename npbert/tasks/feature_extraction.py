@@ -34,10 +34,16 @@ class FeatureExtraction(Task[FeatureOptions, TokenizedText]):
 
     @classmethod
     def from_folder(
-        cls, folder: str | os.PathLike[str], options: FeatureOptions, row: TaskRow, **how: Any
+        cls,
+        folder: str | os.PathLike[str],
+        options: FeatureOptions,
+        row: TaskRow,
+        *,
+        copy: bool,
+        **how: Any,
     ) -> Self:
         """Load the encoder of a folder, whatever its head."""
-        return cls(load(folder, row.architecture), options, row, **how)
+        return cls(load(folder, row.architecture, copy=copy), options, row, **how)
 
     def __call__(self, inputs: Any, **changes: Any) -> Any:
         """Answer for one input, or many; see Task."""

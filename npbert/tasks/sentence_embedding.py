@@ -51,11 +51,17 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
 
     @classmethod
     def from_folder(
-        cls, folder: str | os.PathLike[str], options: EmbeddingOptions, row: TaskRow, **how: Any
+        cls,
+        folder: str | os.PathLike[str],
+        options: EmbeddingOptions,
+        row: TaskRow,
+        *,
+        copy: bool,
+        **how: Any,
     ) -> Self:
         """Load a folder of sentence-transformers, or any encoder."""
         encoder, recipe = read_recipe(Path(folder)) or (folder, None)
-        return cls(load(encoder, row.architecture), options, row, recipe=recipe, **how)
+        return cls(load(encoder, row.architecture, copy=copy), options, row, recipe=recipe, **how)
 
     def prepare_options(self, options: EmbeddingOptions) -> EmbeddingOptions:
         """Read ranges, and refuse what does not fit this model."""

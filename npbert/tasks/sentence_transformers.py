@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from npbert.checkpoint import MODULES
-from npbert.checkpoint.files import FLOATS
+from npbert.checkpoint.files import FLOATS, MappedFiles
 from npbert.checkpoint.folders import read_modules, read_tensors
 from npbert.checkpoint.reading import read_json_object
 from npbert.engine.activations import ACTIVATIONS
@@ -310,7 +310,9 @@ def read_affine(
                 f"{found.path}: {tensor} is {found.dtype} {found.shape}, but config.json says "
                 f"{quote(expected)}"
             )
-    arrays = {tensor: tensors[tensor].array(dtype) for tensor in wanted}
+    mapped = {tensor: tensors[tensor].array(dtype) for tensor in wanted}
+    arrays = {tensor: array.copy() for tensor, array in mapped.items()}  # they are small
+    MappedFiles(mapped.values()).require_unchanged()
     for tensor, array in arrays.items():
         if count := np.count_nonzero(~np.isfinite(array)):
             raise CheckpointError(

@@ -101,10 +101,10 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
 
     @classmethod
     def from_folder(
-        cls, folder: str | os.PathLike[str], options: Asked, row: TaskRow, **how: Any
+        cls, folder: str | os.PathLike[str], options: Asked, row: TaskRow, *, copy: bool, **how: Any
     ) -> Self:
         """Load the model of a folder for this task."""
-        return cls(load(folder), options, row, **how)
+        return cls(load(folder, copy=copy), options, row, **how)
 
     def __call__(self, inputs: Any, **changes: Any) -> Any:
         """Answer for one input, or for many of them.
