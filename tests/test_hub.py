@@ -1,9 +1,11 @@
 """Models by name: from a hub on this machine to the cache, and out of the cache with no hub."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -416,6 +418,130 @@ def test_a_damaged_ref_is_as_none(tmp_path: Path, odd: str) -> None:
     (tmp_path / "models--org--single" / "refs" / "main").write_text(odd, "utf-8")
     found = message(HubError, "org/single", cache_dir=tmp_path, offline=True)
     assert "has nothing of main" in found
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "sparse", "binary", "outward", "loop"])
+def test_a_ref_that_is_no_small_file_is_as_none_and_becomes_one(
+    hub: Hub, tmp_path: Path, kind: str
+) -> None:
+    commit = hub.push("org/single", files_of(SINGLE))
+    ref = laid(tmp_path / "hub", "org/single", files_of(SINGLE)).parents[1] / "refs" / "main"
+    ref.unlink()
+    if kind == "pipe":
+        os.mkfifo(ref)
+    elif kind == "folder":
+        ref.mkdir()
+    elif kind == "loop":
+        ref.symlink_to("main")
+    else:
+        ref.write_bytes({"sparse": b"", "binary": b"\xff\0" * 999}.get(kind, b"../../../../etc"))
+        os.truncate(ref, 4 << 30 if kind == "sparse" else ref.stat().st_size)
+    assert locate_offline(tmp_path) == "nothing of main"
+    (folder,) = said(hub, tmp_path, "org/single")
+    assert (Path(folder).name, files_of(Path(folder))) == (commit, only(SINGLE, *OURS))
+    if kind != "folder":
+        assert (ref.is_symlink(), ref.read_text()) == (False, commit)
+
+
+def locate_offline(home: Path) -> str:
+    """Return what a cache has of a model, as the error says it."""
+    found = message(HubError, "org/single", cache_dir=home / "hub", offline=True)
+    return found.partition("models--org--single has ")[2].partition(";")[0]
+
+
+PLANTS = {
+    "models--org--single": "", "models--org--single/blobs": "", "models--org--single/refs": "",
+    "models--org--single/snapshots": "", "models--org--single/snapshots/COMMIT": "",
+    "models--org--single/.no_exist": "", "models--org--single/.no_exist/COMMIT": "",
+    "models--org--single/.no_exist/COMMIT/modules.json": "new",
+    "models--org--single/blobs/TAG.incomplete": "victim", ".locks": "",
+    ".locks/models--org--single": "", ".locks/models--org--single/TAG.lock": "victim",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("planted", PLANTS)
+def test_no_download_writes_through_a_link_in_the_cache(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    files = files_of(SINGLE)
+    commit = hub.push("org/single", files)
+    tag = hashlib.sha1(files["model.safetensors"]).hexdigest()
+    elsewhere, cache = tmp_path / "elsewhere", tmp_path / "hub"
+    elsewhere.mkdir()
+    (elsewhere / "victim").write_text("mine")
+    link = cache / planted.replace("COMMIT", commit).replace("TAG", tag)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere / PLANTS[planted])
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    assert message(HubError, "org/single", cache_dir=cache) == (
+        f"{link}: a link, or no file, through which a download would write outside of the cache; "
+        "delete it, or choose another place by cache_dir (--cache-dir) or HF_HOME"
+    )
+    assert files_of(elsewhere) == {"victim": b"mine"}
+
+
+def test_pipes_in_place_of_drafts_and_locks_hold_nobody_up(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.push("org/single", files_of(SINGLE))
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    for name in ("models--org--single/blobs/0.incomplete", ".locks/models--org--single/0.lock"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(tmp_path / name)
+        assert str(tmp_path / name) in message(HubError, "org/single", cache_dir=tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_links_in_snapshots_are_read_wherever_they_lead_and_never_written_through(
+    hub: Hub, tmp_path: Path
+) -> None:
+    commit = hub.push("org/single", files_of(SINGLE))
+    snapshot = tmp_path / "hub" / "models--org--single" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "weights").write_bytes(files_of(SINGLE)["model.safetensors"])
+    (snapshot / "model.safetensors").symlink_to(shared / "weights")
+    (snapshot / "config.json").symlink_to(shared / "not there")
+    (folder,) = said(hub, tmp_path, "org/single")
+    assert files_of(Path(folder)) == only(SINGLE, *OURS)
+    assert list(shared.iterdir()) == [shared / "weights"]
+
+
+@pytest.mark.long
+def test_eight_processes_fetch_one_model_at_once(hub: Hub, tmp_path: Path) -> None:
+    commit = hub.push("org/dense", files_of(DENSE))
+    for child in [start(hub, tmp_path, "org/dense") for _ in range(8)]:
+        (outcome,) = finish(child)["outcomes"]
+        assert (Path(outcome[0]).name, len(outcome)) == (commit, 1)
+    assert_whole(tmp_path / "hub" / "models--org--dense", commit, files_of(DENSE))
+
+
+@pytest.mark.long
+def test_a_download_that_is_killed_at_any_moment_is_completed_by_the_next(
+    hub: Hub, tmp_path: Path
+) -> None:
+    commit = hub.push("org/dense", files_of(DENSE))
+    moments = np.random.default_rng(7).uniform(0.3, 1.6, int(os.environ.get("NPBERT_KILLS", 4)))
+    for i, moment in enumerate(moments):
+        home = tmp_path / str(i)
+        victims = [start(hub, home, "org/dense") for _ in range(2)]
+        time.sleep(moment)
+        for child in victims:
+            child.kill()
+            child.communicate()
+        (folder,) = said(hub, home, "org/dense")
+        assert_whole(home / "hub" / "models--org--dense", commit, files_of(DENSE))
+        assert said(hub, home, ("org/dense", {"offline": True})) == [folder]
+
+
+def assert_whole(repository: Path, commit: str, files: dict[str, bytes]) -> None:
+    """See that a cache holds these files once, each in a blob, and a ref."""
+    assert files_of(repository / "snapshots" / commit) == files
+    names = {hashlib.sha1(content).hexdigest(): content for content in files.values()}
+    blobs = {n: b for n, b in files_of(repository / "blobs").items() if "incomplete" not in n}
+    assert blobs == names
+    assert (repository / "refs" / "main").read_text() == commit
 
 
 TASKS = {

@@ -56,16 +56,15 @@ class Snapshot(NamedTuple):
                 with draft(self.absence_marker(name)):
                     pass  # its name says it all
             ref = self.repository / "refs" / revision
-            if revision != self.commit and (not ref.exists() or read_ref(ref) != self.commit):
+            if revision != self.commit and read_ref(ref) != self.commit:
                 with draft(ref) as file:
                     file.write(self.commit.encode())
 
 
 def find_snapshot(repository: Path, revision: str, subfolder: str) -> Snapshot | None:
     """Return the model at a branch, tag or commit, as far as it is there; else None."""
-    commit = revision
-    if not COMMIT.fullmatch(revision):
-        commit = read_ref(repository / "refs" / revision)
+    pinned = COMMIT.fullmatch(revision)
+    commit = revision if pinned else read_ref(repository / "refs" / revision)
     known = COMMIT.fullmatch(commit) and (repository / "snapshots" / commit).is_dir()
     return Snapshot(repository, commit, subfolder) if known else None
 

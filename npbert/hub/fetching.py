@@ -7,6 +7,7 @@ passes: each becomes a HubError that says what to do.
 import errno
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ def fetch(wanted: Wanted) -> Path:
     if not COMMIT.fullmatch(commit):
         raise HubError(f"{name}: the hub names no commit; is HF_ENDPOINT the address of a hub?")
     model = Snapshot(wanted.repository, commit, wanted.subfolder)
+    refuse_odd_entries(wanted.repository)
     there = {file.removeprefix(start) for file in every if file.startswith(start)}
     absent = set()
     require_model(wanted, there, every)
@@ -75,6 +77,41 @@ def fetch(wanted: Wanted) -> Path:
     # Last of all, so that whatever went wrong before leaves nothing that looks whole.
     model.keep(wanted.revision, absent)
     return model.folder
+
+
+def refuse_odd_entries(repository: Path) -> None:
+    """Refuse a cache in which a download would write through a link, or into a pipe.
+
+    Links are read wherever they lead, for so caches are shared; files in snapshots and refs, and
+    whole blobs, are replaced and never written into.  Raises HubError.
+    """
+    cache, name = repository.parent, repository.name
+    tops = [repository, cache / ".locks", cache / ".locks" / name]
+    found = [top for top in tops if top.is_symlink()]
+    for top in (repository, cache / ".locks" / name):
+        for at, folders, files in os.walk(top):
+            place = Path(at)
+            found += [place / folder for folder in folders if (place / folder).is_symlink()]
+            written = top != repository or ".no_exist" in place.relative_to(top).parts[:1]
+            found += [
+                place / file
+                for file in files
+                if (written or file.endswith(".incomplete")) and is_odd(place / file)
+            ]
+    if found:
+        raise HubError(
+            f"{listing(map(str, sorted(found)), 4)}: a link, or no file, through which a download "
+            "would write outside of the cache; delete it, or choose another place by cache_dir "
+            "(--cache-dir) or HF_HOME"
+        )
+
+
+def is_odd(path: Path) -> bool:
+    """Tell whether a path is there and no plain file; others may delete it meanwhile."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def import_hub(name: str) -> Any:
