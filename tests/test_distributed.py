@@ -797,3 +797,53 @@ def test_what_is_no_journal_of_a_cluster_is_refused(what, tmp_path):
     assert str(error.value) == (
         f"{tmp_path}/_npbert.json: does not say what job this is of; delete the folder"
     )
+
+
+def save_mapped(folder):
+    """Save a small model in float32, so that it is mapped."""
+    npbert.load(SINGLE).save(folder)
+    return folder / "model.safetensors"
+
+
+def test_a_job_stops_where_a_worker_maps_weights_that_were_overwritten(client, many, tmp_path, job):
+    weights = save_mapped(tmp_path / "model")
+    out = tmp_path / "out"
+
+    def overwrite():
+        answers_until(out, 2)
+        weights.touch()
+
+    writer = threading.Thread(target=overwrite)
+    writer.start()
+    args = (CLASSIFY, "-m", tmp_path / "model", "-i", f"{many}/*", "--on-error", "record")
+    _, err = job(*args, "-o", out, status=3)
+    writer.join()
+    assert f"{weights}: was overwritten while its weights were in use" in err
+    assert all(path.read_bytes().count(b"\n") == 250 for path in out.glob("*.jsonl"))
+    told, _ = job(*args, "-o", out, "--resume")  # the very same weights, mapped anew
+    assert 0 < len(told) < 24
+
+
+def test_weights_renamed_over_the_old_are_another_model_on_warm_workers(client, tmp_path):
+    weights = save_mapped(tmp_path / "model")
+    ddf = dd.from_pandas(pd.DataFrame({"text": texts(4)}), npartitions=1)
+    first = map_dataframe(ddf, CLASSIFY, tmp_path / "model", column="text").compute()
+    other = npbert.init(npbert.load(SINGLE).config, "for_sequence_classification", seed=5)
+    other.save(tmp_path / "other")
+    (tmp_path / "other" / "model.safetensors").replace(weights)
+    second = map_dataframe(ddf, CLASSIFY, tmp_path / "model", column="text").compute()
+    assert list(second["score"]) == [
+        each["score"] for each in npbert.pipeline(CLASSIFY, tmp_path / "model")(texts(4))
+    ]
+    assert list(first["score"]) != list(second["score"])
+
+
+def test_workers_that_die_are_told_with_the_likely_reason():
+    from npbert.distributed.cluster import report_of
+
+    died = distributed.KilledWorker("npbert-0", None, 3)
+    assert report_of("a.jsonl", ("npbert-0", died)).error == (
+        "a.jsonl: every worker that took it died; probably the memory was not enough for it, or "
+        "the model's files were overwritten while they were mapped: replace them by renaming new "
+        "ones over them (mv), or say --copy"
+    )

@@ -314,8 +314,9 @@ def report_of(source: str, result: Any) -> FileReport:
     error = result[1] if isinstance(result, tuple) else result
     if isinstance(error, CheckpointError):
         raise error
-    why = f"{type(error).__name__}: {error}"
-    if isinstance(error, KilledWorker):
+    if not isinstance(error, KilledWorker):
+        why = f"{type(error).__name__}: {error}"
+    else:
         why = (
             "every worker that took it died; probably the memory was not enough for it, or the "
             "model's files were overwritten while they were mapped: replace them by renaming new "

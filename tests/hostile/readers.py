@@ -24,7 +24,8 @@ def bind(path: Path) -> None:
     home = Path.cwd()
     os.chdir(path.parent)
     try:
-        socket.socket(socket.AF_UNIX).bind(path.name)
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind(path.name)
     finally:
         os.chdir(home)
 
