@@ -472,3 +472,21 @@ def test_what_is_no_trace_is_refused_in_a_sentence(given, message, monkeypatch, 
         assert str(raised.value) == message
     with pytest.raises(npbert.InputError, match=r"^model is .*, expected a Model: npbert.load"):
         npbert.diagnose(tmp_path, {})
+
+
+@pytest.mark.parametrize("path", [5, b"x", None, "", "a\0b"])
+def test_a_path_of_a_trace_that_is_none_is_named(path):
+    why = (
+        r"the path of a trace is .*, expected that of a \.safetensors or \.npz file, or of a folder"
+    )
+    trace = npbert.Trace({"logits": np.zeros(1)})
+    for use in (npbert.Trace.load, trace.save):
+        with pytest.raises(npbert.InputError, match=why):
+            use(path)
+
+
+@pytest.mark.parametrize("names", [None, "pytorch", 5])
+def test_names_that_map_nothing_are_named(names):
+    trace = npbert.Trace({"logits": np.zeros(1)})
+    with pytest.raises(npbert.InputError, match=r"^names is .*, expected a mapping of their names"):
+        npbert.compare(trace, trace, names=names)

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.errors import InputError, listing
+from npbert.errors import InputError, listing, quote
 from npbert.model import Model
 from npbert.oracle.dialects import MAPS, canonical_names, fit_layout, unknown_names, unknown_notice
 from npbert.oracle.dumps import Arrays
@@ -191,7 +191,12 @@ def port_loudness(
 
 
 def rename_arrays(candidate: Trace, names: Mapping[str, str]) -> Arrays:
-    """Return a candidate's arrays by our names."""
+    """Return a candidate's arrays by our names.  Raises InputError for what maps no names."""
+    if not isinstance(names, Mapping):
+        raise InputError(
+            f"names is {quote(names)}, expected a mapping of their names to npbert's, as "
+            f"npbert.oracle.dialects.MAPS has them of {', '.join(MAPS)}"
+        )
     table = canonical_names(candidate.arrays, names)
     return {mine: candidate.arrays[name] for name, mine in table.items()}
 

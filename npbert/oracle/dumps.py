@@ -69,10 +69,13 @@ def write_arrays(draft: Draft, path: Path, given: Arrays, about: Mapping[str, An
             write_safetensors(file, tensors, {"npbert": said})
     elif path.suffix == ".npz":
         arrays[ABOUT_FILE] = np.frombuffer(said.encode(), np.uint8)
-        with draft(path) as file, zipfile.ZipFile(file, "w") as archive:
+        packed = io.BytesIO()  # zipfile writes another archive where a disk fails to seek
+        with zipfile.ZipFile(packed, "w") as archive:
             for name, x in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     write_npy(cast(BinaryIO, entry), x)
+        with draft(path) as file:
+            file.write(packed.getbuffer())
     else:
         for name, x in arrays.items():
             with draft(path / f"{name}.npy") as file:

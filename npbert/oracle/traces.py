@@ -50,11 +50,11 @@ class Trace(Mapping[str, NDArray[Any]]):
 
         Raises InputError naming the file.
         """
-        return cls(*read_dump(Path(path)))
+        return cls(*read_dump(check_path(path)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace to a file in .safetensors or .npz, or a folder.  Raises InputError."""
-        write_dump(Path(path), self.arrays, self.about)
+        write_dump(check_path(path), self.arrays, self.about)
 
     @property
     def activations(self) -> Arrays:
@@ -65,6 +65,17 @@ class Trace(Mapping[str, NDArray[Any]]):
     def given(self) -> Arrays:
         """The inputs of the call."""
         return {name: x for name, x in self.arrays.items() if name in INPUTS}
+
+
+def check_path(given: object) -> Path:
+    """Return the path of a trace.  Raises InputError for what is none."""
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InputError(
+            f"the path of a trace is {quote(given)}, expected that of a .safetensors or .npz file, "
+            "or of a folder of .npy files"
+        )
+    return Path(text)
 
 
 TraceLike = Trace | Mapping[str, ArrayLike] | str | os.PathLike[str]
