@@ -1,6 +1,9 @@
 """Whatever stands in a file, it is one record a line, and what is wrong with it is said there."""
 
 import gzip
+import os
+import threading
+import time
 import tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -189,3 +192,53 @@ def test_a_name_says_what_a_file_holds(name, form):
 def test_a_line_that_is_no_json_object_says_why(text, why):
     with pytest.raises(InputError, match=f"^{why}$"):
         parse_object(text)
+
+
+SLOWLY_GIVEN = {
+    "gzip": (gzip.compress(b"a\nb\n"), [(1, "a"), (2, "b")]),
+    "two members": (gzip.compress(b"a\n") + gzip.compress(b"b\n"), [(1, "a"), (2, "b")]),
+    "zeros behind": (gzip.compress(b"a\n") + bytes(512), [(1, "a")]),
+    "gzip of nothing": (gzip.compress(b""), []),
+    "nothing": (b"", []),
+    "its first byte alone": (b"\x1f", [(1, "\x1f")]),
+    "a text with its first byte": (b"\x1fa\nb\n", [(1, "\x1fa"), (2, "b")]),
+    "a line of its first byte": (b"\x1f\n\x8b", [(1, "\x1f")]),
+}
+
+
+@pytest.mark.parametrize("name", SLOWLY_GIVEN)
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_pipe_that_brings_its_first_bytes_one_by_one_is_read_as_a_file(name, at):
+    raw, expected = SLOWLY_GIVEN[name]
+    there, here = os.pipe()
+    with os.fdopen(there, "rb") as pipe:
+
+        def give():
+            with os.fdopen(here, "wb", buffering=0) as end:
+                for part in (raw[:at], raw[at:]):
+                    end.write(part)
+                    time.sleep(0.03)
+
+        giver = threading.Thread(target=give)
+        giver.start()
+        found = list(read_records(Lines("a pipe", lambda: pipe), "lines"))
+        giver.join()
+    assert [tuple(each) for each in found][: len(expected)] == expected
+    assert len(found) == len(expected) or isinstance(found[-1].value, InputError)
+
+
+@pytest.mark.parametrize(("end", "why"), [(-9, "cut off or damaged"), (1, None)])
+def test_a_pipe_with_a_gzip_file_that_is_cut_off_is_told(end, why):
+    raw = gzip.compress(b"a\nb\n")[:end]
+    there, here = os.pipe()
+    os.write(here, raw[:1])
+    rest = threading.Timer(0.05, lambda: (os.write(here, raw[1:]), os.close(here)))
+    rest.start()
+    with os.fdopen(there, "rb") as pipe:
+        lines = Lines("a pipe", lambda: pipe)
+        if why is None:
+            assert [each.text for each in lines] == ["\x1f"]
+        else:
+            with pytest.raises(InputError, match=why):
+                list(lines)
+    rest.join()

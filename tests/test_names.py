@@ -51,8 +51,8 @@ hidden is large last live masked missing multiplies narrowest needs no own parti
 possible reads safe self sinusoidal small stored to unique unknown weighted with worst
 """
 FIRST_WORDS, QUALIFIERS = set(FIRST.split()), set(QUALIFYING.split())
-# Model.packed, a name of the library before these rules; and what zipfile asks of a file
-PUBLIC = {"packed", "seekable"}
+# Model.packed, a name of the library before these rules; and what zipfile and io ask of a file
+PUBLIC = {"packed", "readable", "readinto", "seekable"}
 
 SHARED = {
     # the verbs that the textbook defines and the kernels have

@@ -51,6 +51,26 @@ class Line(NamedTuple):
     fault: InputError | None = None
 
 
+class PutBack(io.RawIOBase):
+    """A stream of which the first bytes were read already."""
+
+    def __init__(self, start: bytes, rest: BinaryIO) -> None:
+        self.start = start
+        self.rest = rest
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, room: Any) -> int:
+        """Read what was put back, and then the rest, as it comes."""
+        if not self.start:
+            return self.rest.readinto1(room)  # type: ignore[attr-defined]
+        size = min(len(room), len(self.start))
+        room[:size], self.start = self.start[:size], self.start[size:]
+        return size
+
+
 class Lines:
     """The lines of a file, or of stdin where there is no path; what was read of them is hashed.
 
@@ -70,8 +90,12 @@ class Lines:
                 here: Callable[[], Any] = partial(Path(path).open, "rb")
                 self.own = (opened or here)()
             self.raw = raw = self.own or sys.stdin.buffer
-            packed = isinstance(raw, io.BufferedReader) and raw.peek(2)[:2] == GZIP
-            self.stream = GzipFile(fileobj=raw) if packed else raw
+            stream: BinaryIO = raw
+            start = raw.peek(2)[:2] if isinstance(raw, io.BufferedReader) else b""
+            if start == GZIP[:1]:  # a pipe may bring one byte, and the other when it likes
+                start = raw.read(2)
+                stream = io.BufferedReader(PutBack(start, raw))
+            self.stream = GzipFile(fileobj=stream) if start == GZIP else stream
 
     def close(self) -> None:
         """Close the file; stdin is left to whoever opened it."""
