@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -753,6 +754,8 @@ def test_ctrl_c_ends_a_job_on_a_cluster_of_its_own_and_keeps_what_is_written(tmp
     many = write_files(tmp_path / "many", count)
     command = [*NPBERT, CLASSIFY, "-i", f"{many}/*", "-o", out, "--dask"]
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    # A shell lets what it runs in the background ignore the signal, and children inherit that.
+    how["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, **how) as process:
         answers_until(out, 3)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the workers too
