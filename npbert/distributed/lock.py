@@ -18,10 +18,10 @@ from uuid import uuid4
 
 from npbert.checkpoint.reading import parse_json_object
 from npbert.distributed.remote_files import (
-    PART_SUFFIX,
     address_in,
     is_local,
     make_output_folder,
+    part_address,
     read_whole,
     split_url,
 )
@@ -142,7 +142,7 @@ class FolderLock:
                 )
             if raw or not unlocked:  # else it was killed before it could say anything
                 self.require_gone(Holder.from_json(raw, str(path)), unlocked=bool(unlocked))
-            draft = path.with_name(f".{LOCK_NAME}.{uuid4().hex}{PART_SUFFIX}")
+            draft = Path(part_address(self.path, ""))
             self.file = open_locked(draft, self.me)
             draft.replace(path)
         return True
