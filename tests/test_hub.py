@@ -650,7 +650,13 @@ def test_offline_and_the_address_are_as_the_environment_says(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9/")
     assert hub_address() == "http://127.0.0.1:9"
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        for value, expected in (("1", True), ("on", True), ("Yes", True), ("0", False)):
+        for value, expected in (
+            ("1", True),
+            ("on", True),
+            ("Yes", True),
+            ("true", True),
+            ("0", False),
+        ):
             monkeypatch.setenv(name, value)
             assert is_offline() is expected
         monkeypatch.delenv(name)

@@ -24,7 +24,7 @@ from npbert.errors import CheckpointError
 
 REF_LIMIT: Final = 4096  # bytes; a commit has 40
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-TRUE_WORDS: Final = ("1", "ON", "YES", "TRUE_WORDS")
+TRUE_WORDS: Final = ("1", "ON", "YES", "TRUE")
 
 
 class Snapshot(NamedTuple):
