@@ -30,7 +30,7 @@ from npbert.checkpoint.parameters import (
     load_parameters,
 )
 from npbert.checkpoint.pickles import read_pickle
-from npbert.checkpoint.reading import read_json, read_json_object
+from npbert.checkpoint.reading import is_listed, read_json, read_json_object
 from npbert.errors import CheckpointError, ConfigError, InputError, listing, quote, warn
 from npbert.families import ARCHITECTURES, FAMILIES, class_name, own_module
 
@@ -93,9 +93,9 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a folder, from the first that is there of FORMATS and their indexes."""
     for name, read in FORMATS.items():
         single, index = folder / name, folder / f"{name}{INDEX}"
-        if single.exists():
+        if is_listed(single):
             return read(single)
-        if index.exists():
+        if is_listed(index):
             return read_shards(index, read)
     there = sorted(p.name for p in folder.iterdir())
     raise CheckpointError(
@@ -234,7 +234,7 @@ def convert(source: Path, target: Path | None = None) -> list[Path]:
 
 def has_weights(folder: Path, name: str) -> bool:
     """Tell whether a folder holds a file of weights, or the index of its shards."""
-    return (folder / name).exists() or (folder / f"{name}{INDEX}").exists()
+    return is_listed(folder / name) or is_listed(folder / f"{name}{INDEX}")
 
 
 def companion_files(folder: Path) -> Iterator[Path]:

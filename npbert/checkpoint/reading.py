@@ -43,6 +43,11 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def is_listed(path: Path) -> bool:
+    """Say whether a folder lists a name, be it a link to nowhere; to read that is an error."""
+    return os.path.lexists(path)
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """Read a whole file that has no reason to be larger than `limit` bytes."""
     with open_file(path) as file:

@@ -64,7 +64,12 @@ class Tokenizer:
     """A WordPiece tokenizer and the special tokens that a DistilBERT was trained with."""
 
     def __init__(
-        self, pieces: Pieces, settings: Mapping[str, Any], max_length: int, path: Path
+        self,
+        pieces: Pieces,
+        settings: Mapping[str, Any],
+        max_length: int,
+        path: Path,
+        specials: frozenset[str] = frozenset(),
     ) -> None:
         self.pieces = pieces
         self.path = path  # of the file to blame; a panic may wait in it for a certain text
@@ -74,12 +79,16 @@ class Tokenizer:
         pieces.no_truncation()
         pieces.no_padding()
         also = settings.get("additional_special_tokens") or []
-        for text in [
-            *map(self.token_text, SPECIALS),
-            *(token_content(token, "") for token in also),
-        ]:
-            if pieces.token_to_id(text) is not None:  # so that "[MASK]" in a text is one token
-                pieces.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+        texts = dict.fromkeys(
+            [*map(self.token_text, SPECIALS), *(token_content(t, "") for t in also)]
+        )
+        more = [
+            AddedToken(text, special=True, normalized=False)
+            for text in texts
+            if text not in specials and pieces.token_to_id(text) is not None
+        ]
+        if more:  # all at once, and not for none: each time all added tokens are indexed anew
+            pieces.add_special_tokens(more)  # so that "[MASK]" in a text is one token
         self.templates = [self.template(1), self.template(2)]
 
     @classmethod
@@ -92,10 +101,11 @@ class Tokenizer:
         found = read_vocabulary(folder, settings)
         if found is None:
             return None
-        path, pieces = found
+        path, pieces, specials = found
         limit = settings.get("model_max_length")  # 1e30 means that nobody said
         with blame_file(path):
-            return cls(pieces, settings, min(int(limit or max_positions), max_positions), path)
+            longest = min(int(limit or max_positions), max_positions)
+            return cls(pieces, settings, longest, path, specials)
 
     def id_of(self, role: str) -> int | None:
         """Return the id of a special token by its role, e.g. "mask_token", or None."""

@@ -6,13 +6,14 @@ Where the files contradict each other, one rule decides, and a warning says so.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
-from npbert.checkpoint.reading import read_bytes, read_json_object
+from npbert.checkpoint.reading import is_listed, parse_json_object, read_bytes, read_json_object
 from npbert.errors import CheckpointError, NpbertError, listing, quote, warn
+from npbert.text.tokenizer_limits import check_limits, list_added_contents
 
 SPECIALS: Final = {
     "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]",
@@ -31,6 +32,14 @@ NORMALIZER_CHOICES: Final = {
 }
 
 
+class Vocabulary(NamedTuple):
+    """What a text is split with."""
+
+    path: Path
+    pieces: Tokenizer
+    specials: frozenset[str]  # the added tokens that are special already
+
+
 def token_content(token: Any, default: str) -> str:
     """Return a special token as settings spell it: a string, an object with content, or null."""
     if isinstance(token, Mapping):
@@ -42,24 +51,27 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Read special_tokens_map.json and tokenizer_config.json, which overrides it."""
     settings: dict[str, Any] = {}
     for name in (SPECIALS_MAP, SETTINGS):
-        if (folder / name).exists():
+        if is_listed(folder / name):
             said = read_json_object(folder / name)
             check_settings(said, folder / name)
             settings |= said
     return settings
 
 
-def read_vocabulary(folder: Path, settings: Mapping[str, Any]) -> tuple[Path, Tokenizer] | None:
+def read_vocabulary(folder: Path, settings: Mapping[str, Any]) -> Vocabulary | None:
     """Read tokenizer.json, or else vocab.txt; return None where there is neither."""
     whole, words = folder / "tokenizer.json", folder / "vocab.txt"
-    if whole.exists():
+    if is_listed(whole):
         with blame_file(whole):
-            pieces = Tokenizer.from_buffer(read_bytes(whole, VOCABULARY_LIMIT))
+            raw = read_bytes(whole, VOCABULARY_LIMIT)
+            data = parse_json_object(raw, str(whole))
+            check_limits(data, str(whole))
+            pieces = Tokenizer.from_buffer(raw)
         apply_settings(pieces, settings, whole)
-        return whole, pieces
-    if words.exists():
+        return Vocabulary(whole, pieces, frozenset(list_added_contents(data, special=True)))
+    if is_listed(words):
         with blame_file(words):
-            return words, wordpiece_tokenizer(words, settings)
+            return Vocabulary(words, wordpiece_tokenizer(words, settings), frozenset())
     return None
 
 
@@ -152,7 +164,7 @@ def wordpiece_tokenizer(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
     # Only "\n" ends a piece: some vocabularies have other line separators as pieces.
     words = {word.rstrip("\r"): i for i, word in enumerate(text.removesuffix("\n").split("\n"))}
     names = {role: token_content(settings.get(role), usual) for role, usual in SPECIALS.items()}
-    if (more := path.parent / ADDED).exists() and set(read_json_object(more)) - set(words):
+    if is_listed(more := path.parent / ADDED) and set(read_json_object(more)) - set(words):
         raise CheckpointError(
             f"{more}: holds tokens that vocab.txt lacks, which npbert reads from tokenizer.json "
             "only; transformers' fast tokenizer writes one"

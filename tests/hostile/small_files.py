@@ -32,6 +32,7 @@ from golden_cases import GOLDEN
 from safetensors.numpy import load_file, save_file
 
 import npbert
+from hostile.huge_tokenizers import huge_step, huge_value, make_tokenizer, make_vocabulary
 from npbert.cli import main
 from npbert.tasks import built_in_folder
 
@@ -202,16 +203,17 @@ def strange_value(data: bytes, rng: np.random.Generator) -> bytes:
 SETTINGS = [*JSON, strange_value, strange_value]
 ARCHIVE = [*BYTES, other_size, other_directory, other_directory, other_entries, other_entries]
 ARRAY = [*BYTES, other_size, other_npy_header, other_npy_header, other_npy_header]
+CLASSIFY = ("text-classification", "-m", "@m", "a good film \ufdfa caf\u00e9")
 EMBED = ("sentence-embedding", "-m", "@m", "the cat")
 COMPARE = ("compare", "@reference.npz")
 KINDS = {
     "config": Kind(
         make_classifier, ("m/config.json",), SETTINGS,
-        ("text-classification", "-m", "@m", "good"),
+        CLASSIFY,
     ),
     "sinusoidal": Kind(
         make_sinusoidal, ("m/config.json",), [*SETTINGS, *[strange_value] * 5],
-        ("text-classification", "-m", "@m", "good"),
+        CLASSIFY,
     ),
     "modules": Kind(
         make_embedder,
@@ -219,6 +221,16 @@ KINDS = {
          "m/sentence_bert_config.json", "m/config_sentence_transformers.json"),
         SETTINGS, EMBED,
     ),
+    "tokenizer": Kind(
+        make_tokenizer, ("m/tokenizer.json",), [*JSON, *[huge_value] * 6, huge_step],
+        CLASSIFY,
+    ),
+    "tokenizer_config": Kind(
+        make_vocabulary,
+        ("m/tokenizer_config.json", "m/special_tokens_map.json", "m/added_tokens.json"),
+        SETTINGS, CLASSIFY,
+    ),
+    "vocabulary": Kind(make_vocabulary, ("m/vocab.txt",), BYTES, CLASSIFY),
     "ranges": Kind(
         make_embedder, ("ranges.npy",), ARRAY,
         (*EMBED, "--precision", "int8", "--ranges", "@ranges.npy"),
