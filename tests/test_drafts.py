@@ -140,9 +140,10 @@ def test_an_output_is_written_beside_a_link_of_its_name_and_not_through_it(kind,
 def test_a_conversion_replaces_no_link(tmp_path, victim):
     source = bin_folder(tmp_path / "m")
     plant("dangling link", source / WEIGHTS, victim)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         convert(source)
-    assert str(caught.value) == f"{source / WEIGHTS}: there already, and nothing is replaced"
+    assert str(caught.value) == f"{source / WEIGHTS}: cannot be read: No such file or directory"
+    assert (source / WEIGHTS).is_symlink()
 
 
 def test_a_folder_below_that_leads_elsewhere_is_refused(tmp_path, victim):

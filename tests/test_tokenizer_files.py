@@ -181,3 +181,17 @@ def test_a_panic_that_waits_for_a_text_is_an_error_that_names_the_file(tmp_path:
         with pytest.raises(npbert.CheckpointError) as caught:
             read(loaded(path), "the cat")
         assert str(caught.value).startswith(f"{path / 'tokenizer.json'}: is no tokenizer: ")
+
+
+LISTED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_link_that_leads_nowhere_is_no_absent_file(name: str, tmp_path: Path) -> None:
+    """As in a cache of which a blob was deleted; other settings would hold in silence."""
+    source = Path(npbert.__file__).parent / "demo" / "sentiment"
+    for file in source.iterdir():
+        (tmp_path / file.name).symlink_to("nowhere" if file.name == name else file)
+    with pytest.raises(npbert.CheckpointError) as error:
+        npbert.load(tmp_path)
+    assert str(error.value) == f"{tmp_path / name}: cannot be read: No such file or directory"
