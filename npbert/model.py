@@ -236,7 +236,8 @@ class Model(Rebuildable):
         Raises InputError for a list in its turn, when what comes before it has been yielded.
         """
         lists = self.check_lists(sequences)
-        yield from self.stream_lists(lists, threads=threads, batch_invariant=batch_invariant)
+        for group in self.stream_groups(lists, threads=threads, batch_invariant=batch_invariant):
+            yield from group
 
     def check_lists(
         self, sequences: Iterable[tuple[ArrayLike, ArrayLike | None]]
@@ -250,13 +251,13 @@ class Model(Rebuildable):
             wanted = first if rows is None else inputs.check_rows(i, rows, len(ids))
             yield packs.Tokens(ids, wanted)
 
-    def stream_lists(
-        self, lists: Iterable[packs.Tokens], *, threads: int | None, batch_invariant: bool
-    ) -> Iterator[Array]:
-        """Compute checked token lists as stream does."""
+    def stream_groups(
+        self, lists: Iterable[packs.Tokens | None], *, threads: int | None, batch_invariant: bool
+    ) -> Iterator[Iterator[Array]]:
+        """Yield what is computed of checked token lists, those together that are read together."""
         for together in packs.read_ahead(lists):
-            for x in self.compute(together, threads=threads, batch_invariant=batch_invariant):
-                yield x[:, 0] if self.row.reads_first else x.T
+            results = self.compute(together, threads=threads, batch_invariant=batch_invariant)
+            yield (x[:, 0] if self.row.reads_first else x.T for x in results)
 
     def compute(
         self, lists: Sequence[packs.Tokens], *, threads: int | None, batch_invariant: bool

@@ -79,7 +79,7 @@ def text_work(name: str, texts: Sequence[str], model: Model) -> Work:
     encodings = [model.tokenizer.encode(text) for text in texts]
     if cut := sum(encoding.cut > 0 for encoding in encodings):
         warn(f"{name}: {cut} of the texts do not fit the model, and were cut")
-    ids = [encoding.ids for encoding in encodings]
+    ids = [list(encoding.ids) for encoding in encodings]
     return Work(name, ids, True, batches_of(range(len(ids))))
 
 

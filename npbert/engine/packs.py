@@ -87,16 +87,21 @@ def pack_lists(lists: Sequence[Tokens]) -> Pack:
     )
 
 
-def read_ahead(lists: Iterable[Tokens]) -> Iterator[list[Tokens]]:
-    """Yield token lists that are read together; if reading fails, those before that first."""
+def read_ahead(lists: Iterable[Tokens | None]) -> Iterator[list[Tokens]]:
+    """Yield token lists that are read together; if reading fails, those before that first.
+
+    None among them ends a group early.
+    """
     together: list[Tokens] = []
+    tokens = 0
     try:
         for each in lists:
-            together.append(each)
-            tokens = sum(len(one.ids) for one in together)
-            if len(together) == LISTS_AHEAD or tokens >= TOKENS_AHEAD:
+            if each is not None:
+                together.append(each)
+                tokens += len(each.ids)
+            if each is None or len(together) == LISTS_AHEAD or tokens >= TOKENS_AHEAD:
                 yield together
-                together = []
+                together, tokens = [], 0
     except Exception:
         yield together
         raise

@@ -22,7 +22,8 @@ from npbert.tasks.sentence_transformers import normalize
 from npbert.tasks.task import best_indices, probabilities, scores_of
 from npbert.tasks.text_classification import default_score_function
 from npbert.tasks.token_classification import group_entities, parse_labels, word_labels
-from npbert.text.tokenizer import Encoding, Tokenizer
+from npbert.text.encodings import Encoding
+from npbert.text.tokenizer import Tokenizer
 from npbert.textbook import Array
 
 

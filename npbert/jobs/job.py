@@ -36,7 +36,7 @@ from npbert.jobs.outputs import (
 )
 from npbert.jobs.records import InputFormat, Item, Source
 from npbert.tasks.rows import TASKS
-from npbert.tasks.task import Reading, Refusal, Tally, Task
+from npbert.tasks.task import Reading, Refusal, Tally, Task, count_characters
 from npbert.text.tokenizer_files import VOCABULARY_LIMIT
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".parquet")  # that can be read, or not even that
@@ -183,7 +183,7 @@ class Job:
             return self.task.read_input(item.given, self.task.options)
         except InputError as error:
             if self.record:
-                return Refusal(str(error))
+                return Refusal(str(error), count_characters(item.given))
             raise InputError(f"{item.unit} {item.number}: {error}") from None
 
 

@@ -9,7 +9,7 @@ from npbert.model import Model
 from npbert.tasks.options import FeatureOptions
 from npbert.tasks.rows import TaskRow
 from npbert.tasks.task import Answer, Reading, Task, unit_offsets
-from npbert.text.tokenizer import Encoding
+from npbert.text.encodings import Encoding
 from npbert.textbook import Array
 
 
@@ -68,9 +68,9 @@ class FeatureExtraction(Task[FeatureOptions, TokenizedText]):
         if not options.offsets:
             return features
         texts, encoding = reading.given
-        units = [unit_offsets(text or "", options.offset_unit).tolist() for text in texts]
+        units = [unit_offsets(text or "", options.offset_unit) for text in texts]
         offsets = [
-            [0, 0] if source is None else [units[source][start], units[source][end]]
+            [0, 0] if source is None else [int(units[source][start]), int(units[source][end])]
             for source, (start, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
         ]
         return {"features": features, "tokens": encoding.tokens, "offsets": offsets}

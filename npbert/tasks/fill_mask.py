@@ -55,9 +55,9 @@ class FillMask(Task[FillMaskOptions, Blanks]):
                 f"{self.tokenizer.max_length} tokens, and {encoding.cut} more follow"
             )
         cut = self.check_truncation([encoding], options)
-        blanks = Blanks(encoding.ids, places, self.targets(options))
+        blanks = Blanks(list(encoding.ids), places, self.targets(options))
         chains = [self.chain_input(blanks.ids, *link) for link in chain_links(blanks)]
-        return Reading([(encoding.ids, places), *chains], blanks, cut)
+        return Reading([(blanks.ids, places), *chains], blanks, cut)
 
     def prepare_options(self, options: FillMaskOptions) -> FillMaskOptions:
         """Refuse targets that cannot be scored."""

@@ -16,9 +16,12 @@ class MultipleChoice(Task[MultipleChoiceOptions, list[str]]):
         """Pair a prompt with each of its choices.  Raises InputError."""
         prompt, given = self.parts(item)
         choices = list_of_texts("choices", given, "str")
-        encodings = [self.tokenizer.encode(prompt, choice) for choice in choices]
-        cut = self.check_truncation(encodings, options)
-        return Reading([(each.ids, None) for each in encodings], choices, cut)
+        lists, cut = [], []
+        for choice in choices:  # one by one, since there may be many
+            encoding = self.tokenizer.encode(prompt, choice)
+            cut += self.check_truncation([encoding], options)
+            lists.append((encoding.ids, None))
+        return Reading(lists, choices, cut)
 
     def answer(
         self, reading: Reading[list[str]], values: list[Array], options: MultipleChoiceOptions

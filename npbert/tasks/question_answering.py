@@ -6,7 +6,7 @@ than a window is read in windows that overlap; chances are those within a window
 several windows hold has the best of its scores.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from npbert.errors import InputError
 from npbert.tasks.options import QuestionAnsweringOptions
 from npbert.tasks.task import Answer, Reading, Task, probabilities, split_into_chunks, unit_offsets
-from npbert.text.tokenizer import Encoding
+from npbert.text.encodings import Encoding, column_array
 from npbert.textbook import Array
 
 CharacterSpan = tuple[int, int]  # characters of the context
@@ -26,8 +26,8 @@ class Passage(NamedTuple):
 
     text: str
     windows: list[slice]  # tokens of the text
-    starts: NDArray[np.intp]  # of every token, the character where an answer may start with it
-    ends: NDArray[np.intp]
+    starts: NDArray[np.int32]  # of every token, the character where an answer may start with it
+    ends: NDArray[np.int32]
 
 
 class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
@@ -63,12 +63,12 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
     def read(self, item: Any, options: QuestionAnsweringOptions) -> Reading[Passage]:
         """Turn a question and its context into windows of tokens.  Raises InputError."""
         question, context = self.parts(item)
-        asked = self.tokenizer.tokenize(question)
+        asked = self.tokenizer.tokenize(question, options.max_question_length)
         tokens = self.tokenizer.tokenize(context)
         for name, found in (("question", asked), ("context", tokens)):
             if not found.ids:
                 raise InputError(f"the {name} is empty")
-        cut = max(0, len(asked) - options.max_question_length)
+        cut = max(0, len(asked) + asked.unread - options.max_question_length)
         asked = asked[: options.max_question_length]
         limit = (
             min(384, self.tokenizer.max_length)
@@ -86,13 +86,11 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
         spans = split_into_chunks(
             len(tokens), room, shared if options.stride is None else options.stride
         )
-        lists = [self.window(asked, tokens[span], options) for span in spans]
+        lists = (self.window(asked, tokens[span]) for span in spans)
         passage = Passage(context, spans, *answer_edges(tokens, words=options.align_to_words))
         return Reading(lists, passage, [cut] if cut else [])
 
-    def window(
-        self, question: Encoding, some: Encoding, options: QuestionAnsweringOptions
-    ) -> tuple[list[int], list[int]]:
+    def window(self, question: Encoding, some: Encoding) -> tuple[Sequence[int], list[int]]:
         """Return a window's ids, and the positions of [CLS], "no answer", and of the context."""
         encoding = self.tokenizer.add_special_tokens([question, some])
         cls = self.tokenizer.id_of("cls_token")
@@ -122,9 +120,14 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
                 scores[span] = max(score, scores.get(span, 0.0))
         if options.handle_impossible_answer:
             scores[0, 0] = null
-        units = unit_offsets(passage.text, options.offset_unit).tolist()
+        units = unit_offsets(passage.text, options.offset_unit)
         answers = [
-            {"score": score, "start": units[a], "end": units[b], "answer": passage.text[a:b]}
+            {
+                "score": score,
+                "start": int(units[a]),
+                "end": int(units[b]),
+                "answer": passage.text[a:b],
+            }
             for (a, b), score in sorted(scores.items(), key=lambda found: -found[1])
         ]
         return answers[0] if options.top_k == "best" else answers[:most]
@@ -150,13 +153,12 @@ def pair_inputs(question: Any, context: Any) -> Any:
     return [{"question": q, "context": c} for q, c in zip(questions, contexts, strict=True)]
 
 
-def answer_edges(tokens: Encoding, *, words: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def answer_edges(tokens: Encoding, *, words: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return where each token starts and ends, or the word that it is a piece of."""
-    offsets = np.array(tokens.offsets, np.intp)
-    starts, ends = offsets.T
+    starts, ends = column_array(tokens.offsets).T
     if not words:
         return starts, ends
-    number = np.array(tokens.word_ids)
+    number = column_array(tokens.word_ids)
     first = np.flatnonzero(np.r_[True, number[1:] != number[:-1]])
     last = np.r_[first[1:] - 1, len(number) - 1]
     lengths = last - first + 1
@@ -166,7 +168,7 @@ def answer_edges(tokens: Encoding, *, words: bool) -> tuple[NDArray[np.intp], ND
 def rank_spans(
     start: Array,
     end: Array,
-    edges: tuple[NDArray[np.intp], NDArray[np.intp]],
+    edges: tuple[NDArray[np.int32], NDArray[np.int32]],
     most: int,
     longest: int,
 ) -> Iterator[tuple[CharacterSpan, float]]:

@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Self, SupportsIndex, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Self, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +22,13 @@ from npbert.loading import load
 from npbert.model import Model
 from npbert.tasks.options import Asked, Unit, change_options
 from npbert.tasks.rows import TaskRow
-from npbert.text.tokenizer import Encoding
+from npbert.text.encodings import Encoding
 from npbert.textbook import Array
 
 codecs.lookup("utf-32-le")  # for unit_offsets; a first call imports nothing, since threads may fork
+
+# Of inputs that are read ahead; a line may have as many, and 64 lines are read ahead.
+CHARACTERS_AHEAD: Final = 4 << 20
 
 Answer = dict[str, Any]
 Given = TypeVar("Given")
@@ -36,16 +38,18 @@ Given = TypeVar("Given")
 class Reading(Generic[Given]):
     """One input as the model reads it: token lists, at least one, and what the answer needs."""
 
-    lists: Sequence[tuple[list[int], Sequence[int] | None]]  # ids; which positions are wanted
+    lists: Iterable[tuple[Sequence[int], Sequence[int] | None]]  # ids; which positions are wanted
     given: Given
     cut: Sequence[int] = ()  # how many tokens did not fit, of each text that was cut
     tokens: Sequence[Tokens] = ()  # the lists, as soon as the model has checked them
+    characters: int = 0  # of the input, as far as they are known
 
 
 class Refusal(NamedTuple):
     """Why there is no result for an input, in the place of one."""
 
     why: str
+    characters: int = 0  # of the input
 
 
 @dataclass
@@ -169,21 +173,32 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         """Yield a result for each reading, in order, or the refusal that stands in its place."""
         read: deque[Reading[Given] | Refusal] = deque()
 
-        def lists() -> Iterator[Tokens]:
+        def lists() -> Iterator[Tokens | None]:
+            held = 0  # characters of the inputs whose answers are awaited
             for reading in readings:
                 read.append(reading)
+                held += reading.characters
                 if isinstance(reading, Reading):
                     tally.add(reading)
                     yield from reading.tokens
+                if held > CHARACTERS_AHEAD:
+                    yield None  # so that no more are read before these are answered
+                    held = 0
 
-        values = self.model.stream_lists(
+        ready: list[Array] = []
+        for values in self.model.stream_groups(
             lists(), threads=self.threads, batch_invariant=self.batch_invariant
-        )
-        for first in values:
-            while isinstance(reading := read.popleft(), Refusal):
-                yield reading
-            yield self.answer(reading, [first, *islice(values, len(reading.tokens) - 1)], options)
-        yield from read  # refusals, if any
+        ):
+            for value in values:
+                while isinstance(reading := read[0], Refusal):
+                    yield read.popleft()
+                ready.append(value)
+                if len(ready) == len(reading.tokens):
+                    read.popleft()
+                    yield self.answer(reading, ready, options)
+                    ready = []
+            while read and isinstance(read[0], Refusal):
+                yield read.popleft()
 
     def truncation_notice(self, texts: int, tokens: int, options: Asked) -> str:
         """Say how much was cut."""
@@ -207,7 +222,8 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
     def read_input(self, item: Any, options: Asked) -> Reading[Given]:
         """Turn one input into token lists that the model takes.  Raises InputError."""
         made = self.read(item, options)
-        return replace(made, tokens=list(self.model.check_lists(made.lists)))
+        tokens = list(self.model.check_lists(made.lists))
+        return replace(made, lists=(), tokens=tokens, characters=count_characters(item))
 
     @abstractmethod
     def read(self, item: Any, options: Asked) -> Reading[Given]:
@@ -250,6 +266,17 @@ def input_parts(item: Any, names: tuple[str, ...], required: int) -> list[Any]:
     if required > 1:
         raise InputError(f"is {quote(item)}, expected a dict or tuple of {fields_named}")
     return [item, *[None] * (len(names) - 1)]
+
+
+def count_characters(item: Any) -> int:
+    """Return how many characters the texts of an input have."""
+    if isinstance(item, str):
+        return len(item)
+    if isinstance(item, Mapping):
+        item = item.values()
+    elif not isinstance(item, list | tuple):
+        return 0
+    return sum(map(count_characters, item))
 
 
 def list_of_texts(name: str, value: Any, of: str) -> list[Any]:

@@ -67,13 +67,16 @@ class TextRanking(Task[RankingOptions, Shelf]):
                 "by one; pairs of query and document can be scored"
             )
         prompt = self.prompts.choose(options.prompt, options.prompt_name)
-        asked = self.tokenizer.tokenize(prompt + query if isinstance(query, str) else query)
-        encodings = [
-            self.tokenizer.fit([asked, self.tokenizer.tokenize(document)], self.limit)
-            for document in documents
-        ]
-        cut = self.check_truncation(encodings, options)
-        return Reading([(each.ids, None) for each in encodings], Shelf(documents, alone), cut)
+        asked = self.tokenizer.tokenize_used(
+            prompt + query if isinstance(query, str) else query, self.limit
+        )
+        lists, cut = [], []
+        for document in documents:  # one by one, since there may be many
+            some = self.tokenizer.tokenize_used(document, self.limit)
+            encoding = self.tokenizer.fit([asked, some], self.limit)
+            cut += self.check_truncation([encoding], options)
+            lists.append((encoding.ids, None))
+        return Reading(lists, Shelf(documents, alone), cut)
 
     def answer(
         self, reading: Reading[Shelf], values: list[Array], options: RankingOptions

@@ -4,11 +4,12 @@ A text longer than a window is read in windows that overlap.  Every token is sco
 overlap of two windows the first half is the first one's, so that a token has text on both sides.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npbert.errors import InputError, listing
 from npbert.model import Model
@@ -24,10 +25,11 @@ from npbert.tasks.task import (
     split_into_chunks,
     unit_offsets,
 )
-from npbert.text.tokenizer import Encoding
+from npbert.text.encodings import Encoding
 from npbert.textbook import Array
 
 BEGINNINGS = ("B", "S", "U")  # the first token of several, a single one (BIOES), a unit (BILOU)
+SCORES_STEP = 16_384  # tokens
 ENDINGS = ("E", "L", "S", "U")  # the last token of several, in either scheme
 
 
@@ -53,6 +55,23 @@ class Part(NamedTuple):
     end: int
     label: int
     score: float
+
+
+class Scores:
+    """The chances of every token's classes, in float64, made for some thousands at a time."""
+
+    def __init__(self, logits: Array) -> None:
+        self.logits = logits
+        self.start = self.stop = 0
+        self.made = probabilities(logits[:0])
+
+    def __getitem__(self, some: slice) -> Array:
+        """Return those of some neighbours; they are asked for in order."""
+        start, stop = some.start, some.stop
+        if stop > self.stop or start < self.start:
+            self.start, self.stop = start, max(stop, start + SCORES_STEP)
+            self.made = probabilities(self.logits[self.start : self.stop])
+        return self.made[start - self.start : stop - self.start]
 
 
 class TokenClassification(Task[TokenClassificationOptions, Sentence]):
@@ -99,22 +118,25 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
                 "special tokens"
             )
         shared = room // 4 if options.stride is None else options.stride
-        lists = []
         spans = split_into_chunks(len(tokens), room, shared)
-        for window, owned in zip(spans, slices_to_score(spans), strict=True):
-            encoding = self.tokenizer.add_special_tokens([tokens[window]])
-            own = [i for i, source in enumerate(encoding.sequence_ids) if source is not None]
-            lists.append(
-                (encoding.ids, own[owned.start - window.start : owned.stop - window.start])
-            )
+        owned = slices_to_score(spans)
+        lists = (self.window(tokens, *each) for each in zip(spans, owned, strict=True))
         return Reading(lists, Sentence(text, tokens))
+
+    def window(
+        self, tokens: Encoding, window: slice, owned: slice
+    ) -> tuple[Sequence[int], list[int]]:
+        """Return a window's ids, and the positions of the tokens that it scores."""
+        encoding = self.tokenizer.add_special_tokens([tokens[window]])
+        own = [i for i, source in enumerate(encoding.sequence_ids) if source is not None]
+        return encoding.ids, own[owned.start - window.start : owned.stop - window.start]
 
     def answer(
         self, reading: Reading[Sentence], values: list[Array], options: TokenClassificationOptions
     ) -> list[Answer]:
         """Turn the logits of all tokens, (tokens, classes) a window, into entities."""
-        (text, tokens), scores = reading.given, probabilities(np.concatenate(values))
-        unit = unit_offsets(text, options.offset_unit).tolist()
+        (text, tokens), scores = reading.given, Scores(np.concatenate(values))
+        unit = unit_offsets(text, options.offset_unit)
         if options.aggregation_strategy == "none":
             return list(self.token_entities(tokens, scores, unit, options))
         told = []
@@ -128,28 +150,31 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
                         "entity_group": kind,
                         "score": float(np.mean([part.score for part in some])),
                         "word": text[start:end],
-                        "start": unit[start],
-                        "end": unit[end],
+                        "start": int(unit[start]),
+                        "end": int(unit[end]),
                     }
                 )
         return told
 
     def token_entities(
-        self, tokens: Encoding, scores: Array, unit: list[int], options: TokenClassificationOptions
-    ) -> Iterator[Answer]:
+        self, tokens: Encoding, scores: Scores, unit: NDArray[np.intp],
+        options: TokenClassificationOptions,
+    ) -> Iterator[Answer]:  # fmt: skip
         """Yield every token whose label is not to be ignored."""
         sources = self.tokenizer.add_special_tokens([tokens[:1]]).sequence_ids
-        for i, label in enumerate(scores.argmax(-1).tolist()):
+        for i in range(len(tokens)):
+            (own,) = scores[i : i + 1]
+            label = int(own.argmax())
             name, kind = self.labels[label], self.tags[label].kind
             if name not in options.ignore_labels and kind not in options.ignore_labels:
                 start, end = tokens.offsets[i]
                 yield {
                     "entity": name,
-                    "score": float(scores[i, label]),
+                    "score": float(own[label]),
                     "index": sources.index(0) + i,
                     "word": tokens.tokens[i],
-                    "start": unit[start],
-                    "end": unit[end],
+                    "start": int(unit[start]),
+                    "end": int(unit[end]),
                 }
 
 
@@ -181,12 +206,12 @@ def slices_to_score(spans: list[slice]) -> list[slice]:
     return [slice(*edge) for edge in pairwise(edges)]
 
 
-def word_labels(tokens: Encoding, scores: Array, strategy: str) -> Iterator[Part]:
+def word_labels(tokens: Encoding, scores: Scores | Array, strategy: str) -> Iterator[Part]:
     """Yield the words of a text, or with `simple` its tokens, each with its label."""
     words = range(len(tokens)) if strategy == "simple" else tokens.word_ids
     for _, group in groupby(range(len(tokens)), key=words.__getitem__):
         pieces = list(group)
-        own = scores[pieces]
+        own = scores[pieces[0] : pieces[-1] + 1]
         chances = {
             "average": own.mean(0),
             "max": own[own.max(-1).argmax()],

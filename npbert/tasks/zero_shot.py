@@ -54,19 +54,15 @@ class ZeroShotClassification(Task[ZeroShotOptions, Candidates]):
                 "to judge a label by itself the model needs a class called contradiction (or "
                 f"not_entailment); it has {class_list(self.model.config)}"
             )
-        premise = self.tokenizer.tokenize(text)
-        encodings = [
-            self.tokenizer.fit(
-                [
-                    premise,
-                    self.tokenizer.tokenize(options.hypothesis_template.replace("{}", label)),
-                ],
-                cut="first",
-            )
-            for label in labels
-        ]
-        cut = self.check_truncation(encodings, options)
-        return Reading([(e.ids, None) for e in encodings], Candidates(text, labels), cut[:1])
+        premise = self.tokenizer.tokenize_used(text)
+        lists, cut = [], []
+        for label in labels:  # one by one, since there may be many
+            hypothesis = options.hypothesis_template.replace("{}", label)
+            some = self.tokenizer.tokenize_used(hypothesis)
+            encoding = self.tokenizer.fit([premise, some], cut="first")
+            cut += self.check_truncation([encoding], options)
+            lists.append((encoding.ids, None))
+        return Reading(lists, Candidates(text, labels), cut[:1])
 
     def answer(
         self, reading: Reading[Candidates], values: list[Array], options: ZeroShotOptions

@@ -4,10 +4,9 @@ Texts are cut before [CLS] and [SEP] are added, so that a cut text still has the
 cut is told.  Offsets count characters of the text as it was given.
 """
 
-import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate, repeat
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,6 +17,23 @@ from tokenizers import Tokenizer as Pieces
 
 from npbert.checkpoint.drafts import Draft, replace_files, write_json
 from npbert.errors import CheckpointError, InputError, quote
+from npbert.text.encodings import (
+    Encoding,
+    Parts,
+    encoding_of,
+    extend_to_accents,
+    join_word_ids,
+)
+from npbert.text.long_texts import (
+    PART,
+    Cuts,
+    TextPart,
+    cut_rules,
+    join_parts,
+    leave_out_letters,
+    split_text,
+    split_words,
+)
 from npbert.text.tokenizer_files import (
     SETTINGS,
     SPECIALS,
@@ -28,36 +44,6 @@ from npbert.text.tokenizer_files import (
     read_vocabulary,
     token_content,
 )
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """A text, or a pair, as the model reads it; all lists have one entry per token."""
-
-    ids: list[int]
-    tokens: list[str]
-    offsets: list[tuple[int, int]]  # characters of the text it comes from, [start, end)
-    word_ids: list[int | None]  # which word of the text; None for [CLS] and its like
-    sequence_ids: list[int | None]  # 0 the text, 1 its pair, None neither
-    cut: int  # tokens that did not fit
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, some: slice) -> "Encoding":
-        """Return some of the tokens, which is no cut."""
-        return Encoding(
-            self.ids[some], self.tokens[some], self.offsets[some], self.word_ids[some],
-            self.sequence_ids[some], 0,
-        )  # fmt: skip
-
-    def extend(self, more: "Encoding", source: int | None) -> None:
-        """Add tokens that come from one source."""
-        self.ids.extend(more.ids)
-        self.tokens.extend(more.tokens)
-        self.offsets.extend(more.offsets)
-        self.word_ids.extend(more.word_ids)
-        self.sequence_ids.extend(repeat(source, len(more)))
 
 
 class Tokenizer:
@@ -90,6 +76,8 @@ class Tokenizer:
         if more:  # all at once, and not for none: each time all added tokens are indexed anew
             pieces.add_special_tokens(more)  # so that "[MASK]" in a text is one token
         self.templates = [self.template(1), self.template(2)]
+        self.cuts: Cuts | None = None
+        self.cuts_known = False  # until a text is long
 
     @classmethod
     def from_folder(cls, folder: Path, max_positions: int) -> Self | None:
@@ -110,6 +98,11 @@ class Tokenizer:
     def id_of(self, role: str) -> int | None:
         """Return the id of a special token by its role, e.g. "mask_token", or None."""
         return self.pieces.token_to_id(self.token_text(role))
+
+    @property
+    def cuts_left(self) -> bool:
+        """Whether the beginning of a text is cut, and not its end."""
+        return self.settings.get("truncation_side") == "left"
 
     @property
     def known_ids(self) -> NDArray[np.intp]:
@@ -137,40 +130,93 @@ class Tokenizer:
         first in any case (from the start where the settings say truncation_side left), before
         [CLS] and [SEP] are added.  Raises InputError for what is no valid text.
         """
-        parts = [self.tokenize(part) for part in ([text] if pair is None else [text, pair])]
+        parts = [
+            self.tokenize_used(part, max_length)
+            for part in ([text] if pair is None else [text, pair])
+        ]
         return self.fit(parts, max_length, cut=cut)
 
-    def tokenize(self, text: str) -> Encoding:
-        """Return all tokens of a text, without [CLS] and [SEP].  Raises InputError."""
+    def tokenize_used(self, text: str, max_length: int | None = None) -> Encoding:
+        """Return as many tokens of a text as encode and fit can use; the others are counted."""
+        return self.tokenize(text, self.limit(max_length), last=self.cuts_left)
+
+    def tokenize(self, text: str, most: int | None = None, *, last: bool = False) -> Encoding:
+        """Return the tokens of a text, without [CLS] and [SEP].  Raises InputError.
+
+        Of a long text they are at least the first `most`, or the last; the others are counted.
+        """
         check_text(text)
+        if len(text) > PART and not self.cuts_known:
+            self.cuts, self.cuts_known = cut_rules(self.pieces), True
+        if len(text) <= PART or self.cuts is None:
+            return self.tokenize_part(text, self.find_tokens(text))
+        parts = (self.text_part(*each) for each in split_text(text, self.cuts.places))
+        return join_parts(parts, most, last=last, token_of=self.token_of)
+
+    def find_tokens(self, text: str | Sequence[str]) -> Any:
+        """Return what the package makes of a text, or of words."""
+        words = not isinstance(text, str)
         try:  # which costs nothing; a context manager would
-            made = encoding_of(self.pieces.encode(text, add_special_tokens=False))
+            return self.pieces.encode(text, is_pretokenized=words, add_special_tokens=False)
         except BaseException as error:
             raise blame_error(error, self.path) from None
-        extend_to_accents(text, made.offsets)
-        return replace(made, word_ids=join_word_ids(made.word_ids, made.offsets))
+
+    def tokenize_part(self, text: str, found: Any) -> Encoding:
+        """Return what was found in a text as lists."""
+        made = encoding_of(found)
+        offsets, word_ids = made.offsets, made.word_ids
+        assert isinstance(offsets, list)
+        assert isinstance(word_ids, list)
+        extend_to_accents(text, offsets)
+        return replace(made, word_ids=join_word_ids(word_ids, offsets))
+
+    def text_part(self, start: int, text: str) -> TextPart:
+        """Return a part of a long text, of which lists are made only if they are wanted."""
+        kept, place_of = leave_out_letters(text, self.cuts.letters if self.cuts else None)
+        found = self.find_tokens(kept)
+
+        def encode() -> Encoding:
+            made = self.tokenize_part(kept, found)
+            return replace(made, offsets=[(place_of(a), place_of(b)) for a, b in made.offsets])
+
+        return TextPart(start, len(found), encode)
+
+    def token_of(self, number: int) -> str:
+        """Return how the token of an id is written."""
+        return self.pieces.id_to_token(number) or ""
 
     def tokenize_words(self, words: Sequence[str]) -> Encoding:
         """Return all tokens of words; offsets count in the words joined by spaces."""
         for word in words:
             check_text(word)
-        with blame_file(self.path):
-            made = encoding_of(
-                self.pieces.encode(words, is_pretokenized=True, add_special_tokens=False)
-            )
-        starts = list(accumulate((len(word) + 1 for word in words), initial=0))
-        for i, (number, (start, end)) in enumerate(zip(made.word_ids, made.offsets, strict=True)):
-            shift = starts[number or 0]
-            made.offsets[i] = (start + shift, end + shift)
-        extend_to_accents(" ".join(words), made.offsets)
-        return made
+        if sum(map(len, words)) <= PART:
+            return self.words_part(0, words).encode()
+        parts = (self.words_part(start, some) for start, some in split_words(words))
+        return join_parts(parts, None, last=False, token_of=self.token_of)
+
+    def words_part(self, first: int, words: Sequence[str]) -> TextPart:
+        """Return some words as a part; each is looked at by itself, whatever the tokenizer."""
+        found = self.find_tokens(words)
+
+        def encode() -> Encoding:
+            made = encoding_of(found)
+            starts = list(accumulate((len(word) + 1 for word in words), initial=0))
+            offsets = [
+                (start + starts[word or 0], end + starts[word or 0])
+                for word, (start, end) in zip(made.word_ids, made.offsets, strict=True)
+            ]
+            extend_to_accents(" ".join(words), offsets)
+            return replace(made, offsets=offsets)
+
+        return TextPart(first, len(found), encode, len(words))
 
     def fit(
         self, parts: Sequence[Encoding], max_length: int | None = None, *,
         cut: Literal["longest", "first"] = "longest",
     ) -> Encoding:  # fmt: skip
         """Put one text's tokens, or two, between [CLS] and [SEP], cut as encode does."""
-        room, lengths = self.room(len(parts), max_length), [len(part) for part in parts]
+        room = self.room(len(parts), max_length)
+        lengths = [len(part) + part.unread for part in parts]
         if room < len(parts):
             raise InputError(
                 f"max_length is {self.limit(max_length)}, which leaves no room for text beside "
@@ -184,16 +230,15 @@ class Tokenizer:
                     f"the second text has {lengths[1]} tokens, which leaves no room for the first: "
                     f"the model reads {self.limit(max_length)}"
                 )
-        left = self.settings.get("truncation_side") == "left"
         kept = [
-            part[slice(max(0, n - k), n) if left else slice(k)]
-            for part, n, k in zip(parts, lengths, keep, strict=True)
+            part[slice(max(0, len(part) - k), len(part)) if self.cuts_left else slice(k)]
+            for part, k in zip(parts, keep, strict=True)
         ]
         return replace(self.add_special_tokens(kept), cut=max(0, sum(lengths) - room))
 
     def add_special_tokens(self, parts: Sequence[Encoding]) -> Encoding:
         """Put one text's tokens, or two, between [CLS] and [SEP], whole."""
-        made = Encoding([], [], [], [], [], 0)
+        made = Parts()
         for source, (special, written) in self.templates[len(parts) - 1]:
             if source is None:
                 made.extend(Encoding([special], [written], [(0, 0)], [None], [None], 0), None)
@@ -201,7 +246,7 @@ class Tokenizer:
                 made.extend(parts[source], source)
         if not made.ids:
             raise InputError("the text has no token, and the model adds none")
-        return made
+        return made.encoding()
 
     def limit(self, max_length: int | None = None) -> int:
         """Return how many tokens are read, [CLS] and [SEP] included."""
@@ -243,43 +288,6 @@ class Tokenizer:
             file.write(self.pieces.to_str(pretty=True).encode())
         with draft(folder / SETTINGS) as file:
             write_json(file, self.settings_in_effect())
-
-
-def encoding_of(found: Any) -> Encoding:
-    """Return what the package found as lists, made once: it makes them anew whenever asked."""
-    return Encoding(found.ids, found.tokens, found.offsets, found.word_ids, [0] * len(found), cut=0)
-
-
-def extend_to_accents(text: str, offsets: list[tuple[int, int]]) -> None:
-    """Let tokens end behind their accents, where these are characters of their own.
-
-    An uncased tokenizer strips accents, and would end a token between a letter and its own.
-    """
-    if text.isascii() or not offsets:
-        return
-    beyond = [start for start, _ in offsets[1:]] + [len(text)]
-    for i, ((start, end), limit) in enumerate(zip(offsets, beyond, strict=True)):
-        accented = end
-        while accented < limit and unicodedata.category(text[accented]) == "Mn":
-            accented += 1
-        if accented > end:
-            offsets[i] = (start, accented)
-
-
-def join_word_ids(
-    word_ids: list[int | None], offsets: list[tuple[int, int]]
-) -> list[int | None]:  # fmt: skip
-    """Return word numbers in which tokens of the same characters are of the same word.
-
-    A tokenizer may say something of a character in a token of its own, as that it is a capital.
-    """
-    apart = 0
-    made: list[int | None] = []
-    for i, (word, (start, _)) in enumerate(zip(word_ids, offsets, strict=True)):
-        if i and word != word_ids[i - 1] and start < offsets[i - 1][1]:
-            apart += 1
-        made.append(None if word is None else word - apart)
-    return made
 
 
 def check_text(text: Any) -> None:
