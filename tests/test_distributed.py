@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,7 @@ from npbert.distributed.remote_files import (  # noqa: E402
     write_part,
 )
 from npbert.distributed.workers import answer_file  # noqa: E402
+from npbert.jobs.job import hash_model  # noqa: E402
 from npbert.jobs.records import InputFormat  # noqa: E402
 
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"
@@ -130,6 +132,53 @@ def test_a_worker_loads_a_model_once_and_tells_what_it_did(client):
     told = [event for _, event in client.get_events("npbert")][-12:]
     assert sum(each["inputs"] for each in told) == 1200
     assert all(each["tokens"] > each["inputs"] and each["failed"] == 0 for each in told)
+
+
+class Deadly:
+    """What ends the process that unpickles it, unless a file is there, or by it only once."""
+
+    def __init__(self, folder, flag=None):
+        self.folder, self.flag = folder, flag
+
+    def __reduce__(self):
+        die = "__import__('os').kill(__import__('os').getpid(), 9)"
+        once = f"open({str(self.flag)!r}, 'x')" if self.flag else "True"
+        first = f"not __import__('os').path.exists({str(self.flag)!r}) and {once} and {die}"
+        folder = f"__import__('pathlib').Path({str(self.folder)!r})"
+        task = f"__import__('types').SimpleNamespace(folder={folder})"
+        return eval, (f"({first}) or {task}",)
+
+
+def recipe_of(deadly):
+    raw = pickle.dumps(("", deadly))
+    return workers.TaskRecipe(raw, npbert.__version__, hash_model(deadly.folder))
+
+
+def test_a_worker_that_dies_while_it_loads_is_replaced_and_all_are_asked_again(tmp_path, cluster):
+    recipe = recipe_of(Deadly(SINGLE, tmp_path / "flag"))
+    with distributed.Client(cluster) as client:
+        workers.load_on_workers(client, recipe)
+        client.wait_for_workers(2)
+        assert all(recipe.raw in known for known in client.run(recipes).values())
+        assert (tmp_path / "flag").exists()
+        workers.forget_on_workers(client, recipe)
+
+
+def test_workers_that_all_die_while_they_load_are_told(monkeypatch):
+    monkeypatch.setattr(workers, "LOAD_ATTEMPTS", 2)
+    how = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, **how) as made,
+        distributed.Client(made) as client,
+        pytest.raises(npbert.InputError, match="workers died again and again while they loaded"),
+    ):
+        workers.load_on_workers(client, recipe_of(Deadly(SINGLE)))
+
+
+def recipes():
+    from npbert.distributed.workers import _tasks
+
+    return list(_tasks)
 
 
 def held():

@@ -83,7 +83,7 @@ def run_command(args: argparse.Namespace) -> ExitStatus:
         discard_output()
         return ExitStatus.FINE
     except OSError as error:  # a full disk, a closed terminal
-        tell(f"stopped by the system: {error.strerror}")
+        tell(f"stopped by the system: {error.strerror or error}")
         discard_output()
         return ExitStatus.UNUSABLE
     return status

@@ -33,6 +33,8 @@ from npbert.jobs.records import InputFormat, Item, Source
 from npbert.tasks.task import Refusal, Task
 
 RECIPE_LIMIT: Final = 1 << 20  # bytes; what stands in every task of a graph is far smaller
+LOAD_ATTEMPTS: Final = 5  # while workers die
+REPLACE_SECONDS: Final = 10  # to wait for the worker that Dask starts in place of a dead one
 
 _tasks: dict[bytes, Task[Any, Any]] = {}
 _lock = threading.Lock()
@@ -137,11 +139,22 @@ def load_on_workers(client: Client, recipe: TaskRecipe) -> None:
     """Load a task on every worker.  Raises NpbertError where one cannot."""
     if client.asynchronous:  # nothing can be waited for here: workers load with their first task
         return
-    try:
-        client.register_plugin(TaskLoader(recipe), name=recipe.name)
-    except NpbertError:
-        forget_on_workers(client, recipe)  # or it would pass for warm the next time
-        raise
+    for left in reversed(range(LOAD_ATTEMPTS)):
+        try:
+            client.register_plugin(TaskLoader(recipe), name=recipe.name)
+            return
+        except NpbertError:
+            forget_on_workers(client, recipe)  # or it would pass for warm the next time
+            raise
+        except OSError as error:  # a worker died meanwhile, and what the others say is lost with it
+            forget_on_workers(client, recipe)
+            if not left:
+                raise InputError(
+                    "workers died again and again while they loaded the model; probably the "
+                    f"memory was not enough for it, or the cluster is gone: {error}"
+                ) from None
+            with suppress(TimeoutError):  # or none is asked, and those to come die unseen
+                client.wait_for_workers(1, timeout=REPLACE_SECONDS)
 
 
 def forget_on_workers(client: Client, recipe: TaskRecipe) -> None:
