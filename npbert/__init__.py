@@ -1,11 +1,14 @@
 """BERT-like encoders in plain NumPy; start with npbert.load or npbert.pipeline.
 
 Names and sub-packages are resolved on first use, so that `import npbert` costs nothing and the
-command line can set up the process before NumPy loads.
+command line can set up the process before NumPy loads.  A fork waits until that is done: its child
+would find a module that a thread, which it has not, goes on importing for ever.
 """
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
+from threading import RLock, local
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -55,14 +58,34 @@ _HOMES: Final = {
     "Explanation": "explaining", "explain": "explaining",
 }  # fmt: skip
 
+_import_lock: Final = RLock()  # whoever imports on first use has it, and so has whoever forks
+_forking: Final = local()
+_FORK_SECONDS: Final = 60  # for an import to end; one that waits for who forks would never
+
+
+def _hold_imports() -> None:
+    _forking.holds = _import_lock.acquire(timeout=_FORK_SECONDS)
+
+
+def _release_imports() -> None:
+    if _forking.holds:
+        _import_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_hold_imports, after_in_parent=_release_imports, after_in_child=_release_imports
+    )
+
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        value = getattr(import_module(f"npbert.{_HOMES.get(name, 'errors')}"), name)
-    elif name.isidentifier() and not name.startswith("_") and find_spec(f"npbert.{name}"):
-        value = import_module(f"npbert.{name}")
-    else:
-        raise AttributeError(f"module 'npbert' has no attribute {name!r}")
+    with _import_lock:
+        if name in __all__:
+            value = getattr(import_module(f"npbert.{_HOMES.get(name, 'errors')}"), name)
+        elif name.isidentifier() and not name.startswith("_") and find_spec(f"npbert.{name}"):
+            value = import_module(f"npbert.{name}")
+        else:
+            raise AttributeError(f"module 'npbert' has no attribute {name!r}")
     globals()[name] = value
     return value
 

@@ -1,10 +1,11 @@
-"""Moments at which a call may be caught: a fork during the first, the interpreter's end.
+"""Moments at which a call may be caught: a fork during it or a load, the interpreter's end.
 
 NPBERT_FORKS=200 python -m pytest -m long tests/test_moments.py
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def run(code: str, *args: object, ends: int = 0) -> subprocess.CompletedProcess[
     """Run a program of its own."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, args)],
-        capture_output=True, text=True, timeout=120, cwd=ROOT,
+        capture_output=True, text=True, timeout=600, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == ends, done.stderr
     return done
@@ -139,6 +140,91 @@ def test_a_child_forked_in_a_first_call_answers():
 @pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask"])
 def test_children_forked_at_any_moment_of_a_first_call_answer(task):
     answers_of_forks(task, -(-FORKS // 3), seed=2)
+
+
+# Whatever is imported on first use is imported while no other thread can fork.
+LOADS = """
+import json, sys, npbert
+unguarded = []
+class Watcher:
+    def find_spec(name, *_):
+        if not npbert._import_lock._is_owned():
+            unguarded.append(name)
+sys.meta_path.insert(0, Watcher)
+for folder in json.loads(sys.argv[1]):
+    npbert.load(folder)
+for task, model in json.loads(sys.argv[2]):
+    npbert.pipeline(task, model)
+print(unguarded)
+"""
+
+
+def test_all_that_loading_imports_is_imported_while_no_thread_forks(tmp_path):
+    folders = [ROOT / "npbert" / "demo" / "sentiment"]
+    for name in ("zip.bin", "legacy.bin"):
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        shutil.copy(ROOT / "golden" / "bins" / name, folders[-1] / "pytorch_model.bin")
+        shutil.copy(ROOT / "golden" / "bins" / "shards" / "config.json", folders[-1])
+    tasks = [
+        ("text-classification", None), ("token-classification", None), ("fill-mask", None),
+        ("feature-extraction", None), ("sentence-embedding", "st_dense"),
+        ("question-answering", "qa"), ("multiple-choice", "choice"),
+        ("zero-shot-classification", "nli"), ("text-ranking", "cross1"),
+    ]  # fmt: skip
+    given = [(task, model and str(GOLDEN / model)) for task, model in tasks]
+    for some in ((folders[:1], []), (folders, given), ([], given)):
+        said = json.dumps([str(folder) for folder in some[0]]), json.dumps(some[1])
+        assert run(LOADS, *said).stdout == "[]\n"
+
+
+# Every run begins in a child that has imported nothing of npbert but its name.
+FORKED_LOADS = """
+import json, os, random, signal, sys, threading, time, warnings, npbert
+warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about what this tries
+seed, runs = map(int, sys.argv[1:])
+draw = random.Random(seed)
+
+def work():
+    npbert.load("npbert/demo/sentiment")
+    return npbert.pipeline("text-classification", threads=2)(["A fine film."] * 30)
+
+def fork_meanwhile(wait):
+    busy = threading.Thread(target=work)
+    busy.start()
+    time.sleep(wait)
+    if (child := os.fork()) == 0:
+        signal.alarm(60)
+        print(json.dumps(work()), flush=True)
+        os._exit(0)
+    ended = os.waitpid(child, 0)[1]
+    busy.join()
+    os._exit(ended != 0)
+
+for i in range(runs):
+    wait = draw.choice([0.02, 0.2, 0.6]) * draw.random()
+    if (first := os.fork()) == 0:
+        fork_meanwhile(wait)
+    assert os.waitpid(first, 0)[1] == 0, f"run {i}: a child forked after {wait} s did not answer"
+"""
+
+
+def answers_of_loads(runs: int, seed: int) -> None:
+    """Check that children forked at random moments of a load load and answer as this one does."""
+    lines = run(FORKED_LOADS, seed, runs).stdout.splitlines()
+    answers = json.dumps(npbert.pipeline("text-classification")(["A fine film."] * 30))
+    assert (len(lines), {*lines}) == (runs, {answers})
+
+
+@forks
+def test_a_child_forked_while_another_thread_loads_can_load():
+    answers_of_loads(3, seed=1)
+
+
+@forks
+@pytest.mark.long
+def test_children_forked_at_any_moment_of_a_load_can_load():
+    answers_of_loads(FORKS, seed=2)
 
 
 COMPUTE = """

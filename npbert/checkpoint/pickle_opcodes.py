@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from npbert import _import_lock
 from npbert.errors import CheckpointError, quote
 
 # What stands for a name: what to make of the arguments it is called with, or None where it is
@@ -63,7 +64,8 @@ class Reader:
 
     def read(self, stream: io.BytesIO) -> Any:
         """Read one pickle and stop behind it.  Raises CheckpointError."""
-        import pickletools  # thousands of lines that only a .bin needs
+        with _import_lock:
+            import pickletools  # thousands of lines that only a .bin needs
 
         self.stack, self.marks, self.memo = [], [], {}
         table = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}

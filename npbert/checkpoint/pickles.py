@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
+from npbert import _import_lock
 from npbert.checkpoint.files import BYTES, MappedFile, Tensor, map_file
 from npbert.checkpoint.pickle_opcodes import Known, PickledName, Reader, describe_kind
 from npbert.errors import CheckpointError, listing, quote
@@ -306,7 +307,8 @@ class Bounded(MappedFile):
 
 def read_directory(file: Bounded, content: memoryview, path: Path) -> dict[str, memoryview]:
     """Return the bytes of all entries of a zip archive, none of which may be packed or overlap."""
-    from zipfile import ZIP_STORED, BadZipFile, ZipFile  # slow to import; only a .bin needs it
+    with _import_lock:
+        from zipfile import ZIP_STORED, BadZipFile, ZipFile  # slow to import; only a .bin needs it
 
     try:
         with ZipFile(cast("BinaryIO", file)) as archive:  # it can all that reading takes

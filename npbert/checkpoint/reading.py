@@ -3,6 +3,7 @@
 There is no NumPy here, so that the cache of a hub is read without.
 """
 
+import encodings.utf_8_sig  # noqa: F401  (or the first to be decoded would import it)
 import json
 import os
 import stat

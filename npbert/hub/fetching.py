@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from npbert import _import_lock
 from npbert.checkpoint import CONFIG, MODULES, WEIGHTS
 from npbert.errors import HubError, NpbertError, listing, quote
 from npbert.hub.cache import COMMIT, Snapshot, hub_address, missing_files, unknown_files
@@ -117,7 +118,9 @@ def is_odd(path: Path) -> bool:
 def import_hub(name: str) -> Any:
     """Return huggingface_hub, which takes half a second.  Raises HubError where there is none."""
     try:
-        return import_module("huggingface_hub")
+        with _import_lock:
+            import_module("huggingface_hub.hf_api")  # or it would come at the first call
+            return import_module("huggingface_hub")
     except ImportError:
         raise HubError(
             f"{name}: is no folder here, and models are fetched from the hub with "

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npbert import _import_lock
 from npbert.errors import InputError, quote, suggest
 from npbert.tasks.options import change_options
 from npbert.tasks.rows import TASKS, TaskRow
@@ -29,7 +30,8 @@ def built_in_folder(name: str) -> Path:
 def task_class(row: TaskRow) -> "type[Task[Any, Any]]":
     """Return the class that does what a row describes."""
     module, _, name = row.implementation.partition(".")
-    found: type[Task[Any, Any]] = getattr(import_module(f"npbert.tasks.{module}"), name)
+    with _import_lock:
+        found: type[Task[Any, Any]] = getattr(import_module(f"npbert.tasks.{module}"), name)
     return found
 
 
@@ -79,8 +81,9 @@ def pipeline(
     """
     row = find_row(task)
     chosen = change_options(task, row.options(), options)
-    from npbert.hub import locate, pin_source
-    from npbert.model import Model
+    with _import_lock:
+        from npbert.hub import locate, pin_source
+        from npbert.model import Model
 
     kind = task_class(row)
     how: dict[str, Any] = {"threads": threads, "batch_invariant": batch_invariant}
