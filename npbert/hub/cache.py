@@ -13,14 +13,13 @@ The cache is read with the standard library alone.
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from npbert.checkpoint import CONFIG, INDEX, MODULES, MODULES_LIMIT, WEIGHTS
 from npbert.checkpoint.drafts import replace_files
 from npbert.checkpoint.reading import read_bytes, read_json
-from npbert.errors import CheckpointError
+from npbert.errors import CheckpointError, warn
 
 REF_LIMIT: Final = 4096  # bytes; a commit has 40
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -50,15 +49,21 @@ class Snapshot(NamedTuple):
         return self.repository / ".no_exist" / self.commit / self.subfolder / name
 
     def keep(self, revision: str, absent: set[str]) -> None:
-        """Write down what was learnt; a cache that cannot be written is asked about again."""
-        with suppress(OSError, CheckpointError), replace_files(self.repository) as draft:
-            for name in absent:
-                with draft(self.absence_marker(name)):
-                    pass  # its name says it all
-            ref = self.repository / "refs" / revision
-            if revision != self.commit and read_ref(ref) != self.commit:
-                with draft(ref) as file:
-                    file.write(self.commit.encode())
+        """Write down what was learnt, or warn that the hub will be asked about it again."""
+        try:
+            with replace_files(self.repository) as draft:
+                for name in absent:
+                    with draft(self.absence_marker(name)):
+                        pass  # its name says it all
+                ref = self.repository / "refs" / revision
+                if revision != self.commit and read_ref(ref) != self.commit:
+                    with draft(ref) as file:
+                        file.write(self.commit.encode())
+        except (OSError, CheckpointError) as error:
+            warn(
+                f"{error}; the model is there, but the cache does not say so: the hub is asked "
+                "again at each use, and offline it may not be found"
+            )
 
 
 def find_snapshot(repository: Path, revision: str, subfolder: str) -> Snapshot | None:

@@ -71,6 +71,7 @@ class Answer(BaseHTTPRequestHandler):
     hub: Hub
     who: str
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or what follows a head waits 40 ms for the reader's word
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
