@@ -30,7 +30,7 @@ POINTS = os.environ.get("NPBERT_FAULTS", "1")  # of each command, each with one 
 SEED = int(os.environ.get("NPBERT_LONG_SEED", "1"))
 UNFINISHED = re.compile(
     r".*(\.part|\.part\.json|\.[0-9a-f]{16}\.tmp|\.npbert-part|\.lock"
-    r"|\.incomplete|/tmp_[0-9a-f-]{36}|/tmp\w{8}/.*)"  # of huggingface_hub
+    r"|\.incomplete|/tmp_[0-9a-f-]{36}|/tmp\w{8}/.*|/CACHEDIR\.TAG)"  # of huggingface_hub
 )
 ALLOW_ANY_TRACER = 0x59616D61, ctypes.c_ulong(-1 & (1 << 64) - 1)  # of prctl(), where Yama is
 
