@@ -108,9 +108,24 @@ def test_the_library_session_prints_what_it_shows(monkeypatch):
 
 
 def test_the_attention_shown_is_the_attention_that_runs():
-    shown, hook = blocks("python")
+    (shown,) = blocks("python")
     assert shown == inspect.getsource(textbook.attention)
+
+
+def test_the_hook_for_pytorch_is_the_one_that_recorded_the_golden_dumps():
+    (hook,) = (code for code in blocks("python", PAGES) if "register_forward_hook" in code)
     assert hook in (ROOT / "golden" / "record" / "hook.py").read_text("utf-8")
+
+
+def test_every_promise_is_held_by_tests():
+    promises = README.partition("<!-- promises -->")[2].partition("<!-- /promises -->")[0]
+    rows = [line.strip("| ").split(" | ") for line in promises.strip().splitlines()[2:]]
+    assert len(rows) >= 13
+    for promise, held_by in rows:
+        names = re.findall(r"`(test_\w+\.py)`", held_by)
+        assert names, promise
+        for name in names:
+            assert "\ndef test_" in (ROOT / "tests" / name).read_text("utf-8"), promise
 
 
 def test_ci_runs_the_two_commands_to_the_letter():

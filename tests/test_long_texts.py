@@ -65,7 +65,7 @@ def test_the_parts_of_a_text_have_the_tokens_of_the_whole(
     name: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = TOKENIZERS[name](tmp_path)
-    assert long_texts.cut_rules(given.pieces) is not None
+    assert long_texts.text_cuts(given.pieces) is not None
     rng = random.Random(size)
     for _ in range(150):
         text = text_of(rng, rng.randint(1, 60))
@@ -147,7 +147,7 @@ def add_single_word(pieces: Any) -> None:
 def test_a_tokenizer_that_may_look_further_reads_a_text_whole(add: Any, tmp_path: Path) -> None:
     given = loaded(folder(tmp_path, vocabulary=UNCASED))
     add(given.pieces)
-    assert long_texts.cut_rules(given.pieces) is None
+    assert long_texts.text_cuts(given.pieces) is None
 
 
 def test_an_added_token_is_never_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ COLUMN_STEP: Final = 4096  # values that are Python's at a time
 NO_WORD: Final = -1  # what a column of word numbers has for None
 
 
-class Column(Sequence[Value]):
+class NumberColumn(Sequence[Value]):
     """A list that holds its values as an array: 4 or 8 bytes each, where Python's take 40 to 180.
 
     Parameters
@@ -71,7 +71,7 @@ class Encoding:
         )  # fmt: skip
 
 
-class Parts:
+class TokenLists:
     """Encodings of several parts that become one."""
 
     def __init__(self) -> None:
@@ -135,6 +135,6 @@ def join_word_ids(
 
 def column_array(values: Sequence[Any]) -> NDArray[np.int32]:
     """Return ids, offsets or word numbers as an array; NO_WORD stands for None."""
-    if isinstance(values, Column):
+    if isinstance(values, NumberColumn):
         return values.array
     return np.array([NO_WORD if value is None else value for value in values], np.int32)

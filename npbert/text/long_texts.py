@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from npbert.text.encodings import NO_WORD, Column, Encoding, Parts, column_array
+from npbert.text.encodings import NO_WORD, Encoding, NumberColumn, TokenLists, column_array
 from npbert.text.growth import list_steps, value_at
 
 PART: Final = 32_768  # characters of a part, at least
@@ -44,7 +44,7 @@ class TextPart(NamedTuple):
     words: int | None = None  # as many as its tokens tell
 
 
-def cut_rules(pieces: Tokenizer) -> Cuts | None:
+def text_cuts(pieces: Tokenizer) -> Cuts | None:
     """Return how a text may be cut, or None if that is not known.
 
     It is known of BERT's way to split, with BERT's normalizer and with replacements of letters.
@@ -92,9 +92,7 @@ def split_text(text: str, places: re.Pattern[str]) -> Iterator[tuple[int, str]]:
         start = end
 
 
-def leave_out_letters(
-    text: str, letters: re.Pattern[str] | None
-) -> tuple[str, Callable[[int], int]]:
+def shorten_words(text: str, letters: re.Pattern[str] | None) -> tuple[str, Callable[[int], int]]:
     """Return a text without the middle of words that the model cannot know, and where it was.
 
     Such a word is one unknown token, however long it is; a normalizer would make three letters of
@@ -137,15 +135,15 @@ def join_parts(
         while last and held and kept - held[0].size >= most:
             kept -= held[0].size
             unread += held.popleft().size
-    made, words = Parts(), 0
+    made, words = TokenLists(), 0
     for part in held:
-        given = shift_encoding(part, words)
+        given = place_encoding(part, words)
         made.extend(given, 0)
         words = max(words, 1 + int(column_array(given.word_ids).max(initial=NO_WORD)))
     return made.encoding(unread=unread)
 
 
-def shift_encoding(part: TextPart, words: int) -> Encoding:
+def place_encoding(part: TextPart, words: int) -> Encoding:
     """Return a part's tokens as they are counted in the whole text, behind so many words."""
     given = part.encode()
     return Encoding(
@@ -163,7 +161,7 @@ def join_columns(parts: Iterator[TextPart], token_of: Callable[[int], str]) -> E
     ids, offsets, words = [], [], []
     seen = 0  # words of the parts before
     for part in parts:
-        given = shift_encoding(part, seen)
+        given = place_encoding(part, seen)
         ids.append(np.array(given.ids, np.int32))
         offsets.append(np.array(given.offsets, np.int32).reshape(-1, 2))
         words.append(column_array(given.word_ids))
@@ -171,10 +169,12 @@ def join_columns(parts: Iterator[TextPart], token_of: Callable[[int], str]) -> E
         seen = seen + own if own else max(seen, 1 + int(words[-1].max(initial=NO_WORD)))
     all_ids = np.concatenate(ids)
     return Encoding(
-        Column(all_ids, np.ndarray.tolist),
-        Column(all_ids, lambda some: [token_of(i) for i in some.tolist()]),
-        Column(np.concatenate(offsets), lambda some: [(a, b) for a, b in some.tolist()]),
-        Column(np.concatenate(words), lambda some: [None if w < 0 else w for w in some.tolist()]),
-        Column(np.zeros(len(all_ids), np.int32), np.ndarray.tolist),
+        NumberColumn(all_ids, np.ndarray.tolist),
+        NumberColumn(all_ids, lambda some: [token_of(i) for i in some.tolist()]),
+        NumberColumn(np.concatenate(offsets), lambda some: [(a, b) for a, b in some.tolist()]),
+        NumberColumn(
+            np.concatenate(words), lambda some: [None if w < 0 else w for w in some.tolist()]
+        ),
+        NumberColumn(np.zeros(len(all_ids), np.int32), np.ndarray.tolist),
         0,
     )

@@ -19,7 +19,7 @@ from npbert.checkpoint.drafts import Draft, replace_files, write_json
 from npbert.errors import CheckpointError, InputError, quote
 from npbert.text.encodings import (
     Encoding,
-    Parts,
+    TokenLists,
     encoding_of,
     extend_to_accents,
     join_word_ids,
@@ -28,11 +28,11 @@ from npbert.text.long_texts import (
     PART,
     Cuts,
     TextPart,
-    cut_rules,
     join_parts,
-    leave_out_letters,
+    shorten_words,
     split_text,
     split_words,
+    text_cuts,
 )
 from npbert.text.tokenizer_files import (
     SETTINGS,
@@ -147,7 +147,7 @@ class Tokenizer:
         """
         check_text(text)
         if len(text) > PART and not self.cuts_known:
-            self.cuts, self.cuts_known = cut_rules(self.pieces), True
+            self.cuts, self.cuts_known = text_cuts(self.pieces), True
         if len(text) <= PART or self.cuts is None:
             return self.tokenize_part(text, self.find_tokens(text))
         parts = (self.text_part(*each) for each in split_text(text, self.cuts.places))
@@ -172,7 +172,7 @@ class Tokenizer:
 
     def text_part(self, start: int, text: str) -> TextPart:
         """Return a part of a long text, of which lists are made only if they are wanted."""
-        kept, place_of = leave_out_letters(text, self.cuts.letters if self.cuts else None)
+        kept, place_of = shorten_words(text, self.cuts.letters if self.cuts else None)
         found = self.find_tokens(kept)
 
         def encode() -> Encoding:
@@ -190,11 +190,11 @@ class Tokenizer:
         for word in words:
             check_text(word)
         if sum(map(len, words)) <= PART:
-            return self.words_part(0, words).encode()
-        parts = (self.words_part(start, some) for start, some in split_words(words))
+            return self.part_of_words(0, words).encode()
+        parts = (self.part_of_words(start, some) for start, some in split_words(words))
         return join_parts(parts, None, last=False, token_of=self.token_of)
 
-    def words_part(self, first: int, words: Sequence[str]) -> TextPart:
+    def part_of_words(self, first: int, words: Sequence[str]) -> TextPart:
         """Return some words as a part; each is looked at by itself, whatever the tokenizer."""
         found = self.find_tokens(words)
 
@@ -238,7 +238,7 @@ class Tokenizer:
 
     def add_special_tokens(self, parts: Sequence[Encoding]) -> Encoding:
         """Put one text's tokens, or two, between [CLS] and [SEP], whole."""
-        made = Parts()
+        made = TokenLists()
         for source, (special, written) in self.templates[len(parts) - 1]:
             if source is None:
                 made.extend(Encoding([special], [written], [(0, 0)], [None], [None], 0), None)
