@@ -82,6 +82,9 @@ def run_command(args: argparse.Namespace) -> ExitStatus:
     except BrokenPipeError:  # the reader has seen enough; nothing is wrong
         discard_output()
         return ExitStatus.FINE
+    except MemoryError as error:
+        tell(f"there is not enough memory for this: {error or 'none is left'}")
+        return ExitStatus.UNUSABLE
     except OSError as error:  # a full disk, a closed terminal
         tell(f"stopped by the system: {error.strerror or error}")
         discard_output()

@@ -1,5 +1,6 @@
 """npbert compare: two traces side by side, end to end and step by step."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from npbert.errors import InputError, listing, quote
 from npbert.model import Model
 from npbert.oracle.dialects import MAPS, canonical_names, fit_layout, unknown_names, unknown_notice
-from npbert.oracle.dumps import Arrays
+from npbert.oracle.dumps import Arrays, split_into_pieces
 from npbert.oracle.replay import Precision, detect_precision, replay_steps, rounding_noise
 from npbert.oracle.traces import (
     INPUTS,
@@ -21,6 +22,7 @@ from npbert.oracle.traces import (
     as_trace,
     distance,
     errors,
+    greatest_value,
 )
 
 NOISE_FACTOR: Final = 8  # times the noise of a step; correct ports in other orders stay below 3
@@ -262,19 +264,13 @@ def measure_step(
     again: NDArray[Any] | None, allowed: float, notes: list[str],
 ) -> Step:  # fmt: skip
     """Measure one activation."""
-    live = np.ones(exact.shape, bool) if call is None else call.live_values(name, exact.shape)
+    live = np.broadcast_to(True, exact.shape)
+    if call is not None:
+        live = call.live_values(name, exact.shape)
     base = exact if again is None else again
-    off = np.where(live, errors(name, base, theirs), -1)
-    index = np.unravel_index(int(off.argmax()), off.shape) if off.size else ()
-    place = (
-        Place(tuple(map(int, index)), float(base[index]), float(theirs[index]))
-        if off.size
-        else None
-    )
-    counts = live & np.isfinite(theirs) & np.isfinite(exact) & (np.abs(exact) < 1e30)
-    a, b = exact[counts].astype(np.float64), theirs[counts].astype(np.float64)
-    difference = np.abs(a - b)
-    spacing = np.spacing(np.abs(a).astype(np.float32)).astype(np.float64)
+    found = measure_values(name, exact, theirs, base, live)
+    where = tuple(map(int, np.unravel_index(found.at, exact.shape))) if exact.size else ()
+    place = Place(where, float(base[where]), float(theirs[where])) if exact.size else None
     return Step(
         name=name,
         shape=exact.shape,
@@ -283,15 +279,56 @@ def measure_step(
         this_step=None if again is None else distance(name, again, theirs, live),
         tolerance=NOISE_FACTOR * allowed,
         place=place,
-        absolute=float(difference.max(initial=0)),
-        relative=float((difference / np.maximum(np.abs(a), 1e-300)).max(initial=0)),
-        rms_ratio=safe_ratio(float((b * b).sum()), float((a * a).sum())) ** 0.5,
-        cosine=safe_ratio(float((a * b).sum()), float(np.sqrt((a * a).sum() * (b * b).sum()))),
-        ulps=float((difference / spacing).max(initial=0)),
-        not_finite=int((~np.isfinite(theirs)).sum()),
+        absolute=found.absolute,
+        relative=found.relative,
+        rms_ratio=safe_ratio(found.theirs, found.ours) ** 0.5,
+        cosine=safe_ratio(found.product, math.sqrt(found.ours * found.theirs)),
+        ulps=found.ulps,
+        not_finite=found.not_finite,
         padding=distance(name, exact, theirs, ~live),
         layout="; ".join(n.partition(": ")[2] for n in notes if n.startswith(f"{name}: ")),
     )
+
+
+@dataclass
+class Sums:
+    """What is added up, or is the greatest, over the values of an activation."""
+
+    at: int = 0  # where the greatest error of live values is, counted along rows
+    worst: float = -2.0  # that error; padding's is -1
+    absolute: float = 0.0
+    relative: float = 0.0
+    ulps: float = 0.0
+    ours: float = 0.0  # sums of squares
+    theirs: float = 0.0
+    product: float = 0.0
+    not_finite: int = 0
+
+
+def measure_values(
+    name: str, exact: NDArray[Any], theirs: NDArray[Any], base: NDArray[Any], live: NDArray[np.bool]
+) -> Sums:
+    """Look through an activation, some values at a time, so that little is held in float64."""
+    sums, greatest, start = Sums(), greatest_value(name, base), 0
+    for ours, x, expected, keep in split_into_pieces(exact, theirs, base, live):
+        off = np.where(keep, errors(name, expected, x, greatest), -1)
+        if (worst := float(off.max())) > sums.worst:
+            sums.worst, sums.at = worst, start + int(off.argmax())
+        start += len(x)
+        a, b = ours.astype(np.float64), x.astype(np.float64)
+        counts = keep & np.isfinite(b) & np.isfinite(a) & (np.abs(a) < 1e30)
+        a, b = a[counts], b[counts]
+        difference = np.abs(a - b)
+        spacing = np.spacing(np.abs(a).astype(np.float32)).astype(np.float64)
+        relative = difference / np.maximum(np.abs(a), 1e-300)
+        sums.absolute = max(sums.absolute, float(difference.max(initial=0)))
+        sums.relative = max(sums.relative, float(relative.max(initial=0)))
+        sums.ulps = max(sums.ulps, float((difference / spacing).max(initial=0)))
+        sums.ours += float((a * a).sum())
+        sums.theirs += float((b * b).sum())
+        sums.product += float((a * b).sum())
+        sums.not_finite += int((~np.isfinite(x)).sum())
+    return sums
 
 
 def safe_ratio(a: float, b: float) -> float:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from npbert.checkpoint.reading import parse_json, read_bytes
 from npbert.errors import CheckpointError, InputError, listing, quote
+from npbert.oracle.dumps import split_into_pieces
 
 MAP_LIMIT: Final = 1 << 20  # bytes of a map; ours have 3,000
 BLOCK_TEMPLATE: Final = "transformer.layer.{n}."
@@ -203,9 +204,13 @@ def fit_layout(x: NDArray[Any], like: NDArray[Any], heads: int) -> Fitted | None
 
 def mean_distance(x: NDArray[Any], like: NDArray[Any]) -> float:
     """Return how far two arrays are apart, in the mean."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        difference = np.abs(x.astype(np.float64) - like)
-    return float(np.nan_to_num(difference, nan=1e300, posinf=1e300).clip(max=1e300).mean())
+    total = 0.0
+    for a, b in split_into_pieces(x, like):
+        with np.errstate(over="ignore", invalid="ignore"):
+            difference = np.abs(a.astype(np.float64) - b)
+        bounded = np.nan_to_num(difference, nan=1e300, posinf=1e300).clip(max=1e300)
+        total += float(bounded.mean()) * (a.size / x.size)
+    return total
 
 
 def possible_layouts(x: NDArray[Any], shape: ArrayShape, heads: int) -> Iterator[Fitted]:

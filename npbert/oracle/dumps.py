@@ -5,7 +5,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -21,6 +21,8 @@ from npbert.checkpoint.files import (
     parse_npy,
     read_header,
     read_safetensors,
+    refuse_sparse,
+    size_on_disk,
     write_safetensors,
 )
 from npbert.checkpoint.pickles import Bounded
@@ -38,6 +40,7 @@ INTEGERS: Final = {
 PACKED_LIMIT: Final = 1 << 27  # bytes that any .npz may unpack to; a large one to PACKED_RATIO
 PACKED_RATIO: Final = 16  # times its own size; activations shrink by half, padding to nothing
 CHUNK: Final = 1 << 16  # bytes that are unpacked at once
+PIECE: Final = 1 << 20  # values that are measured at once, a dozen times over in float64
 PACKINGS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes
 PACKING_ERRORS: Final = (  # RuntimeError: a password is needed
     zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError,
@@ -198,10 +201,19 @@ def read_folder(path: Path) -> tuple[Arrays, dict[str, Any]]:
     if not files:
         there = sorted(p.name for p in path.iterdir())
         raise InputError(f"{path}: holds no .npy file, but {listing(there) or 'nothing'}")
+    every = [file.stat() for file in files if file.is_file()]
+    refuse_sparse(path, sum(x.st_size for x in every), sum(map(size_on_disk, every)))
     for file in files:
         # A copy: whoever writes the folder again would change, or cut, what is mapped.
         arrays[file.stem] = parse_npy(memoryview(map_file(file, MappedFile)), str(file)).copy()
     return arrays, read_json_object(path / ABOUT_FILE) if os.path.lexists(path / ABOUT_FILE) else {}
+
+
+def split_into_pieces(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Yield arrays of one shape side by side, some values of each at a time, in one row."""
+    rows: list[Any] = [x.reshape(-1) if x.flags.c_contiguous else x.flat for x in arrays]
+    for start in range(0, arrays[0].size, PIECE):
+        yield tuple(row[start : start + PIECE] for row in rows)
 
 
 def parse_about(said: bytes, path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from npbert.engine.packs import pack_rows
 from npbert.engine.taps import Keeper
 from npbert.errors import InputError, quote
 from npbert.model import Model
-from npbert.oracle.dumps import Arrays, read_dump, write_dump
+from npbert.oracle.dumps import Arrays, read_dump, split_into_pieces, write_dump
 from npbert.tasks.sentence_transformers import read_recipe
 from npbert.textbook import Array
 
@@ -137,7 +137,16 @@ def is_masked(name: str, x: NDArray[Any]) -> NDArray[np.bool]:
     return ~(x > LOWEST_SCORE)
 
 
-def errors(name: str, ours: NDArray[Any], theirs: NDArray[Any]) -> Array:
+def greatest_value(name: str, ours: NDArray[Any]) -> float:
+    """Return the greatest finite number of an activation, but for scores that are masked."""
+    most = 1e-300
+    for (x,) in split_into_pieces(ours):
+        a = x.astype(np.float64)
+        most = max(most, float(np.abs(np.where(is_masked(name, x) | ~np.isfinite(a), 0, a)).max()))
+    return most
+
+
+def errors(name: str, ours: NDArray[Any], theirs: NDArray[Any], greatest: float) -> Array:
     """Return how far every value is off, in units of the greatest of ours.
 
     A key that only one side hears is off by 1; one that neither hears is not off at all, whatever
@@ -148,7 +157,6 @@ def errors(name: str, ours: NDArray[Any], theirs: NDArray[Any]) -> Array:
     alike = (hidden & missed) | (np.isnan(a) & np.isnan(b)) | (a == b)
     with np.errstate(invalid="ignore", over="ignore"):
         off = np.where(alike | hidden | missed, 0, np.abs(a - b))
-        greatest = np.abs(np.where(hidden | ~np.isfinite(a), 0, a)).max(initial=1e-300)
         scaled: Array = np.where(hidden != missed, 1, off / greatest)
     scaled[~(scaled >= 0)] = np.inf
     return scaled
@@ -158,7 +166,14 @@ def distance(
     name: str, ours: NDArray[Any], theirs: NDArray[Any], counts: NDArray[np.bool]
 ) -> float:
     """The greatest error of the values that count."""
-    return float(errors(name, ours, theirs)[counts].max(initial=0))
+    greatest = greatest_value(name, ours)
+    return max(
+        (
+            float(errors(name, a, b, greatest)[count].max(initial=0))
+            for a, b, count in split_into_pieces(ours, theirs, counts)
+        ),
+        default=0.0,
+    )
 
 
 def trace(
