@@ -17,7 +17,7 @@ import pytest
 
 import npbert
 from npbert import CheckpointError
-from npbert.checkpoint.files import MappedFiles
+from npbert.checkpoint.files import MappedFile, MappedFiles, map_file
 from npbert.checkpoint.pickles import read_pickle
 from npbert.tasks import built_in_folder
 
@@ -282,3 +282,10 @@ def test_a_job_with_a_copy_ends_as_it_began(weights: Path, tmp_path: Path) -> No
     _, said = child.communicate("good film\n" * 300, timeout=60)
     assert child.returncode == 0, said
     assert len(scores(tmp_path / "out.jsonl")) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mapped_file_whose_descriptor_cannot_be_closed_is_let_go_without_a_word():
+    mapped = map_file(built_in_folder("sentiment") / "model.safetensors", MappedFile)
+    os.close(mapped.descriptor)  # as if the disk had failed: closing it again is an error
+    del mapped

@@ -12,6 +12,7 @@ import mmap
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -67,7 +68,8 @@ class MappedFile(mmap.mmap):
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
+            with suppress(OSError):  # nothing was written, and nobody could be told
+                os.close(self.descriptor)
 
 
 class MappedFiles:
