@@ -37,7 +37,7 @@ NPY_READERS: Final = {
     b"\x93NUMPY\x02\x00": (4, np.lib.format.read_array_header_2_0),
 }
 SPARSE_SIZE: Final = 1 << 27  # bytes up to which a file may be as sparse as it likes
-SPARSE_RATIO: Final = 16  # times what a larger one takes of the disk
+SPARSE_RATIO: Final = 16  # times what of a larger one was written, and is no hole
 FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 Mapped = TypeVar("Mapped", bound="MappedFile")
@@ -309,26 +309,38 @@ def layout_faults(header: Mapping[str, Any], size: int) -> list[str]:
 def map_file(path: Path, kind: type[Mapped]) -> Mapped:
     """Map a file into memory, to be read only.  Raises CheckpointError."""
     with open_file(path) as file:
-        about = os.fstat(file.fileno())
-        refuse_sparse(path, about.st_size, size_on_disk(about))
+        size = os.fstat(file.fileno()).st_size
+        refuse_sparse(path, size, count_written(file, size))
         try:
             return kind(file, path)
         except ValueError:
             raise CheckpointError(f"{path}: is empty") from None
 
 
-def refuse_sparse(path: Path, size: int, kept: int) -> None:
+def refuse_sparse(path: Path, size: int, written: int) -> None:
     """Refuse what is large and nearly all holes: nobody saved so many zeros.
 
     What is read of it would take memory that it does not take of the disk, as a packed file's does.
     """
-    if 0 < kept * SPARSE_RATIO < size and size > SPARSE_SIZE:
+    if written * SPARSE_RATIO < size and size > SPARSE_SIZE:
         raise CheckpointError(
-            f"{path}: says that it has {size} bytes, but only {kept} of them are on the disk; it "
-            "was never written, or the copying was cut short"
+            f"{path}: says that it has {size} bytes, but only {written} of them were ever written; "
+            "the copying was cut short, or the file is made to fill the memory"
         )
 
 
-def size_on_disk(about: os.stat_result) -> int:
-    """Return how much of a file is on the disk; 0 where a file system does not tell."""
-    return 512 * getattr(about, "st_blocks", 0)
+def count_written(file: BinaryIO, size: int, least: int = SPARSE_SIZE) -> int:
+    """Return how many bytes of a file are no holes, or enough of them to pass.
+
+    A file up to `least` bytes is taken for whole.
+    """
+    if size <= least or not hasattr(os, "SEEK_DATA"):
+        return size
+    end = written = 0
+    with suppress(OSError):  # there is no data behind the last hole
+        while end < size and written * SPARSE_RATIO < size:
+            start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            written += end - start
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    return written

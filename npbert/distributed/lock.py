@@ -203,16 +203,23 @@ class FolderLock:
     def give_back(self) -> None:
         """Let others have the folder, without it if it is new and empty."""
         held = self.is_held()
-        if self.file:
-            with self.file, suppress(OSError):
-                if os.name == "nt":  # removes nothing that is open
-                    self.file.close()
-                if held:
-                    Path(self.path).unlink()
-                if self.made_folder:
-                    Path(self.path).parent.rmdir()
-        elif held:
-            self.system.rm_file(self.path)
+        try:
+            if self.file:
+                with self.file:
+                    if os.name == "nt":  # removes nothing that is open
+                        self.file.close()
+                    if held:
+                        Path(self.path).unlink()
+            elif held:
+                self.system.rm_file(self.path)
+        except OSError as error:
+            tell(
+                f"{self.path}: cannot be removed: {error.strerror or error}; delete it, or the "
+                "next job is told that one was killed here"
+            )
+        if self.file and self.made_folder:
+            with suppress(OSError):  # it is not empty
+                Path(self.path).parent.rmdir()
 
 
 @contextmanager

@@ -17,12 +17,12 @@ from npbert.checkpoint.files import (
     FLOATS,
     MappedFile,
     Tensor,
+    count_written,
     map_file,
     parse_npy,
     read_header,
     read_safetensors,
     refuse_sparse,
-    size_on_disk,
     write_safetensors,
 )
 from npbert.checkpoint.pickles import Bounded
@@ -201,12 +201,18 @@ def read_folder(path: Path) -> tuple[Arrays, dict[str, Any]]:
     if not files:
         there = sorted(p.name for p in path.iterdir())
         raise InputError(f"{path}: holds no .npy file, but {listing(there) or 'nothing'}")
-    every = [file.stat() for file in files if file.is_file()]
-    refuse_sparse(path, sum(x.st_size for x in every), sum(map(size_on_disk, every)))
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    refuse_sparse(path, sum(sizes), sum(map(size_on_disk, files)))
     for file in files:
         # A copy: whoever writes the folder again would change, or cut, what is mapped.
         arrays[file.stem] = parse_npy(memoryview(map_file(file, MappedFile)), str(file)).copy()
     return arrays, read_json_object(path / ABOUT_FILE) if os.path.lexists(path / ABOUT_FILE) else {}
+
+
+def size_on_disk(path: Path) -> int:
+    """Return how many bytes of a file, however small, are no holes."""
+    with open_file(path) as file:
+        return count_written(file, path.stat().st_size, 0)
 
 
 def split_into_pieces(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
