@@ -13,16 +13,19 @@ import pytest
 
 from npbert.jobs.lines import LINE_LIMIT
 
-pytest.importorskip("resource", reason="peak memory is POSIX")
+if not Path("/proc/self/status").exists():
+    pytest.skip("peak memory is read as Linux tells it", allow_module_level=True)
 
 ROOT = Path(__file__).parent.parent
 TASKS = ROOT / "golden" / "tasks"
 MEGABYTES = 400
 PEAK = """
-import resource, sys
+import sys
 from npbert.cli import main
 status = main(sys.argv[1:])
-print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+for line in open("/proc/self/status"):  # ru_maxrss has what the parent held, too
+    if line.startswith("VmHWM:"):
+        print(status, int(line.split()[1]) >> 10)
 """
 MODELS = {
     "text-classification": "single", "sentence-embedding": "st_mean", "text-ranking": "cross1",
@@ -96,17 +99,21 @@ def test_all_tokens_of_a_long_text_are_held_in_little_memory(
     assert above(task, [line], tmp_path) <= MEGABYTES // 4
 
 
+FEW, MANY, MORE = 2, 40, 150  # lines, and MB that many may take beyond few
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("task", ["text-classification", "fill-mask"])
-def test_64_long_lines_are_not_read_ahead_together(task: str, tmp_path: Path) -> None:
-    lines = [line_of(task, text_of(" ", LINE_LIMIT - 100))] * 64
-    assert above(task, lines, tmp_path) <= MEGABYTES
+def test_many_long_lines_are_not_read_ahead_together(task: str, tmp_path: Path) -> None:
+    line = line_of(task, text_of("a", LINE_LIMIT - 100))
+    assert above(task, [line] * MANY, tmp_path) <= above(task, [line] * FEW, tmp_path) + MORE
 
 
 @pytest.mark.long
 def test_long_lines_that_fail_are_not_held_until_one_does_not(tmp_path: Path) -> None:
     bad = json.dumps({"texts": "a" * (LINE_LIMIT - 100)})
-    assert above("text-classification", [bad] * 200, tmp_path) <= MEGABYTES
+    task = "text-classification"
+    assert above(task, [bad] * MANY, tmp_path) <= above(task, [bad] * FEW, tmp_path) + MORE
 
 
 @pytest.mark.long

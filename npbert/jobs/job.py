@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -177,13 +177,15 @@ class Job:
 
     def read_input(self, item: Item) -> Reading[Any] | Refusal:
         """Return an item as the model reads it, or why it cannot be read."""
+        size = count_characters(item.given) + count_characters(item.beside)
         try:
             if isinstance(item.given, InputError):
                 raise item.given
-            return self.task.read_input(item.given, self.task.options)
+            reading = self.task.read_input(item.given, self.task.options)
+            return replace(reading, characters=size)
         except InputError as error:
             if self.record:
-                return Refusal(str(error), count_characters(item.given))
+                return Refusal(str(error), size)
             raise InputError(f"{item.unit} {item.number}: {error}") from None
 
 

@@ -27,8 +27,8 @@ from npbert.textbook import Array
 
 codecs.lookup("utf-32-le")  # for unit_offsets; a first call imports nothing, since threads may fork
 
-# Of inputs that are read ahead; a line may have as many, and 64 lines are read ahead.
-CHARACTERS_AHEAD: Final = 4 << 20
+# Of inputs that are read ahead; a line may have four times as many, and 64 lines are read ahead.
+CHARACTERS_AHEAD: Final = 1 << 20
 
 Answer = dict[str, Any]
 Given = TypeVar("Given")

@@ -63,7 +63,8 @@ def text_cuts(pieces: Tokenizer) -> Cuts | None:
         letters = (taken and taken.isalnum()) or (regex and NARROW_REGEX.fullmatch(regex))
         if step.get("type") != "BertNormalizer" and not (step.get("type") == "Replace" and letters):
             return None
-    held = {character for token in added for character in token.content}
+    # Behind its last character an added token is whole.
+    held = {character for token in added for character in token.content[:-1]}
     ends = "".join(re.escape(end) for end in WORD_ENDS if end not in held)
     bert = isinstance(normalizer, normalizers.BertNormalizer)
     # Behind an ideograph a word begins to BERT's normalizer, but to no replacement.
