@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.textbook import Affine, Array, Attention, FeedForward, Function, Mask, Span, Tap, no_tap
+from npbert.textbook import Affine, Array, Attention, FeedForward, Function, Norm, Span, Tap, no_tap
 
 Ids = NDArray[np.integer]
 
@@ -21,9 +21,9 @@ class Operations(Protocol):
 
     def linear(self, layer: Affine, x: Array) -> Array: ...
     def activation(self, function: Function, x: Array) -> Array: ...
-    def layer_norm(self, norm: Affine, x: Array) -> Array: ...
+    def layer_norm(self, norm: Norm, x: Array) -> Array: ...
     def add_norm(
-        self, norm: Affine, x: Array, y: Array, tap: Tap = ..., name: str = ...
+        self, norm: Norm, x: Array, y: Array, tap: Tap = ..., name: str = ...
     ) -> Array: ...
     def self_attention(
         self, w: Attention, x: Array, keys: Array, spans: Sequence[Span], head_mask: Array,
@@ -58,9 +58,9 @@ class Block(NamedTuple):
     """The weights of one transformer block, under the checkpoint's own names."""
 
     attention: Attention
-    sa_layer_norm: Affine
+    sa_layer_norm: Norm
     ffn: FeedForward
-    output_layer_norm: Affine
+    output_layer_norm: Norm
 
 
 class Encoder(NamedTuple):
@@ -68,8 +68,9 @@ class Encoder(NamedTuple):
 
     word_embeddings: Array  # (V, D)
     position_embeddings: Array  # (P, D)
-    layer_norm: Affine
+    layer_norm: Norm
     blocks: tuple[Block, ...]
+    token_type_embeddings: Array | None = None  # (Y, D), BERT's
 
 
 class Pack(NamedTuple):
@@ -77,8 +78,9 @@ class Pack(NamedTuple):
 
     ids: Ids  # (T,)
     position_ids: Ids  # (T,)
+    token_type_ids: Ids  # (T,)
     spans: Sequence[slice]  # the columns of each sequence
-    key_masks: Sequence[Mask]  # for each sequence (L, 1), or (1, 1) for all: False hides a token
+    key_masks: Sequence[NDArray[np.bool]]  # (L, 1) of each, or (1, 1): False hides a token
     wanted: Ids | None = None  # the columns that the head will read; None: all
     wanted_spans: Sequence[slice] = ()  # which of the wanted columns are whose
 
@@ -88,9 +90,12 @@ class Pack(NamedTuple):
 
 
 def embed(weights: Encoder, pack: Pack, run: Run) -> Array:
-    """A token is its word plus its place, normed.  (D, T)"""
+    """A token is its word plus its place, and in BERT its type, normed.  (D, T)"""
     words = run.tap("word_embeddings", weights.word_embeddings[pack.ids].T)
     places = run.tap("position_embeddings", weights.position_embeddings[pack.position_ids].T)
+    if weights.token_type_embeddings is not None:
+        types = weights.token_type_embeddings[pack.token_type_ids].T
+        words = words + run.tap("token_type_embeddings", types)
     x = run.ops.add_norm(weights.layer_norm, words, places, run.tap, "sum")
     return run.tap("dropout", run.tap("LayerNorm", x))
 
@@ -105,6 +110,7 @@ def transformer_block(
     """
     ops, tap, within = run.ops, run.tap, run.with_prefix
     y = ops.self_attention(block.attention, x, keys, spans, head_mask, within("attention").tap)
+    y = tap("attention_dropout", y)
     x = ops.add_norm(block.sa_layer_norm, x, y, tap, "attention_residual")
     x = tap("sa_layer_norm", x)
     y = ops.feed_forward(block.ffn, run.activation, x, within("ffn").tap)

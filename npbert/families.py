@@ -32,6 +32,7 @@ BLOCK_LAYERS: Final[Shapes] = {
 }
 EMBEDDING_NORM: Final = "embeddings.LayerNorm"
 POOLER_LAYERS: Final[Shapes] = {"pre_classifier": "D D"}
+TYPES: Final = "embeddings.token_type_embeddings"  # a table that not every family has
 POOLER_STEPS: Final = ("pre_classifier", "pooled")  # each of a sequence, whatever the head reads
 
 
@@ -48,6 +49,7 @@ class Architecture:
     has_choices: bool = False  # sequences stand in groups, (batch, choices, length)
     dropout: str = "classifier_dropout"  # the rate in front of the head's last layer, by Config
     num_labels: int | None = None  # where the head has so many, whatever the config says
+    only_of: str | None = None  # the one family that has it
 
     def axes(self, activation: str) -> Axes:
         """Return how an activation leaves: by the name of an output, or of any other step."""
@@ -66,9 +68,15 @@ class Family:
     prefix: str  # of the encoder's tensors in a file that has a head too
     tables: Shapes  # of the embeddings, which have no bias
     pooler: str  # the activation function behind its layer, whatever the config says
+    pooler_in_encoder: bool = False  # then its tensors have the encoder's prefix
     config_names: Mapping[str, tuple[str, ...]]  # our name: those in config.json, the first written
     defaults: Mapping[str, Any]
+    fixed: Mapping[str, Any]  # fields of other families, and what they are in this one
+    refused: Mapping[str, Any] = field(default_factory=dict)  # keys, and their one value that runs
+    dropouts: tuple[str, ...] = ()  # places where every block drops more values than DistilBERT's
     modules: Mapping[str, str] = field(default_factory=dict)  # canonical path: its own, {n} a block
+    tensors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # with names of their own
+    double_classes: Mapping[str, str] = field(default_factory=dict)  # of two heads: ours of one
 
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
@@ -97,6 +105,11 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
         class_suffix="ForMultipleChoice", head="classify_sequences", reads_first=True,
         has_choices=True, layers={**POOLER_LAYERS, "classifier": "1 D"},
         outputs={"logits": CHOICES},
+    ),
+    "for_next_sentence_prediction": Architecture(
+        class_suffix="ForNextSentencePrediction", head="predict_next_sentence", reads_first=True,
+        layers={**POOLER_LAYERS, "seq_relationship": "2 D"}, outputs={"logits": SEQUENCES},
+        num_labels=2, only_of="bert",
     ),
 }  # fmt: skip
 
@@ -141,10 +154,93 @@ FAMILIES: Final[dict[str, Family]] = {
             "qa_dropout": 0.1, "problem_type": None, "tie_word_embeddings": True,
             "pruned_heads": {},
         },
+        fixed={"layer_norm_epsilon": 1e-12, "type_vocab_size": 0},
+    ),
+    "bert": Family(
+        title="BERT",
+        class_prefix="Bert",
+        prefix="bert.",
+        tables={
+            "embeddings.word_embeddings": "V D",
+            "embeddings.position_embeddings": "P D",
+            TYPES: "Y D",
+        },
+        pooler="tanh",
+        pooler_in_encoder=True,
+        config_names={
+            "vocab_size": ("vocab_size",),
+            "max_positions": ("max_position_embeddings",),
+            "type_vocab_size": ("type_vocab_size",),
+            "hidden_size": ("hidden_size",),
+            "num_blocks": ("num_hidden_layers",),
+            "num_attention_heads": ("num_attention_heads",),
+            "intermediate_size": ("intermediate_size",),
+            "activation": ("hidden_act",),
+            "layer_norm_epsilon": ("layer_norm_eps",),
+            "dropout_rate": ("hidden_dropout_prob",),
+            "attention_dropout_rate": ("attention_probs_dropout_prob",),
+            "classifier_dropout_rate": ("classifier_dropout",),
+            "initializer_scale": ("initializer_range",),
+            "num_labels": ("num_labels",),
+            "id_to_label": ("id2label",),
+            "pad_token_id": ("pad_token_id",),
+            "problem_type": ("problem_type",),
+            "tie_word_embeddings": ("tie_word_embeddings",),
+            "pruned_heads": ("pruned_heads",),
+        },
+        defaults={
+            "vocab_size": 30522, "max_positions": 512, "type_vocab_size": 2, "hidden_size": 768,
+            "num_blocks": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+            "activation": "gelu", "layer_norm_epsilon": 1e-12, "dropout_rate": 0.1,
+            "attention_dropout_rate": 0.1, "classifier_dropout_rate": None,
+            "initializer_scale": 0.02, "num_labels": 2, "id_to_label": {}, "pad_token_id": 0,
+            "problem_type": None, "tie_word_embeddings": True, "pruned_heads": {},
+        },
+        fixed={"use_cross_attention": False, "sinusoidal_pos_embds": False, "qa_dropout": 0.0},
+        refused={
+            "is_decoder": False, "add_cross_attention": False,
+            "position_embedding_type": "absolute",
+        },
+        dropouts=("attention_dropout",),
+        modules={
+            "transformer.layer.{n}.attention.q_lin": "encoder.layer.{n}.attention.self.query",
+            "transformer.layer.{n}.attention.k_lin": "encoder.layer.{n}.attention.self.key",
+            "transformer.layer.{n}.attention.v_lin": "encoder.layer.{n}.attention.self.value",
+            "transformer.layer.{n}.attention.scores": "encoder.layer.{n}.attention.self.scores",
+            "transformer.layer.{n}.attention.masked_scores":
+                "encoder.layer.{n}.attention.self.masked_scores",
+            "transformer.layer.{n}.attention.weights": "encoder.layer.{n}.attention.self.weights",
+            "transformer.layer.{n}.attention.context": "encoder.layer.{n}.attention.self.context",
+            "transformer.layer.{n}.attention.out_lin": "encoder.layer.{n}.attention.output.dense",
+            "transformer.layer.{n}.attention_residual":
+                "encoder.layer.{n}.attention.output.residual",
+            "transformer.layer.{n}.sa_layer_norm":
+                "encoder.layer.{n}.attention.output.LayerNorm",
+            "transformer.layer.{n}.ffn.lin1": "encoder.layer.{n}.intermediate.dense",
+            "transformer.layer.{n}.ffn.activation":
+                "encoder.layer.{n}.intermediate.intermediate_act_fn",
+            "transformer.layer.{n}.ffn.lin2": "encoder.layer.{n}.output.dense",
+            "transformer.layer.{n}.ffn_residual": "encoder.layer.{n}.output.residual",
+            "transformer.layer.{n}.output_layer_norm": "encoder.layer.{n}.output.LayerNorm",
+            "pre_classifier": "pooler.dense",
+            "pooled": "pooler.activation",
+            "vocab_transform": "cls.predictions.transform.dense",
+            "vocab_activation": "cls.predictions.transform.transform_act_fn",
+            "vocab_layer_norm": "cls.predictions.transform.LayerNorm",
+            "vocab_projector": "cls.predictions.decoder",
+            "seq_relationship": "cls.seq_relationship",
+        },
+        tensors={"vocab_projector.bias": ("cls.predictions.bias", "cls.predictions.decoder.bias")},
+        double_classes={"BertForPreTraining": "for_masked_language_modeling"},
     ),
 }  # fmt: skip
 DEFAULT_FAMILY: Final = next(iter(FAMILIES))
 ENCODER_ARCHITECTURE: Final = next(name for name, row in ARCHITECTURES.items() if row.is_encoder)
+
+
+def list_architectures(family: str) -> dict[str, Architecture]:
+    """Return the architectures that a family has."""
+    return {name: row for name, row in ARCHITECTURES.items() if row.only_of in (None, family)}
 
 
 def class_name(family: str, architecture: str) -> str:

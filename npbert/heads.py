@@ -5,11 +5,12 @@ It returns columns too: (C, T), or (C, sequences) where it judges a sequence as 
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from npbert.encoder import Ids, Run
-from npbert.textbook import Affine, Array
+from npbert.textbook import Array
 
-Weights = Mapping[str, Affine]
+Weights = Mapping[str, Any]  # an Affine, or a Norm
 Head = Callable[[Weights, Array, Ids, Run], dict[str, Array]]
 
 
@@ -31,19 +32,23 @@ def predict_words(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array
     h = run.tap("vocab_transform", run.ops.linear(w["vocab_transform"], x))
     h = run.tap("vocab_activation", run.ops.activation(run.activation, h))
     h = run.tap("vocab_layer_norm", run.ops.layer_norm(w["vocab_layer_norm"], h))
-    return logits_of(run.tap("vocab_projector", run.ops.linear(w["vocab_projector"], h)), run)
+    return logits_of("vocab_projector", w, h, run)
 
 
 def classify_sequences(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """Which class has this sequence?  (C, sequences);  a choice has one class, its score."""
     h = run.tap("dropout", pool_first(w, x, first, run))
-    return logits_of(run.tap("classifier", run.ops.linear(w["classifier"], h)), run)
+    return logits_of("classifier", w, h, run)
+
+
+def predict_next_sentence(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
+    """Does the second text follow the first?  (2, sequences), class 0: yes (Devlin et al. 2019)."""
+    return logits_of("seq_relationship", w, pool_first(w, x, first, run), run)
 
 
 def classify_tokens(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     """Which class has this token?  (C, T)"""
-    h = run.tap("dropout", x)
-    return logits_of(run.tap("classifier", run.ops.linear(w["classifier"], h)), run)
+    return logits_of("classifier", w, run.tap("dropout", x), run)
 
 
 def find_spans(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
@@ -55,12 +60,13 @@ def find_spans(w: Weights, x: Array, first: Ids, run: Run) -> dict[str, Array]:
     }
 
 
-def logits_of(x: Array, run: Run) -> dict[str, Array]:
+def logits_of(layer: str, w: Weights, x: Array, run: Run) -> dict[str, Array]:
     """The scores of one linear layer are the whole result."""
-    return {"logits": run.tap("logits", x)}
+    return {"logits": run.tap("logits", run.tap(layer, run.ops.linear(w[layer], x)))}
 
 
 HEADS: Mapping[str, Head] = {  # by their names, as the rows of families.py have them
     head.__name__: head
-    for head in (return_states, predict_words, classify_sequences, classify_tokens, find_spans)
-}
+    for head in (return_states, predict_words, classify_sequences, predict_next_sentence,
+                 classify_tokens, find_spans)
+}  # fmt: skip

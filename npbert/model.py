@@ -91,6 +91,7 @@ class Model(Rebuildable):
         position_ids: ArrayLike | None = None,
         attention_head_mask: ArrayLike | None = None,
         *,
+        token_type_ids: ArrayLike | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         dropout: "np.random.Generator | None" = None,
@@ -108,6 +109,8 @@ class Model(Rebuildable):
             Default: 0, 1, 2, ...
         attention_head_mask : (num_blocks, num_attention_heads) array_like, optional
             Factors for the attention weights of every head; columns are original head numbers.
+        token_type_ids : (batch, length) array_like of int, optional
+            Which of two texts a token is of, for families that have token types; default: 0.
         output_hidden_states, output_attentions : bool
             Whether to return what lies between.
         dropout : numpy.random.Generator, optional
@@ -123,7 +126,9 @@ class Model(Rebuildable):
         """
         if not hasattr(dropout, "random") and dropout is not None:
             raise InputError(f"dropout is {quote(dropout)}, expected a numpy.random.Generator")
-        given = inputs.check_batch(self.config, self.row, input_ids, attention_mask, position_ids)
+        given = inputs.check_batch(
+            self.config, self.row, input_ids, attention_mask, position_ids, token_type_ids
+        )
         # The first hidden state is heard where dropout may thin it out; without dropout that is
         # the embeddings after their norm.
         blocks = [f"transformer.layer.{i}" for i in range(self.config.num_blocks)]
@@ -167,12 +172,14 @@ class Model(Rebuildable):
             states=config.dropout_rate,
             attention=config.attention_dropout_rate,
             head=getattr(config, self.row.dropout),
+            more=FAMILIES[config.family].dropouts,
         )
 
     def packed(
         self,
         sequences: Iterable[Any],
         *,
+        token_type_ids: Iterable[Any] | None = None,
         rows: Iterable[ArrayLike] | None = None,
         threads: int | None = None,
         batch_invariant: bool = False,
@@ -183,6 +190,8 @@ class Model(Rebuildable):
         ----------
         sequences : list of (length,) array_like of int
             For multiple choice a list of groups of such lists, of equally many choices.
+        token_type_ids : list of lists of int, optional
+            The types of all tokens, grouped as the sequences are, for families that have them.
         rows : list of lists of int, optional
             Which positions of each sequence are wanted, where the head judges tokens.
         threads : int, optional
@@ -197,25 +206,36 @@ class Model(Rebuildable):
         a list with an array for every sequence: (length, classes), (length, 2) of start and end
         logits for question answering, (length, D) for base.  Raises InputError.
         """
-        given = inputs.list_of("packed", sequences)
-        choices = 1
-        if self.row.has_choices:
-            grouped = [inputs.list_of("a group", group) for group in given]
-            choices = inputs.count_choices(grouped)
-            given = [choice for group in grouped for choice in group]
-        places = [None] * len(given) if rows is None else inputs.list_of("rows", rows)
-        if len(places) != len(given):
-            raise InputError(f"rows has {len(places)} lists for {len(given)} sequences")
-        lists = list(self.check_lists(zip(given, places, strict=True)))  # all, before computing any
+        given, choices = self.list_sequences("packed", sequences)
+        nothing: list[Any] = [None] * len(given)
+        types = (
+            nothing
+            if token_type_ids is None
+            else (self.list_sequences("token_type_ids", token_type_ids)[0])
+        )
+        places = nothing if rows is None else inputs.list_of("rows", rows)
+        for name, lists_of_it in (("token_type_ids", types), ("rows", places)):
+            if len(lists_of_it) != len(given):
+                raise InputError(f"{name} has {len(lists_of_it)} lists for {len(given)} sequences")
+        # All are checked before any is computed.
+        lists = list(self.check_lists(zip(given, places, types, strict=True)))
         results = list(self.compute(lists, threads=threads, batch_invariant=batch_invariant))
         if not self.row.reads_first:
             return [x.T for x in results]
         width = choices if self.row.has_choices else self.config.num_labels
         return np.array(results, self.dtype).reshape(-1, width)
 
+    def list_sequences(self, name: str, value: Any) -> tuple[list[Any], int]:
+        """Return lists, one for each sequence, and how many neighbours are choices."""
+        given = inputs.list_of(name, value)
+        if not self.row.has_choices:
+            return given, 1
+        grouped = [inputs.list_of("a group", group) for group in given]
+        return [choice for group in grouped for choice in group], inputs.count_choices(grouped)
+
     def stream(
         self,
-        sequences: Iterable[tuple[ArrayLike, ArrayLike | None]],
+        sequences: Iterable[Sequence[Any]],
         *,
         threads: int | None = None,
         batch_invariant: bool = False,
@@ -224,9 +244,9 @@ class Model(Rebuildable):
 
         Parameters
         ----------
-        sequences : iterable of pairs
-            A token list, and the positions that are wanted of it or None.  Up to 64 are read
-            before the first is computed, and computed before the next are read.
+        sequences : iterable of pairs or triples
+            A token list, the positions that are wanted of it or None, and its token types, if any.
+            Up to 64 are read before the first is computed, and computed before the next are read.
         threads, batch_invariant
             See packed.
 
@@ -239,17 +259,20 @@ class Model(Rebuildable):
         for group in self.stream_groups(lists, threads=threads, batch_invariant=batch_invariant):
             yield from group
 
-    def check_lists(
-        self, sequences: Iterable[tuple[ArrayLike, ArrayLike | None]]
-    ) -> Iterator[packs.Tokens]:
+    def check_lists(self, sequences: Iterable[Sequence[Any]]) -> Iterator[packs.Tokens]:
         """Yield token lists and what of them is read.  Raises InputError naming the list."""
         first = np.zeros(1, np.intp) if self.row.reads_first else None
-        for i, (sequence, rows) in enumerate(sequences):
+        for i, (sequence, rows, *more) in enumerate(sequences):
             if first is not None and rows is not None:
                 raise InputError(f"rows was given, but {self.architecture} reads first tokens only")
             ids = inputs.check_list(self.config, i, sequence)
             wanted = first if rows is None else inputs.check_rows(i, rows, len(ids))
-            yield packs.Tokens(ids, wanted)
+            types = more[0] if more else None
+            if types is not None:
+                types = inputs.check_types(
+                    f"token types of sequence {i}", types, ids.shape, self.config
+                )
+            yield packs.Tokens(ids, wanted, types)
 
     def stream_groups(
         self, lists: Iterable[packs.Tokens | None], *, threads: int | None, batch_invariant: bool

@@ -1,4 +1,4 @@
-"""The mathematics of DistilBERT, written to be read.
+"""The mathematics of BERT and DistilBERT, written to be read.
 
 A token is a column.  An activation is a matrix with one column per token, so a layer is the
 formula in the book, y = W x + b, with PyTorch's (out, in) weights just as they lie in the file.
@@ -27,14 +27,20 @@ Mask = NDArray[np.bool]
 Tap = Callable[[str, Array], Array]
 Function = Callable[[Array], Array]
 
-EPSILON: Final = 1e-12  # in every norm of every DistilBERT; no config can change it
-
 
 class Affine(NamedTuple):
-    """A weight and a bias: (out, in) and (out, 1) in a linear layer, both (D, 1) in a norm."""
+    """The weight and the bias of a linear layer, (out, in) and (out, 1)."""
 
     weight: Array
     bias: Array
+
+
+class Norm(NamedTuple):
+    """The scale and the shift of a norm, both (D, 1), and what is added to a variance."""
+
+    weight: Array
+    bias: Array
+    epsilon: float
 
 
 class Attention(NamedTuple):
@@ -81,17 +87,17 @@ def softmax(x: Array) -> Array:
     return e / e.sum(axis=-2, keepdims=True)
 
 
-def layer_norm(norm: Affine, x: Array, epsilon: float = EPSILON) -> Array:
+def layer_norm(norm: Norm, x: Array) -> Array:
     """Every column gets mean 0 and variance 1, then a learned scale and shift.
 
     Source: Ba, Kiros and Hinton 2016, "Layer Normalization".
     """
     x = x - x.mean(axis=-2, keepdims=True)
     variance = (x * x).mean(axis=-2, keepdims=True)
-    return norm.weight * (x / np.sqrt(variance + epsilon)) + norm.bias
+    return norm.weight * (x / np.sqrt(variance + norm.epsilon)) + norm.bias
 
 
-def add_norm(norm: Affine, x: Array, y: Array, tap: Tap = no_tap, name: str = "sum") -> Array:
+def add_norm(norm: Norm, x: Array, y: Array, tap: Tap = no_tap, name: str = "sum") -> Array:
     """The residual connection x + y, normed."""
     return layer_norm(norm, tap(name, x + y))
 

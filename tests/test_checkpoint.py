@@ -24,7 +24,9 @@ from corruption.checkpoint import SIZES, Tensors
 import npbert
 from npbert import NpbertWarning
 from npbert.checkpoint.parameters import LoadReport, canonical_name, sinusoids
-from npbert.families import ARCHITECTURES
+from npbert.families import list_architectures
+
+ARCHITECTURES = list_architectures("distilbert")
 
 BASE, MASKED, CLASSES = "base", "for_masked_language_modeling", "for_sequence_classification"
 TOKENS, ANSWERS, CHOICES = (

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from golden_cases import CASES, GOLDEN, INPUTS, activations, name_of, read
+from golden_cases import CASES, GOLDEN, activations, name_of, read
 from ruler import differences
 from safetensors.numpy import load_file
 
 import npbert
 from npbert.engine.activations import ACTIVATIONS
-from npbert.families import ARCHITECTURES, class_name
+from npbert.families import FAMILIES, class_name, list_architectures
 
 
 class Engine(NamedTuple):
@@ -53,7 +53,7 @@ def test_what_a_call_returns_is_what_was_recorded(path):
     model = npbert.load(case.folder, dtype="float64", config=case.config)
 
     out = model(
-        *(case.given.get(name) for name in INPUTS),
+        **case.given,
         output_hidden_states=True,
         output_attentions=True,
     )
@@ -67,6 +67,8 @@ def test_what_a_call_returns_is_what_was_recorded(path):
     }
     if model.architecture == "base":
         expected["hidden_state"] = case.activations[block(n - 1, "output_layer_norm")]
+        if "pooled" in case.activations:
+            expected["pooled_state"] = case.activations["pooled"]
     expected["hidden_states.0"] = case.activations["embeddings.LayerNorm"]
     for i in range(n):
         expected[f"hidden_states.{i + 1}"] = case.activations[block(i, "output_layer_norm")]
@@ -86,11 +88,12 @@ def returned(out: npbert.Output) -> dict[str, Any]:
     return fields | {f"attentions.{i}.weights": x for i, x in enumerate(out.attentions)}
 
 
-def test_all_six_architectures_are_recorded_and_one_of_them_with_every_activation_function():
+def test_all_architectures_are_recorded_and_one_of_them_with_every_activation_function():
     folders = {path.parent.name for path in CASES}
     functions = {read(path).config.get("activation") for path in CASES}
 
-    assert folders >= {class_name("distilbert", name) for name in ARCHITECTURES}
+    for family in FAMILIES:
+        assert folders >= {class_name(family, name) for name in list_architectures(family)}
     later_than_the_reference = {"hardswish", "sqrtsoftplus"}
     assert functions >= set(ACTIVATIONS) - later_than_the_reference
 
@@ -124,7 +127,22 @@ def test_a_half_precision_file_gives_the_results_of_its_widened_weights(stored, 
     given = read(source / "everything_at_once.safetensors").given
     for dtype in ("float32", "float64"):
         half, wide = (
-            npbert.load(tmp_path / name, dtype=dtype)(*(given.get(n) for n in INPUTS)).logits
-            for name in ("half", "wide")
+            npbert.load(tmp_path / name, dtype=dtype)(**given).logits for name in ("half", "wide")
         )
         assert np.array_equal(half, wide)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "logits"),
+    [
+        ("for_masked_language_modeling", "prediction_logits"),
+        ("for_next_sentence_prediction", "seq_relationship_logits"),
+    ],
+)
+def test_a_file_of_two_heads_is_read_as_either(architecture, logits):
+    case = read(GOLDEN / "BertForPreTraining" / "types.safetensors")
+    model = npbert.load(case.folder, architecture, dtype="float64")
+    expected = {"logits": case.activations[logits]}
+    assert differences(expected, {"logits": model(**case.given).logits}, 1e-12) == []
+    assert model.load_report.ignored == ()
+    assert npbert.load(case.folder).architecture == "for_masked_language_modeling"

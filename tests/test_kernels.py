@@ -18,7 +18,7 @@ from npbert import textbook
 from npbert.engine import attention, kernels, packs, products
 from npbert.engine.activations import ACTIVATIONS
 from npbert.engine.kernels import Consumed
-from npbert.textbook import Affine, Attention, FeedForward, Span
+from npbert.textbook import Affine, Attention, FeedForward, Norm, Span
 
 RNG = np.random.default_rng(5)
 
@@ -56,7 +56,7 @@ def linear() -> tuple[Any, ...]:
 
 def norm() -> tuple[Any, ...]:
     d, _, t = sizes()
-    return affine(d + 1, 1), columns(d + 1, t)
+    return Norm(*affine(d + 1, 1), 1e-12), columns(d + 1, t)
 
 
 def activation() -> tuple[Any, ...]:
@@ -118,7 +118,7 @@ def arguments(name: str) -> list[Any]:
 
 def wide(argument: Any) -> Any:
     """Return the same argument in float64."""
-    if isinstance(argument, Affine | Attention | FeedForward):
+    if isinstance(argument, Affine | Norm | Attention | FeedForward):
         return type(argument)(*map(wide, argument))
     is_float = isinstance(argument, np.ndarray) and argument.dtype == np.float32
     return argument.astype(np.float64) if is_float else argument
@@ -225,7 +225,7 @@ def test_kernels_are_as_exact_and_repeatable_where_the_blas_is_best_at_large_pro
 
 
 def test_an_embedding_lookup_may_lie_by_rows():
-    norm, x, y = affine(6, 1), columns(4, 6).T, columns(4, 6).T
+    norm, x, y = Norm(*affine(6, 1), 1e-12), columns(4, 6).T, columns(4, 6).T
     expected = textbook.add_norm(*map(wide, (norm, x, y)))
     assert distance(expected, kernels.add_norm(norm, x, y)) <= 2e-5
 

@@ -13,7 +13,9 @@ from safetensors import safe_open
 
 import npbert
 from npbert import CheckpointError, Config, ConfigError, InputError, Model, NpbertWarning
-from npbert.families import ARCHITECTURES, class_name
+from npbert.families import class_name, list_architectures
+
+ARCHITECTURES = list_architectures("distilbert")
 
 BASE, MASKED, CLASSES = "base", "for_masked_language_modeling", "for_sequence_classification"
 DTYPES = ("float32", "float64")

@@ -162,4 +162,4 @@ def test_a_family_with_other_names_is_a_row(monkeypatch, tmp_path):
 def test_a_family_that_is_no_row_is_refused():
     with pytest.raises(npbert.ConfigError) as raised:
         npbert.Config(family="roberta")
-    assert str(raised.value) == "family is 'roberta', expected 'distilbert'"
+    assert str(raised.value) == "family is 'roberta', expected 'distilbert' or 'bert'"

@@ -9,7 +9,7 @@ import pytest
 
 from npbert import textbook
 from npbert.engine.activations import ACTIVATIONS
-from npbert.textbook import Affine, Attention, FeedForward, Span
+from npbert.textbook import Affine, Attention, FeedForward, Norm, Span
 
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 EVERY_ACTIVATION = pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -114,13 +114,17 @@ def test_an_activation_overflows_nowhere(name: str, dtype: type) -> None:
 VERBS: dict[str, Callable[[type], tuple[Any, ...]]] = {
     "linear": lambda t: (affine(F, D, t), normal(D, L, dtype=t)),
     "softmax": lambda t: (normal(D, L, dtype=t),),
-    "layer_norm": lambda t: (affine(D, 1, t), normal(D, L, dtype=t)),
-    "add_norm": lambda t: (affine(D, 1, t), normal(D, L, dtype=t), normal(D, L, seed=1, dtype=t)),
+    "layer_norm": lambda t: (norm_of(t), normal(D, L, dtype=t)),
+    "add_norm": lambda t: (norm_of(t), normal(D, L, dtype=t), normal(D, L, seed=1, dtype=t)),
     "attention": lambda t: heads(t),
     "self_attention": lambda t: asking(t),
     "feed_forward": lambda t: (grown(t), textbook.gelu, normal(D, L, dtype=t)),
     **{name: lambda t: (normal(D, L, dtype=t),) for name in ("erf", "gelu")},
 }
+
+
+def norm_of(dtype: type = np.float64) -> Norm:
+    return Norm(*affine(D, 1, dtype), 1e-12)
 
 
 def affine(out: int, inside: int, dtype: type = np.float64) -> Affine:
@@ -188,27 +192,27 @@ def test_a_softmax_survives_huge_values(dtype: type) -> None:
 
 
 def test_layer_norm_gives_every_column_mean_0_and_variance_1() -> None:
-    unit = Affine(np.ones((D, 1)), np.zeros((D, 1)))
+    unit = Norm(np.ones((D, 1)), np.zeros((D, 1)), 1e-12)
     y = textbook.layer_norm(unit, 3 * normal(D, L) + 50)
     assert np.abs(y.mean(axis=0)).max() <= 1e-14
     assert np.abs(y.var(axis=0) - 1).max() <= 1e-11
 
 
 def test_layer_norm_scales_and_shifts_after_norming() -> None:
-    norm, x = affine(D, 1), normal(D, L, seed=3)
-    unit = textbook.layer_norm(Affine(np.ones((D, 1)), np.zeros((D, 1))), x)
+    norm, x = norm_of(), normal(D, L, seed=3)
+    unit = textbook.layer_norm(Norm(np.ones((D, 1)), np.zeros((D, 1)), 1e-12), x)
     np.testing.assert_allclose(
         textbook.layer_norm(norm, x), norm.weight * unit + norm.bias, rtol=1e-14
     )
 
 
 def test_layer_norm_of_a_constant_column_is_the_bias() -> None:
-    norm = affine(D, 1)
+    norm = norm_of()
     assert (textbook.layer_norm(norm, np.full((D, 2), 0.25)) == norm.bias).all()
 
 
 def test_the_epsilon_of_a_norm_is_1e_12_and_under_the_root() -> None:
-    unit = Affine(np.ones((2, 1)), np.zeros((2, 1)))
+    unit = Norm(np.ones((2, 1)), np.zeros((2, 1)), 1e-12)
     y = textbook.layer_norm(unit, np.array([[1e-6], [-1e-6]]))
     np.testing.assert_allclose(y, [[math.sqrt(0.5)], [-math.sqrt(0.5)]], rtol=1e-14)
 
@@ -297,8 +301,8 @@ def test_taps_are_called_in_the_order_of_the_computation() -> None:
         return x
 
     textbook.attention(*heads(), tap)
-    textbook.add_norm(affine(D, 1), normal(D, L), normal(D, L), tap)
-    textbook.add_norm(affine(D, 1), normal(D, L), normal(D, L), tap, "ffn_residual")
+    textbook.add_norm(norm_of(), normal(D, L), normal(D, L), tap)
+    textbook.add_norm(norm_of(), normal(D, L), normal(D, L), tap, "ffn_residual")
     assert names == ["scores", "masked_scores", "dropout", "weights", "sum", "ffn_residual"]
 
     names.clear()
@@ -331,6 +335,6 @@ def test_what_a_tap_of_attention_returns_is_what_goes_on(name: str) -> None:
 
 
 def test_what_a_tap_of_add_norm_returns_is_what_is_normed() -> None:
-    norm, x = affine(D, 1), normal(D, L)
+    norm, x = norm_of(), normal(D, L)
     actual = textbook.add_norm(norm, x, x, lambda name, _: normal(D, L, seed=9))
     assert (actual == textbook.layer_norm(norm, normal(D, L, seed=9))).all()

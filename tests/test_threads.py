@@ -20,7 +20,7 @@ from npbert.engine.threads import (
     thread_controls,
 )
 
-ARCHITECTURES = list(families.ARCHITECTURES)
+ARCHITECTURES = list(families.list_architectures("distilbert"))
 RNG = np.random.default_rng(8)
 LISTS = [RNG.integers(0, 97, n).tolist() for n in RNG.integers(1, 31, 120)]  # about 4 packs
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 SEED = 20
-VOCAB, POSITIONS, BLOCKS, HEADS, CHOICES = 97, 31, 3, 3, 4
+VOCAB, POSITIONS, BLOCKS, HEADS, CHOICES, TYPES = 97, 31, 3, 3, 4, 3
 PAD = 0
 
 # Different in each block, unequal to its transpose, with values that a boolean mask would lose.
@@ -78,6 +78,7 @@ def build(
     *,
     positions: bool = False,
     heads: np.ndarray | None = None,
+    types: bool = False,
     key: str | None = None,
     **config: object,
 ) -> Case:
@@ -96,6 +97,9 @@ def build(
         inputs["position_ids"][..., -1] = inputs["position_ids"][..., 0]  # repeated
     if heads is not None:
         inputs["attention_head_mask"] = heads
+    if types:
+        inputs["token_type_ids"] = rng.integers(0, TYPES, shape)
+        inputs["token_type_ids"].flat[0], inputs["token_type_ids"].flat[-1] = TYPES - 1, 0
     return Case(name, description, inputs, dict(config))
 
 
@@ -181,6 +185,52 @@ def task_cases(folder: str) -> Iterator[Case]:
         )
 
 
+def bert_cases(folder: str) -> Iterator[Case]:
+    """What BERT has besides, in every class; and of the encoder everything, in one of them."""
+    many = folder == "BertForMultipleChoice"
+
+    def case(
+        name: str, description: str, rows: int, length: int, *args: Any, **options: Any
+    ) -> Case:
+        shape = (rows, CHOICES, length) if many else (rows, length)
+        return build(folder, name, description, shape, *args, **options)
+
+    few = 1 if many else 2
+    yield case("plain", "token ids and nothing else: types are 0", few, 4)
+    yield case("types", "token types 0, 1 and 2, unordered", few, 4, types=True)
+    yield case("right_padding", "rows end in padding", few, 3, right_padding)
+    yield case(
+        "everything_at_once",
+        "padding, positions, token types and a head mask",
+        few,
+        4,
+        right_padding,
+        positions=True,
+        types=True,
+        heads=HEAD_MASK,
+    )
+    yield case("length_1", "one token a row", few, 1, types=True)
+    if folder == "BertForMaskedLM":
+        yield case("left_padding", "rows begin with padding", 2, 4, left_padding, types=True)
+        yield case("holes", "keys hidden between visible ones", 2, 4, holes)
+        yield case("fully_masked_row", "the last row sees no key", 3, 2, fully_masked_row)
+        yield case("positions", "repeated, out of order", 2, 4, positions=True)
+        yield case("head_mask", "entries 0, 0.25, 0.5, 1, 1.3 and 1.7", 2, 4, heads=HEAD_MASK)
+        yield case("length_max", "as many tokens as positions", 1, POSITIONS, types=True)
+        yield case("batch_5", "more rows than tokens in a row", 5, 2)
+        for name in ("gelu_new", "relu", "silu"):
+            yield case(f"activation_{name}", f"activation {name}", 1, 2, hidden_act=name)
+    elif folder == "BertForTokenClassification":
+        yield case("fully_masked_row", "the last row sees no key", 2, 3, fully_masked_row)
+    elif folder in ("BertModel", "BertForSequenceClassification"):
+        yield case("activation_relu", "the pooler stays tanh", 1, 2, hidden_act="relu")
+
+
+def bert_pretraining_cases(folder: str) -> Iterator[Case]:
+    """A file of two heads is recorded once, and read as either."""
+    yield build(folder, "types", "two heads on one encoder", (2, 4), right_padding, types=True)
+
+
 def pruned_cases(folder: str) -> Iterator[Case]:
     """Columns of the head mask are original heads; entries of heads that are gone say 9."""
     heads = HEAD_MASK.copy()
@@ -207,9 +257,12 @@ def cases_of(folder: str) -> list[Case]:
     special = {
         "DistilBertForMaskedLM": masked_language_model_cases,
         "pruned": pruned_cases,
+        "bert_pruned": pruned_cases,
         "sinusoidal": sinusoidal_cases,
+        "BertForPreTraining": bert_pretraining_cases,
     }
-    return list(special.get(folder, task_cases)(folder))
+    usual = bert_cases if folder.startswith("Bert") else task_cases
+    return list(special.get(folder, usual)(folder))
 
 
 SENTIMENT = [

@@ -45,7 +45,7 @@ from bins import record_bins
 from cases import ACTIVATIONS, BLOCKS, FILL_MASK, SEED, SENTIMENT, Case, cases_of
 from hook import record_pytorch
 from ports import record_port
-from recording import FOLDERS, Arrays, record, save_model
+from recording import FOLDERS, Arrays, names_of, record, save_model
 from safetensors.numpy import load_file, save_file
 from tasks_record import record_tasks
 from transformers import DistilBertTokenizerFast, Pipeline, pipeline
@@ -57,14 +57,14 @@ DEMO = GOLDEN.parent / "npbert" / "demo"
 # ---- are the cases worth their bytes? -----------------------------------------------------------
 
 
-def check_masks(case: Case, arrays: Arrays) -> None:
+def check_masks(folder: Path, case: Case, arrays: Arrays) -> None:
     """Masked scores are the smallest number, their weights 0, and blind rows uniform."""
     lowest = np.finfo(np.float64).min
     ids = case.inputs["input_ids"]
     mask = case.inputs.get("attention_mask", np.ones_like(ids)).reshape(-1, ids.shape[-1])
     hidden, blind = (mask == 0)[:, None, None, :], (mask == 0).all(-1)
     for i in range(BLOCKS):
-        name = f"transformer.layer.{i}.attention"
+        name = names_of(folder).attention.format(i=i)
         scores, masked = arrays[f"{name}.scores"], arrays[f"{name}.masked_scores"]
         weights = arrays[f"{name}.weights"]
         assert np.array_equal(masked, np.where(hidden, lowest, scores))
@@ -86,7 +86,7 @@ def check_activations(recorded: dict[str, Arrays]) -> None:
 
 def check_inputs_matter(folder: Path, case: Case, arrays: Arrays) -> None:
     """Without any one of its optional arguments the case would end elsewhere."""
-    last = f"transformer.layer.{BLOCKS - 1}.output_layer_norm"
+    last = names_of(folder).last_norm.format(i=BLOCKS - 1)
     for name in case.inputs.keys() - {"input_ids"}:
         fewer = {other: x for other, x in case.inputs.items() if other != name}
         ended = record(folder, replace(case, inputs=fewer))[last]
@@ -161,7 +161,7 @@ def record_folder(folder: Path) -> None:
     recorded = {}
     for case in cases_of(folder.name):
         arrays = recorded[case.name] = record(folder, case)
-        check_masks(case, arrays)
+        check_masks(folder, case, arrays)
         check_inputs_matter(folder, case, arrays)
         about = json.dumps({"config": case.config, "description": case.description}, sort_keys=True)
         # One key, because safetensors writes several in changing order.

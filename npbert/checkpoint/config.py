@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from npbert.engine.activations import ACTIVATIONS
 from npbert.errors import ConfigError, listing, quote, suggest
-from npbert.families import ARCHITECTURES, DEFAULT_FAMILY, FAMILIES, class_name
+from npbert.families import DEFAULT_FAMILY, FAMILIES, class_name, list_architectures
 
 DERIVED_NAMES: Final = ("model_type", "label2id")  # in config.json, but follow from the rest
 
@@ -42,9 +42,11 @@ class Config:
     attention_dropout_rate: float
     classifier_dropout_rate: float | None  # None: dropout_rate
     initializer_scale: float
+    layer_norm_epsilon: float
+    type_vocab_size: int  # 0: no token types
     num_labels: int
     id_to_label: Mapping[int, str]
-    use_cross_attention: bool  # carried; this family has no cross-attention
+    use_cross_attention: bool  # carried; no family here has cross-attention
     sinusoidal_pos_embds: bool
     pad_token_id: int | None
     qa_dropout: float
@@ -65,7 +67,8 @@ class Config:
                 fields = row.config_names
                 hint = suggest(name, fields) or f"; the fields are {', '.join(fields)}"
                 faults.append(f"unknown field {name!r}{hint}")
-        for name, default in {**row.defaults, "other": {}, "family": family}.items():
+        rest = {**row.fixed, "other": {}, "family": family}
+        for name, default in {**row.defaults, **rest}.items():
             kept = dict(default) if isinstance(default, Mapping) else default
             object.__setattr__(self, name, given.get(name, kept))
         if not faults and "num_labels" not in given and isinstance(self.id_to_label, Mapping):
@@ -77,12 +80,18 @@ class Config:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read the fields of a config.json, by its names, their aliases, or ours."""
-        family = data.get("model_type", DEFAULT_FAMILY)
+        family = data.get("model_type") or find_family(data)
         if not isinstance(family, str) or family not in FAMILIES:
             raise ConfigError(
                 f"model_type is {quote(family)}, expected {list_families()}: npbert runs no "
                 "other family"
             )
+        for name, value in FAMILIES[family].refused.items():
+            if data.get(name, value) != value:
+                raise ConfigError(
+                    f"{name} is {quote(data[name])}, expected {quote(value)}: npbert runs "
+                    f"{FAMILIES[family].title} as an encoder with learned positions, and no other"
+                )
         known = {*field_names(family), *DERIVED_NAMES}
         other = {name: value for name, value in data.items() if name not in known}
         return cls(family=family, **rename_fields(family, data), other=other)
@@ -140,6 +149,7 @@ class Config:
         return {
             "D": self.hidden_size, "F": self.intermediate_size, "V": self.vocab_size,
             "P": self.max_positions, "C": self.num_labels, "A": heads * self.head_size,
+            "Y": self.type_vocab_size,
         }  # fmt: skip
 
 
@@ -147,6 +157,14 @@ def field_names(family: str) -> dict[str, str]:
     """Return our name for every name that a field of a family may have, our own too."""
     names = FAMILIES[family].config_names
     return {name: ours for ours, theirs in names.items() for name in (ours, *theirs)}
+
+
+def find_family(data: Mapping[str, Any]) -> str:
+    """Return the family that a config.json without model_type, of 2019 or 2020, is of."""
+    names = {
+        family: {row[0] for row in FAMILIES[family].config_names.values()} for family in FAMILIES
+    }
+    return max(FAMILIES, key=lambda family: len(names[family] & set(data)))
 
 
 def list_families() -> str:
@@ -204,7 +222,7 @@ def is_rate(value: Any) -> bool:
 FIELD_CHECKS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]] = {
     "a whole number from 1 to 2**31 - 1": (
         ("vocab_size", "max_positions", "hidden_size", "num_blocks", "num_attention_heads",
-         "intermediate_size"),
+         "intermediate_size", "type_vocab_size"),
         lambda v: is_int(v) and 0 < v < 2**31,
     ),
     "a whole number from 1 to 2**17": (  # config.json names every one of them when it is written
@@ -215,6 +233,9 @@ FIELD_CHECKS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]]
         ("classifier_dropout_rate",), lambda v: v is None or is_rate(v),
     ),
     "a finite number from 0": (("initializer_scale",), is_scale),
+    "a number above 0, at most 1": (
+        ("layer_norm_epsilon",), lambda v: is_rate(v) and v > 0,
+    ),
     "true or false": (
         ("use_cross_attention", "sinusoidal_pos_embds", "tie_word_embeddings"),
         lambda v: isinstance(v, bool),
@@ -244,10 +265,11 @@ def config_faults(config: Config) -> list[str]:
     """Return everything that is wrong with a config, a sentence each."""
     faults = []
     for expected, (names, fits) in FIELD_CHECKS.items():
+        known = FAMILIES[config.family].config_names
         for name in names:
             value = getattr(config, name)
-            if not fits(value):
-                theirs = FAMILIES[config.family].config_names[name][0]
+            if name in known and not fits(value):
+                theirs = known[name][0]
                 alias = f" ({theirs} in config.json)" if theirs != name else ""
                 faults.append(f"{name}{alias} is {quote(value)}, expected {expected}")
     return faults or list(islice(field_contradictions(config), MOST_FAULTS))
@@ -283,7 +305,8 @@ def find_architecture(asked: str | None, config: Config) -> str:
 
     Either by its name or by its class in transformers.  Raises ConfigError.
     """
-    classes = {name: class_name(config.family, name) for name in ARCHITECTURES}
+    classes = {name: class_name(config.family, name) for name in list_architectures(config.family)}
+    double = FAMILIES[config.family].double_classes
     if asked is None:
         named = config.other.get("architectures")
         if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
@@ -292,7 +315,7 @@ def find_architecture(asked: str | None, config: Config) -> str:
                 f"architecture=, one of {', '.join(classes)}"
             )
         asked = named[0]
-    for ours, theirs in classes.items():
+    for ours, theirs in [*classes.items(), *((ours, double) for double, ours in double.items())]:
         if asked in (ours, theirs):
             return ours
     known = [*classes, *classes.values()]

@@ -32,7 +32,7 @@ from npbert.checkpoint.parameters import (
 from npbert.checkpoint.pickles import read_pickle
 from npbert.checkpoint.reading import is_listed, read_json, read_json_object
 from npbert.errors import CheckpointError, ConfigError, InputError, listing, quote, warn
-from npbert.families import ARCHITECTURES, FAMILIES, class_name, own_module
+from npbert.families import ARCHITECTURES, FAMILIES, POOLER_LAYERS, class_name, own_module
 
 Read = Callable[[Path], dict[str, Tensor]]
 
@@ -167,8 +167,12 @@ def save_checkpoint(
 
     def own_name(name: str) -> str:
         module, dot, last = name.rpartition(".")
-        prefix = "" if row.is_encoder or module in row.layers else family.prefix
-        return prefix + own_module(config.family, module) + dot + last
+        in_head = module in row.layers and not (
+            family.pooler_in_encoder and module in POOLER_LAYERS
+        )
+        prefix = "" if row.is_encoder or in_head else family.prefix
+        own = family.tensors.get(name, (own_module(config.family, module) + dot + last,))
+        return prefix + own[0]
 
     tensors = {
         own_name(name): Tensor.from_array(array)

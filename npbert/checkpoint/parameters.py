@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -23,14 +23,17 @@ from npbert.families import (
     EMBEDDING_NORM,
     FAMILIES,
     POOLER_LAYERS,
+    TYPES,
     canonical_module,
     head_layers,
+    own_module,
 )
-from npbert.textbook import Affine, Array, Attention, FeedForward
+from npbert.textbook import Affine, Array, Attention, FeedForward, Norm
 
 WORDS: Final = "embeddings.word_embeddings.weight"
 PROJECTOR: Final = "vocab_projector.weight"  # the words again, as PyTorch ties them
 PLACES: Final = "embeddings.position_embeddings.weight"
+TOKEN_TYPES: Final = f"{TYPES}.weight"
 
 BLOCK_NUMBER: Final = re.compile(re.escape(BLOCK_PREFIX).replace(r"\{n\}", r"(\d{1,9})"))
 OLD_NORMS: Final = {"gamma": "weight", "beta": "bias"}
@@ -91,6 +94,9 @@ def canonical_name(name: str, family: str) -> str:
     """Return a tensor's canonical name: no prefixes of wrappers, a norm's in today's words."""
     prefix = re.escape(FAMILIES[family].prefix)
     bare = re.sub(rf"^(?:module\.|model\.)*(?:{prefix})?", "", name)  # of DDP, Lightning, HF
+    for ours, own in FAMILIES[family].tensors.items():
+        if bare in own:
+            return ours
     stem, dot, last = bare.rpartition(".")
     return canonical_module(family, stem) + dot + OLD_NORMS.get(last, last)
 
@@ -109,7 +115,8 @@ def load_parameters(
     found = sorted({int(m[1]) for name in ours if (m := BLOCK_NUMBER.match(name))})
     if not found:
         raise CheckpointError(
-            f"has no transformer.layer.N, but {listing(tensors, 3) or 'nothing'}: no {family.title}"
+            f"has no {own_module(config.family, BLOCK_PREFIX + '*')[:-2].replace('{n}', 'N')}, but "
+            f"{listing(tensors, 3) or 'nothing'}: no {family.title}"
         )
     if len(found) != config.num_blocks:  # then every other fault would be one of counting
         raise CheckpointError(
@@ -169,9 +176,21 @@ def rename_tensors(
     for name in tensors:
         ours = canonical_name(name, family)
         if ours in theirs:
+            # An old file has both names of a tied bias.
+            if ours in FAMILIES[family].tensors and has_same_content(
+                tensors[name], tensors[theirs[ours]]
+            ):
+                continue
             raise CheckpointError(f"{theirs[ours]} and {name} are two names of one tensor")
         theirs[ours] = name
     return {ours: tensors[name] for ours, name in theirs.items()}, theirs
+
+
+def has_same_content(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors hold the very same numbers."""
+    return (one.dtype, one.shape) == (other.dtype, other.shape) and bytes(one.content) == bytes(
+        other.content
+    )
 
 
 def has_pooler(ours: Mapping[str, Tensor], architecture: str) -> bool:
@@ -284,23 +303,29 @@ def sinusoids(positions: int, width: int) -> Array:
     return waves
 
 
-def assemble(parameters: Parameters, config: Config) -> tuple[Encoder, dict[str, Affine]]:
+def assemble(parameters: Parameters, config: Config) -> tuple[Encoder, dict[str, Any]]:
     """Hang the parameters where the forward pass looks for them; vectors become columns."""
 
     def affine(name: str) -> Affine:
-        weight = parameters[f"{name}.weight"]
-        column = weight.reshape(-1, 1) if weight.ndim == 1 else weight
-        return Affine(column, parameters[f"{name}.bias"].reshape(-1, 1))
+        return Affine(parameters[f"{name}.weight"], parameters[f"{name}.bias"].reshape(-1, 1))
+
+    def norm(name: str) -> Norm:
+        weight, bias = (parameters[f"{name}.{last}"].reshape(-1, 1) for last in ("weight", "bias"))
+        return Norm(weight, bias, config.layer_norm_epsilon)
 
     def block(under: str) -> Block:
         return Block(
             Attention(*(affine(f"{under}attention.{name}") for name in Attention._fields)),
-            affine(f"{under}sa_layer_norm"),
+            norm(f"{under}sa_layer_norm"),
             FeedForward(*(affine(f"{under}ffn.{name}") for name in FeedForward._fields)),
-            affine(f"{under}output_layer_norm"),
+            norm(f"{under}output_layer_norm"),
         )
 
     blocks = [block(BLOCK_PREFIX.replace("{n}", str(i))) for i in range(config.num_blocks)]
-    encoder = Encoder(parameters[WORDS], parameters[PLACES], affine(EMBEDDING_NORM), tuple(blocks))
+    encoder = Encoder(
+        parameters[WORDS], parameters[PLACES], norm(EMBEDDING_NORM), tuple(blocks),
+        parameters.get(TOKEN_TYPES),
+    )  # fmt: skip
     heads = {name.rpartition(".")[0] for name in parameters} & head_layers()
-    return encoder, {name: affine(name) for name in sorted(heads)}
+    vectors = {name for name in heads if parameters[f"{name}.weight"].ndim == 1}
+    return encoder, {n: norm(n) if n in vectors else affine(n) for n in sorted(heads)}

@@ -26,6 +26,8 @@ class Sizes(Protocol):
     @property
     def max_positions(self) -> int: ...
     @property
+    def type_vocab_size(self) -> int: ...
+    @property
     def num_blocks(self) -> int: ...
     @property
     def num_attention_heads(self) -> int: ...
@@ -63,12 +65,16 @@ class Inputs:
 
     ids: NDArray[np.integer]  # (batch, length)
     positions: NDArray[np.integer]  # (batch, length)
+    types: NDArray[np.integer]  # (batch, length)
     key_mask: NDArray[np.bool]  # (batch, length): which tokens are heard
     choices: int | None  # how many neighbouring rows are choices of one question
 
     def rows(self, some: slice) -> "Inputs":
         """Return some of the rows."""
-        return Inputs(self.ids[some], self.positions[some], self.key_mask[some], self.choices)
+        return Inputs(
+            self.ids[some], self.positions[some], self.types[some], self.key_mask[some],
+            self.choices,
+        )  # fmt: skip
 
     def layout(self, architecture: Architecture) -> Layout:
         """Return how results of these inputs leave."""
@@ -78,7 +84,8 @@ class Inputs:
 
 def check_batch(
     config: Sizes, architecture: Architecture, input_ids: ArrayLike,
-    attention_mask: ArrayLike | None, position_ids: ArrayLike | None,
+    attention_mask: ArrayLike | None = None, position_ids: ArrayLike | None = None,
+    token_type_ids: ArrayLike | None = None,
 ) -> Inputs:  # fmt: skip
     """Check the arrays of a dense call.  Raises InputError naming the argument."""
     rank = 3 if architecture.has_choices else 2
@@ -100,6 +107,9 @@ def check_batch(
         require_shape("position_ids", positions, shape)
         require_range("position_ids", positions, config.max_positions, "max_positions")
     require_range("input_ids", ids, config.vocab_size, "vocab_size")
+    types: NDArray[np.integer] = np.zeros(shape, np.intp)
+    if token_type_ids is not None:
+        types = check_types("token_type_ids", token_type_ids, shape, config)
     key_mask = np.ones(shape, bool)
     if attention_mask is not None:
         mask = number_array("attention_mask", attention_mask)
@@ -109,7 +119,22 @@ def check_batch(
         key_mask = mask != 0
     flat = (-1, length)
     choices = shape[1] if rank == 3 else None
-    return Inputs(ids.reshape(flat), positions.reshape(flat), key_mask.reshape(flat), choices)
+    return Inputs(
+        ids.reshape(flat), positions.reshape(flat), types.reshape(flat), key_mask.reshape(flat),
+        choices,
+    )  # fmt: skip
+
+
+def check_types(
+    name: str, value: ArrayLike, shape: tuple[int, ...], config: Sizes
+) -> NDArray[np.integer]:
+    """Return token types, one for each id.  Raises InputError naming the argument."""
+    if not config.type_vocab_size:
+        raise InputError(f"{name} was given, but the model has no token types; leave it out")
+    types = integer_array(name, value)
+    require_shape(name, types, shape)
+    require_range(name, types, config.type_vocab_size, "type_vocab_size")
+    return types
 
 
 def head_masks(

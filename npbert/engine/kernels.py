@@ -24,13 +24,13 @@ from npbert.engine.attention import (
 from npbert.engine.products import column_blocks, multiply, scratch
 from npbert.engine.threads import run_parallel, split_in_two
 from npbert.textbook import (
-    EPSILON,
     Affine,
     Array,
     Attention,
     FeedForward,
     Function,
     Mask,
+    Norm,
     Span,
     Tap,
     no_tap,
@@ -96,17 +96,17 @@ def gelu(x: Consumed) -> Array:
     return x
 
 
-def layer_norm(norm: Affine, x: Consumed) -> Array:
+def layer_norm(norm: Norm, x: Consumed) -> Array:
     """See textbook.layer_norm."""
     x -= row_of_ones(x) @ x / len(x)
     variance = np.einsum("ij,ij->j", x, x) / len(x)
-    x *= 1 / np.sqrt(variance + EPSILON)
+    x *= 1 / np.sqrt(variance + norm.epsilon)
     x *= norm.weight
     x += norm.bias
     return x
 
 
-def add_norm(norm: Affine, x: Array, y: Consumed, tap: Tap = no_tap, name: str = "sum") -> Array:
+def add_norm(norm: Norm, x: Array, y: Consumed, tap: Tap = no_tap, name: str = "sum") -> Array:
     """See textbook.add_norm.  Embeddings come by rows, as they are looked up; columns leave."""
     y += x
     return layer_norm(norm, tap(name, np.ascontiguousarray(y)))

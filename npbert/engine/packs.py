@@ -25,6 +25,7 @@ class Tokens(NamedTuple):
 
     ids: Ids
     wanted: Ids | None = None
+    types: Ids | None = None  # None: all of type 0
 
 
 def split_evenly(lengths: Sequence[int]) -> list[slice]:
@@ -63,6 +64,7 @@ def pack_rows(given: Inputs) -> Pack:
     return Pack(
         ids=given.ids.ravel(),
         position_ids=given.positions.ravel(),
+        token_type_ids=given.types.ravel(),
         spans=column_slices([length] * batch),
         key_masks=list(given.key_mask[..., None]),
     )
@@ -75,6 +77,12 @@ def pack_lists(lists: Sequence[Tokens]) -> Pack:
     pack = Pack(
         ids=np.concatenate([each.ids for each in lists]),
         position_ids=np.concatenate([np.arange(n) for n in lengths]),
+        token_type_ids=np.concatenate(
+            [
+                np.zeros(len(each.ids), np.intp) if each.types is None else each.types
+                for each in lists
+            ]
+        ),
         spans=columns,
         key_masks=[np.ones((1, 1), bool)] * len(lengths),
     )

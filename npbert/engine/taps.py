@@ -1,6 +1,6 @@
 """What listens to a forward pass: a keeper of activations, and dropout."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -37,27 +37,34 @@ class Dropout:
     """A tap that zeroes values at random, as in training, and scales up the rest.
 
     The draws come in the order of the forward pass: the embeddings; in every block the attention
-    weights, one sequence after the other, then the output of the ffn; the input of the classifier
-    (at classifier_dropout_rate or, for question answering, qa_dropout).
+    weights, one sequence after the other, in BERT what attention adds, then the output of the ffn;
+    the input of the classifier (at classifier_dropout_rate or, for question answering of
+    DistilBERT, qa_dropout).
     A draw has the shape of the value as the engine holds it, a token a column; attention weights
-    (heads, key, query).  Source: Srivastava et al. 2014; the places are DistilBERT's.
+    (heads, key, query).  Source: Srivastava et al. 2014; the places are the family's.
     """
 
     def __init__(
-        self, rng: "np.random.Generator", *, states: float, attention: float, head: float
-    ) -> None:
+        self, rng: "np.random.Generator", *, states: float, attention: float, head: float,
+        more: Collection[str] = (),
+    ) -> None:  # fmt: skip
         self.rng = rng
         self.rates = {
             "embeddings.dropout": states,
             "attention.dropout": attention,
             "ffn.dropout": states,
             "dropout": head,
+            **dict.fromkeys(more, states),
         }
 
     def __call__(self, name: str, x: Array) -> Array:
         if not name.endswith("dropout"):
             return x
-        rate = self.rates[".".join(name.split(".")[-2:])]
+        last = name.rpartition(".")[2]
+        place = last if last != "dropout" else ".".join(name.split(".")[-2:])
+        rate = self.rates.get(place)
+        if rate is None:  # no place of this family's
+            return x
         if rate == 1:
             return np.zeros_like(x)
         return np.where(self.rng.random(x.shape) >= rate, x / (1 - rate), 0).astype(x.dtype)

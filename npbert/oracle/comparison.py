@@ -218,7 +218,9 @@ def call_of(model: Model, arrays: Arrays, notes: list[str]) -> Call:
             wide = x if name == "attention_head_mask" or x.ndim >= rank else x[None]
             if wide is not x:
                 notes.append(f"{name}: its batch axis was left out")
-            whole = name in ("input_ids", "position_ids") and wide.dtype.kind == "f"
+            whole = (
+                name in ("input_ids", "position_ids", "token_type_ids") and wide.dtype.kind == "f"
+            )
             given[name] = wide.astype(np.int64) if whole else wide
     return Call(model, given)
 

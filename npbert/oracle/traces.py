@@ -23,7 +23,8 @@ from npbert.oracle.dumps import Arrays, read_dump, split_into_pieces, write_dump
 from npbert.tasks.sentence_transformers import read_recipe
 from npbert.textbook import Array
 
-INPUTS: Final = ("input_ids", "attention_mask", "position_ids", "attention_head_mask")
+TOKEN_INPUTS: Final = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
+INPUTS: Final = (*TOKEN_INPUTS, "attention_head_mask")
 LOWEST_SCORE: Final = -9e3  # a masked score: ports use the smallest number, -inf, or -10000
 NOT_STEPS: Final = "dropout"  # names that end so are places, not steps: nothing happens there
 
@@ -104,11 +105,11 @@ class Call:
     """A dense call of a model: its checked inputs, and how its columns and rows change places."""
 
     def __init__(self, model: Model, given: Mapping[str, NDArray[Any]]) -> None:
-        arrays = [given.get(name) for name in INPUTS]
+        arrays: dict[str, Any] = {name: given.get(name) for name in TOKEN_INPUTS}
         self.model = model
         self.arrays = given
-        self.inputs = inputs.check_batch(model.config, model.row, *arrays[:3])  # type: ignore[arg-type]
-        self.masks = inputs.head_masks(model.config, arrays[3], model.dtype)
+        self.inputs = inputs.check_batch(model.config, model.row, **arrays)
+        self.masks = inputs.head_masks(model.config, given.get("attention_head_mask"), model.dtype)
         self.batch, self.length = self.inputs.ids.shape
         self.pack = pack_rows(self.inputs)
         self.candidate: Mapping[str, NDArray[Any]] = {}  # whose numbers are looked into
@@ -183,6 +184,7 @@ def trace(
     position_ids: ArrayLike | None = None,
     attention_head_mask: ArrayLike | None = None,
     *,
+    token_type_ids: ArrayLike | None = None,
     text: str | Sequence[str] | None = None,
     pair: str | Sequence[str] | None = None,
     only: str = "*",
@@ -195,7 +197,7 @@ def trace(
     ----------
     model : Model
         Load it with dtype="float64" for the oracle's own numbers.
-    input_ids, attention_mask, position_ids, attention_head_mask : array_like
+    input_ids, attention_mask, position_ids, attention_head_mask, token_type_ids : array_like
         As in a call of the model.
     text, pair : str or list of str, optional
         In place of input_ids: texts are cut into tokens and padded on the right.
@@ -215,9 +217,8 @@ def trace(
     ------
     InputError
     """
-    given = dict(
-        zip(INPUTS, (input_ids, attention_mask, position_ids, attention_head_mask), strict=True)
-    )
+    arguments = (input_ids, attention_mask, position_ids, token_type_ids, attention_head_mask)
+    given = dict(zip(INPUTS, arguments, strict=True))
     if text is not None:
         if input_ids is not None:
             raise InputError("trace takes input_ids or text, not both")
@@ -304,11 +305,15 @@ def split_into_heads(call: Call, name: str, x: NDArray[Any]) -> NDArray[Any]:
 def complete_inputs(call: Call, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
     """Return all inputs of a call, what was left out too."""
     shape = arrays["input_ids"].shape
-    heads = (call.model.config.num_blocks, call.model.config.num_attention_heads)
+    config = call.model.config
+    heads = (config.num_blocks, config.num_attention_heads)
+    types = {"token_type_ids": call.inputs.types.reshape(shape).astype(np.int64)}
+    types = types if config.type_vocab_size else {}
     return {
         "input_ids": arrays["input_ids"].astype(np.int64),
         "attention_mask": call.inputs.key_mask.reshape(shape).astype(np.int64),
         "position_ids": call.inputs.positions.reshape(shape).astype(np.int64),
+        **types,
         "attention_head_mask": np.asarray(
             arrays.get("attention_head_mask", np.ones(heads)), np.float64
         ),

@@ -20,7 +20,7 @@ from npbert.checkpoint.reading import read_json_object
 from npbert.engine.activations import ACTIVATIONS
 from npbert.errors import CheckpointError, InputError, listing, quote
 from npbert.hub.cache import ENCODER_SETTINGS
-from npbert.textbook import Affine, Array, Tap, activation, layer_norm, linear, no_tap
+from npbert.textbook import Affine, Array, Norm, Tap, activation, layer_norm, linear, no_tap
 
 ModuleFunction = Callable[[Array], Array]  # (features,) -> (features,)
 
@@ -267,10 +267,10 @@ def read_dense(folder: Path, dtype: type[np.floating]) -> ModuleFunction:
 def read_layer_norm(folder: Path, dtype: type[np.floating]) -> ModuleFunction:
     """Return a norm with PyTorch's epsilon."""
     size = (read_json_object(folder / "config.json").get("dimension"),)
-    norm = read_affine(folder, "norm", dtype, size, size)
+    norm = Norm(*read_affine(folder, "norm", dtype, size, size), TORCH_EPSILON)
 
     def apply_norm(x: Array) -> Array:
-        made: Array = layer_norm(norm, x[:, None], TORCH_EPSILON)[:, 0]
+        made: Array = layer_norm(norm, x[:, None])[:, 0]
         # Of a variance that overflows a norm makes zeros, which look like an answer.
         apart = x - x.mean()
         return made if np.isfinite((apart * apart).mean()) else np.full_like(made, np.inf)

@@ -16,7 +16,7 @@ def catalogue(config: Config) -> dict[str, Mistake]:
     found = [
         *activation_mistakes(config),
         *attention_mistakes(),
-        *norm_mistakes(),
+        *norm_mistakes(config),
         *embedding_mistakes(),
     ]
     found += [*head_mistakes(config), *linear_mistakes(config), *block_mistakes(config)]

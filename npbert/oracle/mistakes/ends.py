@@ -260,7 +260,8 @@ def pool_from(which: Callable[[Scene], Array], scene: Scene) -> Array:
 
 def head_layer(scene: Scene) -> Affine:
     """The weights of this layer of the head."""
-    return scene.call.model.head[scene.name]
+    layer: Affine = scene.call.model.head[scene.name]
+    return layer
 
 
 def change_head(change: Callable[[Array], Array], scene: Scene) -> Array:

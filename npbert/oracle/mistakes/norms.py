@@ -6,9 +6,10 @@ from typing import Final
 
 import numpy as np
 
+from npbert.checkpoint.config import Config
 from npbert.oracle.mistakes.blocks import LINEARS
 from npbert.oracle.mistakes.scene import Formula, Mistake, Scene, layer_and_input
-from npbert.textbook import Affine, Array, layer_norm
+from npbert.textbook import Affine, Array, Norm, layer_norm
 
 NORMS: Final = {
     # a norm: what goes into it
@@ -17,13 +18,17 @@ NORMS: Final = {
     "output_layer_norm": "ffn_residual",
     "vocab_layer_norm": "vocab_activation",
 }
-EPSILONS: Final = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8)
+EPSILONS: Final = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
 
 
-def norm_mistakes() -> Iterator[Mistake]:
+def norm_mistakes(config: Config) -> Iterator[Mistake]:
     """LayerNorm otherwise, and what is added before it."""
     kinds: dict[str, Formula] = {
-        **{f"epsilon {e:g}": partial(norm_with, e, 0) for e in EPSILONS},
+        **{
+            f"epsilon {e:g}": partial(norm_with, e, 0)
+            for e in EPSILONS
+            if e != config.layer_norm_epsilon
+        },
         "unbiased variance (n - 1)": partial(norm_with, 0.0, 1),
         "gain ignored": lambda s: (s.x - norm_of(s).bias) / norm_of(s).weight + norm_of(s).bias,
         "gain and bias ignored": lambda s: (s.x - norm_of(s).bias) / norm_of(s).weight,
@@ -45,6 +50,7 @@ def norm_mistakes() -> Iterator[Mistake]:
             "vocab_projector": partial(drop_head_bias, "vocab_projector"),
             "pre_classifier": partial(drop_head_bias, "pre_classifier"),
             "classifier": partial(drop_head_bias, "classifier"),
+            "seq_relationship": partial(drop_head_bias, "seq_relationship"),
             "qa_outputs": partial(drop_head_bias, "qa_outputs"),
         },
     )
@@ -104,12 +110,15 @@ def norm_name(scene: Scene) -> str:
     return scene.name.split(".")[-1] if scene.name.startswith("transformer.") else scene.name
 
 
-def norm_of(scene: Scene) -> Affine:
+def norm_of(scene: Scene) -> Norm:
     """Return a norm's weights."""
     name = norm_name(scene)
     if name == "embeddings.LayerNorm":
         return scene.call.model.encoder.layer_norm
-    return scene.call.model.head[name] if name == "vocab_layer_norm" else getattr(scene.block, name)
+    found: Norm = (
+        scene.call.model.head[name] if name == "vocab_layer_norm" else getattr(scene.block, name)
+    )
+    return found
 
 
 def norm_with(epsilon: float, less: int, scene: Scene) -> Array:
@@ -117,13 +126,15 @@ def norm_with(epsilon: float, less: int, scene: Scene) -> Array:
     x, norm = scene.value(NORMS[norm_name(scene)]), norm_of(scene)
     x = x - x.mean(axis=-2, keepdims=True)
     variance = (x * x).sum(axis=-2, keepdims=True) / (len(x) - less)
-    return norm.weight * (x / np.sqrt(variance + (epsilon or 1e-12))) + norm.bias
+    return norm.weight * (x / np.sqrt(variance + (epsilon or norm.epsilon))) + norm.bias
 
 
 def rms_norm(scene: Scene) -> Array:
     """A norm that divides, and subtracts nothing."""
     x, norm = scene.value(NORMS[norm_name(scene)]), norm_of(scene)
-    return norm.weight * (x / np.sqrt((x * x).mean(axis=-2, keepdims=True) + 1e-12)) + norm.bias
+    return (
+        norm.weight * (x / np.sqrt((x * x).mean(axis=-2, keepdims=True) + norm.epsilon)) + norm.bias
+    )
 
 
 def norm_over_tokens(scene: Scene) -> Array:
@@ -132,7 +143,7 @@ def norm_over_tokens(scene: Scene) -> Array:
     made = np.empty_like(x)
     for s in scene.call.pack.spans:
         y = x[:, s] - x[:, s].mean(axis=-1, keepdims=True)
-        made[:, s] = y / np.sqrt((y * y).mean(axis=-1, keepdims=True) + 1e-12)
+        made[:, s] = y / np.sqrt((y * y).mean(axis=-1, keepdims=True) + norm.epsilon)
     return norm.weight * made + norm.bias
 
 
@@ -143,7 +154,7 @@ def add_twice(name: str, scene: Scene) -> Array:
 
 def norm_before_sum(name: str, y: str, norm: str, scene: Scene) -> Array:
     """The norm of the output alone, and then what is added."""
-    weights: Affine = getattr(scene.block, norm)
+    weights: Norm = getattr(scene.block, norm)
     return layer_norm(weights, scene.value(y)) + residual_input(name, scene)
 
 
@@ -159,4 +170,5 @@ def hand_on_value(step: str, scene: Scene) -> Array:
 
 def drop_head_bias(name: str, scene: Scene) -> Array:
     """A layer of the head without its bias."""
-    return scene.x - scene.call.model.head[name].bias
+    layer: Affine = scene.call.model.head[name]
+    return scene.x - layer.bias
