@@ -73,6 +73,7 @@ class Family:
     defaults: Mapping[str, Any]
     fixed: Mapping[str, Any]  # fields of other families, and what they are in this one
     refused: Mapping[str, Any] = field(default_factory=dict)  # keys, and their one value that runs
+    null_classifier_dropout: bool = False  # config.json may say null for that of the other states
     dropouts: tuple[str, ...] = ()  # places where every block drops more values than DistilBERT's
     modules: Mapping[str, str] = field(default_factory=dict)  # canonical path: its own, {n} a block
     tensors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # with names of their own
@@ -201,6 +202,7 @@ FAMILIES: Final[dict[str, Family]] = {
             "is_decoder": False, "add_cross_attention": False,
             "position_embedding_type": "absolute",
         },
+        null_classifier_dropout=True,
         dropouts=("attention_dropout",),
         modules={
             "transformer.layer.{n}.attention.q_lin": "encoder.layer.{n}.attention.self.query",
@@ -233,6 +235,14 @@ FAMILIES: Final[dict[str, Family]] = {
         tensors={"vocab_projector.bias": ("cls.predictions.bias", "cls.predictions.decoder.bias")},
         double_classes={"BertForPreTraining": "for_masked_language_modeling"},
     ),
+}  # fmt: skip
+# Families that npbert does not run, by what the names of their tensors begin with.
+OTHER_FAMILIES: Final = {
+    "roberta.": "RoBERTa", "albert.": "ALBERT", "electra.": "ELECTRA", "mpnet.": "MPNet",
+    "deberta.": "DeBERTa", "camembert.": "CamemBERT", "longformer.": "Longformer",
+    "mobilebert.": "MobileBERT", "squeezebert.": "SqueezeBERT", "nomic_bert.": "NomicBERT",
+    "new.": "GTE-new", "transformer.h.": "GPT-2", "model.layers.": "ModernBERT or a decoder",
+    "shared.": "T5", "encoder.block.": "T5",
 }  # fmt: skip
 DEFAULT_FAMILY: Final = next(iter(FAMILIES))
 ENCODER_ARCHITECTURE: Final = next(name for name, row in ARCHITECTURES.items() if row.is_encoder)

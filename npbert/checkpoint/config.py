@@ -12,7 +12,13 @@ from typing import Any, Final, Self
 
 from npbert.engine.activations import ACTIVATIONS
 from npbert.errors import ConfigError, listing, quote, suggest
-from npbert.families import DEFAULT_FAMILY, FAMILIES, class_name, list_architectures
+from npbert.families import (
+    DEFAULT_FAMILY,
+    FAMILIES,
+    OTHER_FAMILIES,
+    class_name,
+    list_architectures,
+)
 
 DERIVED_NAMES: Final = ("model_type", "label2id")  # in config.json, but follow from the rest
 
@@ -98,11 +104,13 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of a config.json, under the names that transformers reads."""
-        names = FAMILIES[self.family].config_names
+        row = FAMILIES[self.family]
+        names = row.config_names
         data = {**self.other, "model_type": self.family}
         for ours, (theirs, *_) in names.items():
             data[theirs] = getattr(self, ours)
-        data[names["classifier_dropout_rate"][0]] = self.classifier_dropout
+        if not row.null_classifier_dropout:
+            data[names["classifier_dropout_rate"][0]] = self.classifier_dropout
         data["pruned_heads"] = {str(i): list(gone) for i, gone in self.pruned_heads.items()}
         # transformers counts labels by their names, and takes two without names to be meant.
         del data["num_labels"], data["id2label"]
@@ -160,11 +168,25 @@ def field_names(family: str) -> dict[str, str]:
 
 
 def find_family(data: Mapping[str, Any]) -> str:
-    """Return the family that a config.json without model_type, of 2019 or 2020, is of."""
-    names = {
-        family: {row[0] for row in FAMILIES[family].config_names.values()} for family in FAMILIES
-    }
-    return max(FAMILIES, key=lambda family: len(names[family] & set(data)))
+    """Return the family of a config.json without model_type, of 2019 or 2020.
+
+    Its architectures tell, or else whose names its fields have.  Raises ConfigError.
+    """
+    named = data.get("architectures")
+    for name in named if isinstance(named, list) else ():
+        for family, row in FAMILIES.items():
+            if str(name).startswith(row.class_prefix):
+                return family
+        if str(name).casefold().startswith(tuple(t.casefold() for t in OTHER_FAMILIES.values())):
+            raise ConfigError(
+                f"architectures is {quote(named)}, and there is no model_type, expected "
+                f"{list_families()}: npbert runs no other family"
+            )
+
+    def count_own_names(family: str) -> int:
+        return len({names[0] for names in FAMILIES[family].config_names.values()} & set(data))
+
+    return max(FAMILIES, key=count_own_names)
 
 
 def list_families() -> str:

@@ -22,6 +22,7 @@ from npbert.families import (
     BLOCK_PREFIX,
     EMBEDDING_NORM,
     FAMILIES,
+    OTHER_FAMILIES,
     POOLER_LAYERS,
     TYPES,
     canonical_module,
@@ -114,10 +115,7 @@ def load_parameters(
     ours, theirs = rename_tensors(tensors, config.family)
     found = sorted({int(m[1]) for name in ours if (m := BLOCK_NUMBER.match(name))})
     if not found:
-        raise CheckpointError(
-            f"has no {own_module(config.family, BLOCK_PREFIX + '*')[:-2].replace('{n}', 'N')}, but "
-            f"{listing(tensors, 3) or 'nothing'}: no {family.title}"
-        )
+        raise CheckpointError(no_blocks_fault(tensors, config.family))
     if len(found) != config.num_blocks:  # then every other fault would be one of counting
         raise CheckpointError(
             f"the file has {len(found)} blocks ({listing(found)}), but num_blocks "
@@ -166,6 +164,22 @@ def load_parameters(
         unused=tuple(sorted(unused)),
         ignored=tuple(sorted(theirs[n] for n in unknown | (BUFFERS & set(ours)))),
     )  # fmt: skip
+
+
+def no_blocks_fault(tensors: Mapping[str, Tensor], family: str) -> str:
+    """Say that a file has no block of its family, and of which family it is instead."""
+    runs = ", ".join(FAMILIES)
+    for name in tensors:
+        for title in (title for prefix, title in OTHER_FAMILIES.items() if name.startswith(prefix)):
+            return f"this is a {title} ({name}); npbert runs {runs}"
+        for other, row in FAMILIES.items():
+            if other != family and BLOCK_NUMBER.match(canonical_name(name, other)):
+                return (
+                    f"this is a {row.title} ({name}), but config.json says {family}; model_type "
+                    f"should be {other}"
+                )
+    block, _, _ = own_module(family, BLOCK_PREFIX + next(iter(BLOCK_LAYERS))).partition("{n}")
+    return f"has no {block}N, but {listing(tensors, 3) or 'nothing'}: no {FAMILIES[family].title}"
 
 
 def rename_tensors(

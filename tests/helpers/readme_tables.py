@@ -8,7 +8,16 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from npbert.families import ARCHITECTURES, CHOICES, SEQUENCES, SPANS, Axes, class_name
+from npbert.families import (
+    ARCHITECTURES,
+    CHOICES,
+    FAMILIES,
+    SEQUENCES,
+    SPANS,
+    Axes,
+    class_name,
+    list_architectures,
+)
 from npbert.tasks.rows import TASKS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -58,8 +67,13 @@ def architectures() -> str:
         returns = "; ".join(f"{quoted(tuple(o))} ({shape})" for shape, o in shapes.items())
         returns += ", if the file has weights for it" * row.is_encoder
         returns += " for inputs (batch, choices, length)" * row.has_choices
-        rows.append((f"`{name}`", class_name("distilbert", name), returns))
-    return table(("architecture", "transformers' class", "returns"), *rows)
+        classes = [
+            class_name(family, name) if name in list_architectures(family) else ""
+            for family in FAMILIES
+        ]
+        rows.append((f"`{name}`", *classes, returns))
+    titles = [row.title for row in FAMILIES.values()]
+    return table(("architecture", *titles, "returns"), *rows)
 
 
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
