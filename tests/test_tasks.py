@@ -253,7 +253,7 @@ def test_pieces_that_targets_share_are_computed_once(fill):
         "The [MASK] sank.",
         replace(fill.options, targets=("steamboat", "steamer", "steamboats"), multi_piece="joint"),
     )
-    asked = [tuple(ids) for ids, _ in blanks.lists]
+    asked = [tuple(ids) for ids, *_ in blanks.lists]
     assert len(set(asked)) == len(asked)
 
 

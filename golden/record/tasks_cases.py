@@ -62,6 +62,11 @@ def text_classification() -> Iterator[Question]:
     yield Question("classes5", [TEXTS[0], pair(*PAIRS[0]), {"text": TEXTS[5]}], {"top_k": 2})
     yield Question("multilabel", TEXTS[4:8], {"top_k": None})
     yield Question("classes5", TOO_LONG)
+    for i, text in enumerate(TEXTS[:6]):
+        yield Question("bert_classes", text, {"top_k": None} if i % 2 else {})
+    for texts in PAIRS:
+        yield Question("bert_classes", pair(*texts), {"top_k": None})
+    yield Question("bert_classes", [TEXTS[0], pair(*PAIRS[0]), {"text": TEXTS[5]}], {"top_k": 2})
 
 
 def fill_mask() -> Iterator[Question]:
@@ -78,6 +83,11 @@ def fill_mask() -> Iterator[Question]:
     yield Question(model, MASKED[3:6], {"top_k": 2})
     yield Question(model, MASKED[6:8], {"targets": ["house", "day"]})
     yield Question(model, MASKED[0], {"targets": ["dog", "unbelievablest"]})  # several pieces
+    words = "The old house was [MASK] after the rain."
+    for text in (words, *[text for text in MASKED if text.isascii()][:7]):
+        yield Question("bert_mlm", text)
+    for targets in TARGETS[:2]:
+        yield Question("bert_mlm", words, {"targets": targets})
 
 
 STRATEGIES = ["none", "simple", "first", "average", "max"]
@@ -109,6 +119,9 @@ def token_classification() -> Iterator[Question]:
     for strategy in ("none", "simple", "max"):
         yield Question("bio", {"words": SPLIT[3]}, {"aggregation_strategy": strategy})
     yield Question("demo/ner", NAMED[:3])
+    for text, strategy in zip(NAMED, cycle(STRATEGIES), strict=False):
+        yield Question("bert_bio", text, {"aggregation_strategy": strategy})
+    yield Question("bert_bio", [{"words": SPLIT[0]}, {"words": SPLIT[1]}])
 
 
 def ask(question: int, context: int) -> dict[str, str]:
@@ -149,6 +162,14 @@ def question_answering() -> Iterator[Question]:
     yield Question("qa", {"form": "keywords", **asked})
     for length in (36, 42):
         yield Question("qa", {"form": "keywords", **ask(5, 4)}, {"max_length": length, "stride": 3})
+    for c in range(5):
+        for q in range(3):
+            yield Question("bert_qa", ask(q, c), {"top_k": 2} if q == 1 else {})
+    for q, (length, stride) in enumerate([(24, 0), (32, 4), (40, 8)]):
+        window = {"max_length": length, "stride": stride}
+        yield Question("bert_qa", ask(q, 4), window)
+        yield Question("bert_qa", ask(q, 5), {**window, "align_to_words": False})
+        yield Question("bert_qa", ask(q, q), {"handle_impossible_answer": True})
 
 
 LABELS = [["music", "food", "school"], "sea, city,  village", ["good news", "bad news"], ["rain"]]
@@ -166,6 +187,9 @@ def zero_shot_classification() -> Iterator[Question]:
             yield Question("nli" if i % 4 == 1 else "nli2", text, {**options, "multi_label": True})
     yield Question("nli2", TEXTS[:3], {"candidate_labels": LABELS[0]})
     yield Question("nli", TEXTS[3:5], {"candidate_labels": LABELS[2], "multi_label": True})
+    for i, text in enumerate(TEXTS[:9]):
+        more: Options = {"multi_label": True} if i % 2 else {}
+        yield Question("bert_nli", text, {"candidate_labels": LABELS[i % 5], **more})
 
 
 def multiple_choice() -> Iterator[Question]:
@@ -175,6 +199,8 @@ def multiple_choice() -> Iterator[Question]:
         yield Question("choice", each)
     yield Question("choice", given[:3])
     yield Question("choice", given[8:10])
+    for each in given[:8]:
+        yield Question("bert_choice", each)
 
 
 SENTENCE_MODELS = ["st_mean", "st_cls_norm", "st_max", "st_all", "st_dense", "st_dense_identity"]
@@ -207,6 +233,10 @@ def sentence_embedding() -> Iterator[Question]:
     for precision in ("binary", "ubinary", "float32"):
         yield Question("st_layernorm", TEXTS[4], {"precision": precision})
         yield Question("st_layernorm", TEXTS[6:9], {"precision": precision, "truncate_dim": 13})
+    for i, model in enumerate(["bert_st", "bert_st_cls"] * 3):
+        yield Question(model, TEXTS[3 * i])
+        yield Question(model, [TEXTS[i], TEXTS[i + 9], TEXTS[6]])
+    yield Question("bert_st", {"form": "similarity", "a": TEXTS[:2], "b": TEXTS[3:5]})
 
 
 def text_ranking() -> Iterator[Question]:
@@ -228,6 +258,10 @@ def text_ranking() -> Iterator[Question]:
     for options in ({"prompt": "the old house, "}, {"prompt_name": "short"}):
         yield Question("cross1", asked, options)
         yield Question("cross1", pair(*PAIRS[2]), options)
+    for i in range(5):
+        asked = {"query": QUESTIONS[i % 6], "documents": TEXTS[2 * i : 2 * i + 5]}
+        yield Question("bert_cross", asked, {"top_k": 3} if i % 2 else {})
+        yield Question("bert_cross", pair(*PAIRS[i % len(PAIRS)]))
 
 
 def feature_extraction() -> Iterator[Question]:
@@ -238,6 +272,8 @@ def feature_extraction() -> Iterator[Question]:
         yield Question("bio", SHORT[layer], {"layer": layer})
     yield Question("bio", SHORT[1:3])
     yield Question("bio", SHORT[4:6], {"layer": 2, "offsets": True})
+    for text, model in zip(SHORT[:4], cycle(["bert_bio", "bert_st"]), strict=False):
+        yield Question(model, text, {"offsets": True})
 
 
 QUESTIONS_OF = {

@@ -21,7 +21,7 @@ from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Normalize, Pooling
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
-from transformers import DistilBertConfig, PreTrainedModel
+from transformers import BertConfig, DistilBertConfig, PreTrainedModel
 
 # ---- the tokenizer ------------------------------------------------------------------------------
 
@@ -68,14 +68,16 @@ def tokenizer(lowercase: bool = True) -> Tokenizer:
     return made
 
 
-def write_tokenizer(folder: Path, lowercase: bool = True, words_only: bool = False) -> None:
+def write_tokenizer(
+    folder: Path, lowercase: bool = True, words_only: bool = False, bert: bool = False
+) -> None:
     if words_only:
         (folder / "vocab.txt").write_text("\n".join(pieces()) + "\n", "utf-8")
     else:
         (folder / "tokenizer.json").write_text(tokenizer(lowercase).to_str(), "utf-8")
     roles = {each.strip("[]").lower() + "_token": each for each in SPECIALS}
     settings = {"do_lower_case": lowercase, "model_max_length": LONGEST} | roles
-    settings["tokenizer_class"] = "DistilBertTokenizer"
+    settings["tokenizer_class"] = "BertTokenizer" if bert else "DistilBertTokenizer"
     (folder / "tokenizer_config.json").write_text(compact(settings), "utf-8")
 
 
@@ -122,7 +124,16 @@ MODELS: dict[str, tuple[str, Fields, float]] = {
     "cross1": (SEQUENCE, {"num_labels": 1}, 0.5),
     "cross1_identity": (SEQUENCE, {"num_labels": 1, "sentence_transformers": IDENTITY}, 0.3),
     "cross3": (SEQUENCE, labels("no", "perhaps", "yes"), 0.4),
+    # a third as many of BERT
+    "bert_classes": (SEQUENCE, labels("bad", "so-so", "good"), 0.4),
+    "bert_bio": (TOKENS, labels("O", "B-PER", "I-PER", "B-LOC", "I-LOC"), 0.7),
+    "bert_qa": ("QuestionAnswering", {"num_labels": 2}, 3.0),
+    "bert_nli": (SEQUENCE, labels("contradiction", "neutral", "entailment"), 0.5),
+    "bert_choice": ("MultipleChoice", {"num_labels": 1}, 0.5),
+    "bert_cross": (SEQUENCE, {"num_labels": 1}, 0.6),
+    "bert_mlm": ("MaskedLM", {}, 1.0),
 }
+BERT = "bert_"  # what the names of BERT's folders begin with
 CROSS = {  # beside cross1, as sentence-transformers writes it
     "config_sentence_transformers": {
         "model_type": "CrossEncoder", "prompts": {"short": "in a word: "},
@@ -139,8 +150,11 @@ CROSS = {  # beside cross1, as sentence-transformers writes it
 }  # fmt: skip
 LAST = {"classifier", "qa_outputs"}
 # So that tokens stay apart on their way through the blocks, and texts as well.
-TUNED = {"out_lin": 0.2, "lin1": 0.4, "lin2": 0.2}
-WIDE = {"qa"}  # stays in single precision
+TUNED = {
+    "out_lin": 0.2, "lin1": 0.4, "lin2": 0.2, "attention.output.dense": 0.2,
+    "intermediate.dense": 0.4, "output.dense": 0.2,
+}  # fmt: skip
+WIDE = {"qa", "bert_qa"}  # stays in single precision
 DRAWS = {"bio": "bio-4", "plain": "plain-27"}  # of several drawings, these give every label
 WORDS_ONLY = {"choice"}  # this one has vocab.txt and no tokenizer.json
 
@@ -149,13 +163,21 @@ def fill(model: torch.nn.Module, key: str, damped: float = 1.0, wide: bool = Fal
     """Redraw all parameters; `key` names the draw."""
     for name, parameter in model.named_parameters():
         parameter.data = drawn(key, name, parameter.shape)
-        module = name.split(".")[-2]
-        parameter.data *= damped if module in LAST else TUNED.get(module, 1.0)
+        path = name.rpartition(".")[0]
+        tuned = next((factor for end, factor in TUNED.items() if path.endswith(end)), 1.0)
+        parameter.data *= damped if path.rpartition(".")[2] in LAST else tuned
         if not wide:
             parameter.data = parameter.data.half()
 
 
-def built(head: str, fields: Fields) -> PreTrainedModel:
+def built(head: str, fields: Fields, *, bert: bool = False) -> PreTrainedModel:
+    if bert:
+        config = BertConfig(
+            vocab_size=len(pieces()), max_position_embeddings=LONGEST, hidden_size=24,
+            num_hidden_layers=3, num_attention_heads=3, intermediate_size=40, layer_norm_eps=1e-5,
+            **fields,
+        )  # fmt: skip
+        return getattr(transformers, f"Bert{head}")(config)
     config = DistilBertConfig(
         vocab_size=len(pieces()), max_position_embeddings=LONGEST, dim=24, n_layers=3, n_heads=3,
         hidden_dim=40, **fields,
@@ -165,10 +187,11 @@ def built(head: str, fields: Fields) -> PreTrainedModel:
 
 def save_transformers_model(folder: Path) -> None:
     head, fields, damped = MODELS[folder.name]
-    model = built(f"For{head}", fields)
+    bert = folder.name.startswith(BERT)
+    model = built(f"For{head}", fields, bert=bert)
     fill(model, DRAWS.get(folder.name, folder.name), damped, wide=folder.name in WIDE)
     model.save_pretrained(folder)
-    write_tokenizer(folder, words_only=folder.name in WORDS_ONLY)
+    write_tokenizer(folder, words_only=folder.name in WORDS_ONLY, bert=bert)
 
 
 # ---- models of sentence-transformers ------------------------------------------------------------
@@ -215,6 +238,8 @@ STACKS = {
     "st_layernorm": lambda: [pooling("mean"), layer_norm()],
     "st_prompts": lambda: [pooling("cls", "mean", "weightedmean", include_prompt=False)],
     "st_lower": lambda: [pooling("mean")],
+    "bert_st": lambda: [pooling("mean"), Normalize()],
+    "bert_st_cls": lambda: [pooling("cls")],
 }
 # sentence_bert_config.json as it was written until version 5 in these folders
 OLD = {
@@ -228,10 +253,11 @@ UNREAD = ["README.md", "special_tokens_map.json", "vocab.txt"]
 def save_sentence_model(folder: Path) -> None:
     """Let sentence-transformers write a folder, then make its tokenizer's files small."""
     bare = folder.with_name(f"{folder.name}.bare")
-    encoder = built("Model", {})
+    bert = folder.name.startswith(BERT)
+    encoder = built("Model", {}, bert=bert)
     fill(encoder, "st")
     encoder.save_pretrained(bare)
-    write_tokenizer(bare, lowercase=folder.name != "st_lower")
+    write_tokenizer(bare, lowercase=folder.name != "st_lower", bert=bert)
     told: Fields = {}
     if folder.name == "st_prompts":
         told = {"prompts": PROMPTS, "default_prompt_name": "query", "similarity_fn_name": "dot"}

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from tasks_cases import Options, Question
-from transformers import DistilBertForMultipleChoice, DistilBertTokenizerFast, Pipeline, pipeline
+from transformers import (
+    AutoModelForMultipleChoice,
+    BertTokenizerFast,
+    DistilBertTokenizerFast,
+    Pipeline,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
 
 MARGIN = 1e-4
 HOW = {"dtype": torch.float64, "attn_implementation": "eager"}
@@ -30,14 +37,19 @@ def decided(scores: Iterable[float]) -> None:
         raise Unfit("too close to call")
 
 
-def fits(tokenizer: DistilBertTokenizerFast, *texts: Any, **how: Any) -> None:
+def fits(tokenizer: PreTrainedTokenizerFast, *texts: Any, **how: Any) -> None:
     if len(tokenizer(*texts, **how)["input_ids"]) > tokenizer.model_max_length:
         raise Unfit("longer than the model")
 
 
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
+    kind = BertTokenizerFast if folder.name.startswith("bert_") else DistilBertTokenizerFast
+    return kind.from_pretrained(folder)
+
+
 @cache
 def original(task: str, folder: Path) -> Pipeline:
-    tokenizer = DistilBertTokenizerFast.from_pretrained(folder)
+    tokenizer = tokenizer_of(folder)
     how = {"attn_implementation": "eager"}
     return pipeline(
         task, model=str(folder), tokenizer=tokenizer, dtype=torch.float64, device="cpu",
@@ -204,7 +216,8 @@ def spans(task: Pipeline, item: dict[str, str], options: Options) -> list[tuple[
 def chances(task: Pipeline, window: dict[str, Any]) -> list[np.ndarray]:
     """Softmax over [CLS] and the context, for the start and for the end."""
     with torch.no_grad():
-        out = task.model(window["input_ids"], window["attention_mask"])
+        given = {name: window[name] for name in task.tokenizer.model_input_names}
+        out = task.model(**given)
     allowed = window["p_mask"] == 0
     both = (
         logits.masked_fill(~allowed, -torch.inf) for logits in (out.start_logits, out.end_logits)
@@ -232,8 +245,8 @@ def zero_shot_classification(folder: Path, asked: Question) -> Any:
 
 
 def multiple_choice(folder: Path, asked: Question) -> Any:
-    tokenizer = DistilBertTokenizerFast.from_pretrained(folder)
-    model = DistilBertForMultipleChoice.from_pretrained(folder, **HOW).eval()
+    tokenizer = tokenizer_of(folder)
+    model = AutoModelForMultipleChoice.from_pretrained(folder, **HOW).eval()
 
     def one(item: dict[str, Any]) -> dict[str, Any]:
         choices = item["choices"]

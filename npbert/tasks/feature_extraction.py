@@ -58,7 +58,7 @@ class FeatureExtraction(Task[FeatureOptions, TokenizedText]):
         texts = self.parts(item)
         encoding = self.tokenizer.encode(*texts)
         cut = self.check_truncation([encoding], options)
-        return Reading([(encoding.ids, None)], TokenizedText(texts, encoding), cut)
+        return Reading([self.list_of(encoding)], TokenizedText(texts, encoding), cut)
 
     def answer(
         self, reading: Reading[TokenizedText], values: list[Array], options: FeatureOptions

@@ -8,18 +8,18 @@ from npbert.errors import InputError
 from npbert.model import Model
 from npbert.tasks.options import FillMaskOptions
 from npbert.tasks.rows import TaskRow
-from npbert.tasks.task import Answer, Reading, Task, best_indices, probabilities
+from npbert.tasks.task import Answer, Reading, Task, TokenList, best_indices, probabilities
 from npbert.textbook import Array
 
 Pieces = tuple[int, ...]  # the ids that a word is made of
 Link = tuple[int, Pieces, int]  # where a word goes, its pieces known so far, how many are hidden
-Asking = tuple[list[int], list[int]]  # ids, and which of them the answer needs
 
 
 class Blanks(NamedTuple):
     """A text with masks, and what may stand in them."""
 
     ids: list[int]
+    types: list[int] | None  # of their tokens
     places: list[int]  # where the masks stand
     targets: list[Pieces]  # the only words that may; empty: all words of the vocabulary
 
@@ -55,9 +55,11 @@ class FillMask(Task[FillMaskOptions, Blanks]):
                 f"{self.tokenizer.max_length} tokens, and {encoding.cut} more follow"
             )
         cut = self.check_truncation([encoding], options)
-        blanks = Blanks(list(encoding.ids), places, self.targets(options))
-        chains = [self.chain_input(blanks.ids, *link) for link in chain_links(blanks)]
-        return Reading([(blanks.ids, places), *chains], blanks, cut)
+        whole = self.list_of(encoding, places)
+        types = None if whole.types is None else list(whole.types)
+        blanks = Blanks(list(whole.ids), types, places, self.targets(options))
+        chains = [self.chain_input(blanks, *link) for link in chain_links(blanks)]
+        return Reading([whole, *chains], blanks, cut)
 
     def prepare_options(self, options: FillMaskOptions) -> FillMaskOptions:
         """Refuse targets that cannot be scored."""
@@ -89,15 +91,18 @@ class FillMask(Task[FillMaskOptions, Blanks]):
             )
         return tuple(found.ids)
 
-    def chain_input(self, ids: list[int], place: int, known: Pieces, hidden: int) -> Asking:
+    def chain_input(self, blanks: Blanks, place: int, known: Pieces, hidden: int) -> TokenList:
         """Return what is read where of a word's pieces some are known, and some hidden."""
-        filled = replace_token(ids, place, [*known, *[self.mask] * hidden])
+        filled = replace_token(blanks.ids, place, [*known, *[self.mask] * hidden])
         if len(filled) > self.tokenizer.max_length:
             raise InputError(
                 f"has {len(filled)} tokens with a mask for each piece of a target, but the model "
                 f"reads {self.tokenizer.max_length}"
             )
-        return filled, [place + len(known)]
+        types = blanks.types
+        if types is not None:
+            types = replace_token(types, place, [types[place]] * (len(known) + hidden))
+        return TokenList(filled, [place + len(known)], types)
 
     def answer(
         self, reading: Reading[Blanks], values: list[Array], options: FillMaskOptions

@@ -20,7 +20,7 @@ class MultipleChoice(Task[MultipleChoiceOptions, list[str]]):
         for choice in choices:  # one by one, since there may be many
             encoding = self.tokenizer.encode(prompt, choice)
             cut += self.check_truncation([encoding], options)
-            lists.append((encoding.ids, None))
+            lists.append(self.list_of(encoding))
         return Reading(lists, choices, cut)
 
     def answer(

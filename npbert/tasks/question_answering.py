@@ -6,7 +6,7 @@ than a window is read in windows that overlap; chances are those within a window
 several windows hold has the best of its scores.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from npbert.errors import InputError
 from npbert.tasks.options import QuestionAnsweringOptions
-from npbert.tasks.task import Answer, Reading, Task, probabilities, split_into_chunks, unit_offsets
+from npbert.tasks.task import (
+    Answer,
+    Reading,
+    Task,
+    TokenList,
+    probabilities,
+    split_into_chunks,
+    unit_offsets,
+)
 from npbert.text.encodings import Encoding, column_array
 from npbert.textbook import Array
 
@@ -90,7 +98,7 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
         passage = Passage(context, spans, *answer_edges(tokens, words=options.align_to_words))
         return Reading(lists, passage, [cut] if cut else [])
 
-    def window(self, question: Encoding, some: Encoding) -> tuple[Sequence[int], list[int]]:
+    def window(self, question: Encoding, some: Encoding) -> TokenList:
         """Return a window's ids, and the positions of [CLS], "no answer", and of the context."""
         encoding = self.tokenizer.add_special_tokens([question, some])
         cls = self.tokenizer.id_of("cls_token")
@@ -100,7 +108,8 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
             raise InputError(
                 "the model reads no [CLS], at which a question without an answer is told"
             )
-        return encoding.ids, null + [i for i, s in enumerate(encoding.sequence_ids) if s == 1]
+        places = [i for i, source in enumerate(encoding.sequence_ids) if source == 1]
+        return self.list_of(encoding, null + places)
 
     def answer(
         self, reading: Reading[Passage], values: list[Array], options: QuestionAnsweringOptions

@@ -117,7 +117,7 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         cut = self.check_truncation([encoding], options)
         ends = set(self.recipe.modes) in EDGE_POOLINGS
         rows = [skipped, len(encoding) - 1] if ends else None
-        return Reading([(encoding.ids, rows)], 0 if ends else skipped, cut)
+        return Reading([self.list_of(encoding, rows)], 0 if ends else skipped, cut)
 
     def answer(
         self, reading: Reading[int], values: list[Array], options: EmbeddingOptions

@@ -34,11 +34,19 @@ Answer = dict[str, Any]
 Given = TypeVar("Given")
 
 
+class TokenList(NamedTuple):
+    """What a model reads at once."""
+
+    ids: Sequence[int]
+    wanted: Sequence[int] | None = None  # positions
+    types: Sequence[int] | None = None
+
+
 @dataclass(frozen=True)
 class Reading(Generic[Given]):
     """One input as the model reads it: token lists, at least one, and what the answer needs."""
 
-    lists: Iterable[tuple[Sequence[int], Sequence[int] | None]]  # ids; which positions are wanted
+    lists: Iterable[TokenList]
     given: Given
     cut: Sequence[int] = ()  # how many tokens did not fit, of each text that was cut
     tokens: Sequence[Tokens] = ()  # the lists, as soon as the model has checked them
@@ -232,6 +240,11 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
     @abstractmethod
     def answer(self, reading: Reading[Given], values: list[Array], options: Asked) -> Any:
         """Turn what the model computed for the token lists of one input into a result."""
+
+    def list_of(self, encoding: Encoding, wanted: Sequence[int] | None = None) -> TokenList:
+        """Return an encoding as the model reads it, with token types if its family has them."""
+        types = encoding.type_ids if self.model.config.type_vocab_size else None
+        return TokenList(encoding.ids, wanted, types)
 
     def parts(self, item: Any) -> list[Any]:
         """Return what an input holds for each of the task's fields, None where it has none."""

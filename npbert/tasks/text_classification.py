@@ -14,7 +14,7 @@ class TextClassification(Task[ClassificationOptions, None]):
     def read(self, item: Any, options: ClassificationOptions) -> Reading[None]:
         """Turn a text, or a pair of texts, into tokens.  Raises InputError."""
         encoding = self.tokenizer.encode(*self.parts(item))
-        return Reading([(encoding.ids, None)], None, self.check_truncation([encoding], options))
+        return Reading([self.list_of(encoding)], None, self.check_truncation([encoding], options))
 
     def answer(
         self, reading: Reading[None], values: list[Array], options: ClassificationOptions

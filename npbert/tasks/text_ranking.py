@@ -75,7 +75,7 @@ class TextRanking(Task[RankingOptions, Shelf]):
             some = self.tokenizer.tokenize_used(document, self.limit)
             encoding = self.tokenizer.fit([asked, some], self.limit)
             cut += self.check_truncation([encoding], options)
-            lists.append((encoding.ids, None))
+            lists.append(self.list_of(encoding))
         return Reading(lists, Shelf(documents, alone), cut)
 
     def answer(

@@ -4,7 +4,7 @@ A text longer than a window is read in windows that overlap.  Every token is sco
 overlap of two windows the first half is the first one's, so that a token has text on both sides.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from npbert.tasks.task import (
     Answer,
     Reading,
     Task,
+    TokenList,
     input_parts,
     list_of_texts,
     probabilities,
@@ -123,13 +124,11 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
         lists = (self.window(tokens, *each) for each in zip(spans, owned, strict=True))
         return Reading(lists, Sentence(text, tokens))
 
-    def window(
-        self, tokens: Encoding, window: slice, owned: slice
-    ) -> tuple[Sequence[int], list[int]]:
+    def window(self, tokens: Encoding, window: slice, owned: slice) -> TokenList:
         """Return a window's ids, and the positions of the tokens that it scores."""
         encoding = self.tokenizer.add_special_tokens([tokens[window]])
         own = [i for i, source in enumerate(encoding.sequence_ids) if source is not None]
-        return encoding.ids, own[owned.start - window.start : owned.stop - window.start]
+        return self.list_of(encoding, own[owned.start - window.start : owned.stop - window.start])
 
     def answer(
         self, reading: Reading[Sentence], values: list[Array], options: TokenClassificationOptions

@@ -61,7 +61,7 @@ class ZeroShotClassification(Task[ZeroShotOptions, Candidates]):
             some = self.tokenizer.tokenize_used(hypothesis)
             encoding = self.tokenizer.fit([premise, some], cut="first")
             cut += self.check_truncation([encoding], options)
-            lists.append((encoding.ids, None))
+            lists.append(self.list_of(encoding))
         return Reading(lists, Candidates(text, labels), cut[:1])
 
     def answer(

@@ -59,6 +59,7 @@ class Encoding:
     sequence_ids: Sequence[int | None]  # 0 the text, 1 its pair, None neither
     cut: int  # tokens that did not fit
     unread: int = 0  # tokens that nobody asked for, behind these or before them
+    type_ids: Sequence[int] = ()  # as the template has them; none before it is applied
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,20 +81,23 @@ class TokenLists:
         self.offsets: list[tuple[int, int]] = []
         self.word_ids: list[int | None] = []
         self.sequence_ids: list[int | None] = []
+        self.type_ids: list[int] = []
 
-    def extend(self, more: Encoding, source: int | None) -> None:
-        """Add tokens that come from one source."""
+    def extend(self, more: Encoding, source: int | None, kind: int = 0) -> None:
+        """Add tokens that come from one source, of one token type."""
         self.ids.extend(more.ids)
         self.tokens.extend(more.tokens)
         self.offsets.extend(more.offsets)
         self.word_ids.extend(more.word_ids)
         self.sequence_ids.extend(repeat(source, len(more)))
+        self.type_ids.extend(repeat(kind, len(more)))
 
     def encoding(self, cut: int = 0, unread: int = 0) -> Encoding:
         """Return what was added."""
         return Encoding(
-            self.ids, self.tokens, self.offsets, self.word_ids, self.sequence_ids, cut, unread
-        )
+            self.ids, self.tokens, self.offsets, self.word_ids, self.sequence_ids, cut, unread,
+            self.type_ids,
+        )  # fmt: skip
 
 
 def encoding_of(found: Any) -> Encoding:

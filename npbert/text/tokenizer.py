@@ -100,6 +100,12 @@ class Tokenizer:
         return self.pieces.token_to_id(self.token_text(role))
 
     @property
+    def reads_types(self) -> bool:
+        """Whether the model is told of token types; settings may leave them out of its inputs."""
+        names = self.settings.get("model_input_names")
+        return not isinstance(names, list) or "token_type_ids" in names
+
+    @property
     def cuts_left(self) -> bool:
         """Whether the beginning of a text is cut, and not its end."""
         return self.settings.get("truncation_side") == "left"
@@ -239,11 +245,11 @@ class Tokenizer:
     def add_special_tokens(self, parts: Sequence[Encoding]) -> Encoding:
         """Put one text's tokens, or two, between [CLS] and [SEP], whole."""
         made = TokenLists()
-        for source, (special, written) in self.templates[len(parts) - 1]:
+        for source, kind, (special, written) in self.templates[len(parts) - 1]:
             if source is None:
-                made.extend(Encoding([special], [written], [(0, 0)], [None], [None], 0), None)
+                made.extend(Encoding([special], [written], [(0, 0)], [None], [None], 0), None, kind)
             else:
-                made.extend(parts[source], source)
+                made.extend(parts[source], source, kind)
         if not made.ids:
             raise InputError("the text has no token, and the model adds none")
         return made.encoding()
@@ -254,21 +260,21 @@ class Tokenizer:
 
     def room(self, texts: int, max_length: int | None = None) -> int:
         """Return how many tokens of one text, or two, fit between [CLS] and [SEP]."""
-        specials = sum(source is None for source, _ in self.templates[texts - 1])
+        specials = sum(source is None for source, _, _ in self.templates[texts - 1])
         return self.limit(max_length) - specials
 
-    def template(self, texts: int) -> list[tuple[int | None, tuple[int, str]]]:
-        """Return what stands around one text or two: which text, or None and a special token.
+    def template(self, texts: int) -> list[tuple[int | None, int, tuple[int, str]]]:
+        """Return what stands around one text or two: which text, or None; its type; its token.
 
         The package would put texts into their template itself, but after a cut it also pairs
         every leftover of one text with every leftover of the other: quadratic in their lengths.
         """
         unknown = self.token_text("unk_token")
         whole = self.pieces.encode(unknown, unknown if texts == 2 else None)
-        slots = list(
-            zip(whole.sequence_ids, zip(whole.ids, whole.tokens, strict=True), strict=True)
-        )
-        if [source for source, _ in slots if source is not None] != list(range(texts)):
+        types = whole.type_ids if self.reads_types else [0] * len(whole.ids)
+        tokens = zip(whole.ids, whole.tokens, strict=True)
+        slots = list(zip(whole.sequence_ids, types, tokens, strict=True))
+        if [source for source, _, _ in slots if source is not None] != list(range(texts)):
             raise CheckpointError(f"{unknown} is no token of its own, as every tokenizer needs one")
         return slots
 
