@@ -76,6 +76,7 @@ class Family:
     null_classifier_dropout: bool = False  # config.json may say null for that of the other states
     dropouts: tuple[str, ...] = ()  # places where every block drops more values than DistilBERT's
     modules: Mapping[str, str] = field(default_factory=dict)  # canonical path: its own, {n} a block
+    results: Mapping[str, str] = field(default_factory=dict)  # of modules around steps: whose it is
     tensors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # with names of their own
     double_classes: Mapping[str, str] = field(default_factory=dict)  # of two heads: ours of one
 
@@ -231,6 +232,19 @@ FAMILIES: Final[dict[str, Family]] = {
             "vocab_layer_norm": "cls.predictions.transform.LayerNorm",
             "vocab_projector": "cls.predictions.decoder",
             "seq_relationship": "cls.seq_relationship",
+        },
+        results={
+            "encoder.layer.{n}.attention.self": "transformer.layer.{n}.attention.context",
+            "encoder.layer.{n}.attention.output": "transformer.layer.{n}.sa_layer_norm",
+            "encoder.layer.{n}.attention": "transformer.layer.{n}.sa_layer_norm",
+            "encoder.layer.{n}.intermediate": "transformer.layer.{n}.ffn.activation",
+            "encoder.layer.{n}.output": "transformer.layer.{n}.output_layer_norm",
+            "encoder.layer.{n}": "transformer.layer.{n}.output_layer_norm",
+            "encoder": "last_hidden_state",
+            "pooler": "pooled",
+            "cls.predictions.transform": "vocab_layer_norm",
+            "cls.predictions": "vocab_projector",
+            "cls": "logits",
         },
         tensors={"vocab_projector.bias": ("cls.predictions.bias", "cls.predictions.decoder.bias")},
         double_classes={"BertForPreTraining": "for_masked_language_modeling"},

@@ -9,8 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert.errors import InputError, listing, quote
+from npbert.families import canonical_module
 from npbert.model import Model
-from npbert.oracle.dialects import MAPS, canonical_names, fit_layout, unknown_names, unknown_notice
+from npbert.oracle.dialects import (
+    MAPS,
+    canonical_names,
+    detect_family,
+    fit_layout,
+    translate_errors,
+    translate_result,
+    unknown_names,
+    unknown_notice,
+)
 from npbert.oracle.dumps import Arrays, split_into_pieces
 from npbert.oracle.replay import Precision, detect_precision, replay_steps, rounding_noise
 from npbert.oracle.traces import (
@@ -119,7 +129,7 @@ def compare(
     candidate : Trace, mapping of names to arrays, or path
         Of any port; a path is that of a .safetensors or .npz file, or of a folder of .npy files.
     names : mapping
-        Templates of names, theirs to ours; see oracle.names.
+        Templates of names, theirs to ours; see oracle.dialects.
 
     Raises
     ------
@@ -128,14 +138,29 @@ def compare(
     """
     candidate = as_trace(candidate)
     if isinstance(reference, Model):
-        return compare_steps(reference, candidate, names).comparison
-    reference = as_trace(reference)
+        family = reference.family
+        with translate_errors(family):
+            comparison = compare_steps(reference, candidate, names).comparison
+    else:
+        reference = as_trace(reference)
+        family = detect_family(reference)
+        with translate_errors(family):
+            comparison = compare_traces(reference, candidate, names, family)
+    return translate_result(family, comparison)
+
+
+def compare_traces(
+    reference: Trace, candidate: Trace, names: Mapping[str, str], family: str
+) -> Comparison:
+    """Compare the numbers of two traces, end to end."""
     notes: list[str] = []
-    arrays, exact = rename_arrays(candidate, names), reference.activations
+    arrays = rename_arrays(candidate, names, family)
+    exact = {canonical_module(family, name): x for name, x in reference.activations.items()}
     theirs = fit_arrays(None, arrays, exact, notes)
     require_same_inputs(reference, arrays)
     said = reference.about.get("noise")
     noise = said if isinstance(said, dict) else {}
+    noise = {canonical_module(family, name): x for name, x in noise.items()}
     given = {name: noise.get(name) for name in exact}
     allowed = {name: x if isinstance(x, float) else 1e-6 for name, x in given.items()}
     return measure_all(None, exact, theirs, {}, allowed, detect_precision(theirs), notes)
@@ -144,7 +169,7 @@ def compare(
 def compare_steps(model: Model, candidate: Trace, names: Mapping[str, str]) -> Beside:
     """Compute a model on a candidate's inputs, and each step again from the candidate's numbers."""
     notes: list[str] = []
-    arrays = rename_arrays(candidate, names)
+    arrays = rename_arrays(candidate, names, model.family)
     call = call_of(model, arrays, notes)
     exact = all_activations(call)
     theirs = fit_arrays(call, arrays, exact, notes)
@@ -192,14 +217,14 @@ def port_loudness(
     return float(np.clip(quiet, 1, LOUDEST_FACTOR))
 
 
-def rename_arrays(candidate: Trace, names: Mapping[str, str]) -> Arrays:
-    """Return a candidate's arrays by our names.  Raises InputError for what maps no names."""
+def rename_arrays(candidate: Trace, names: Mapping[str, str], family: str) -> Arrays:
+    """Return a candidate's arrays by canonical names.  Raises InputError for what maps no names."""
     if not isinstance(names, Mapping):
         raise InputError(
             f"names is {quote(names)}, expected a mapping of their names to npbert's, as "
             f"npbert.oracle.dialects.MAPS has them of {', '.join(MAPS)}"
         )
-    table = canonical_names(candidate.arrays, names)
+    table = canonical_names(candidate.arrays, names, family)
     return {mine: candidate.arrays[name] for name, mine in table.items()}
 
 

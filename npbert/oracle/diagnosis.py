@@ -13,8 +13,8 @@ import numpy as np
 
 from npbert.errors import InputError, quote
 from npbert.model import Model
-from npbert.oracle.comparison import Comparison, compare_steps, comparison_json, finite_json
-from npbert.oracle.dialects import MAPS
+from npbert.oracle.comparison import Beside, Comparison, compare_steps, comparison_json, finite_json
+from npbert.oracle.dialects import MAPS, translate_errors, translate_result
 from npbert.oracle.dumps import Arrays
 from npbert.oracle.mistakes import catalogue
 from npbert.oracle.mistakes.scene import (
@@ -115,7 +115,7 @@ def diagnose(
         The port's activations, some or all, and its inputs; a path is that of a .safetensors or
         .npz file, or of a folder of .npy files.
     names : mapping
-        Templates of names, theirs to ours; see oracle.names.
+        Templates of names, theirs to ours; see oracle.dialects.
 
     Raises
     ------
@@ -126,7 +126,14 @@ def diagnose(
         raise InputError(
             f"model is {quote(model)}, expected a Model: npbert.load(folder, dtype='float64')"
         )
-    call, order, theirs, again, comparison = compare_steps(model, as_trace(candidate), names)
+    with translate_errors(model.family):
+        beside = compare_steps(model, as_trace(candidate), names)
+    return translate_result(model.family, find_mistakes(beside))
+
+
+def find_mistakes(beside: Beside) -> Diagnosis:
+    """Find what is wrong with a candidate beside its model."""
+    call, order, theirs, again, comparison = beside
     theirs = drop_broken(theirs, order)
     call.candidate = theirs
     case = Candidate(
@@ -137,7 +144,7 @@ def diagnose(
         known=hidden_states(call, theirs, again),
         live={name: call.live_values(name, x.shape) for name, x in theirs.items()},
     )
-    faults = catalogue(model.config)
+    faults = catalogue(call.model.config)
     findings: list[Finding] = []
     for stages in stage_segments(case):
         for finding in explain_stages(case, stages, again, faults, findings):

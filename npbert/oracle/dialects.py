@@ -1,4 +1,7 @@
-"""A port's names and layouts, as ours: translated, repaired, and told.
+"""A port's names and layouts, as ours: translated, repaired, and told in its family's own names.
+
+Inside the oracle every family's steps have the canonical names.  On the way in canonical_names
+takes what a port calls them, on the way out translate_result tells everything as the family does.
 
 A map is a table of templates of names, theirs to ours; {n} is the number of a block, and the first
 template that fits decides.  Of all arrangements that give the expected shape, the nearest is taken:
@@ -9,28 +12,30 @@ token as a column.
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npbert.checkpoint.reading import parse_json, read_bytes
 from npbert.errors import CheckpointError, InputError, listing, quote
+from npbert.families import BLOCK_PREFIX, DEFAULT_FAMILY, FAMILIES, canonical_module, own_module
 from npbert.oracle.dumps import split_into_pieces
 
 MAP_LIMIT: Final = 1 << 20  # bytes of a map; ours have 3,000
-BLOCK_TEMPLATE: Final = "transformer.layer.{n}."
 
 PYTORCH: Final = {
     # what forward hooks and outputs of the model are called
-    "transformer.layer.{n}.attention": BLOCK_TEMPLATE + "attention.out_lin",
-    "transformer.layer.{n}.ffn": BLOCK_TEMPLATE + "ffn.lin2",
-    "transformer.layer.{n}": BLOCK_TEMPLATE + "output_layer_norm",
+    "transformer.layer.{n}.attention": BLOCK_PREFIX + "attention.out_lin",
+    "transformer.layer.{n}.ffn": BLOCK_PREFIX + "ffn.lin2",
+    "transformer.layer.{n}": BLOCK_PREFIX + "output_layer_norm",
     "embeddings": "embeddings.LayerNorm",
     "hidden_states.0": "embeddings.LayerNorm",
-    "hidden_states.{n+1}": BLOCK_TEMPLATE + "output_layer_norm",
-    "attentions.{n}": BLOCK_TEMPLATE + "attention.weights",
+    "hidden_states.{n+1}": BLOCK_PREFIX + "output_layer_norm",
+    "attentions.{n}": BLOCK_PREFIX + "attention.weights",
     "hidden_state": "last_hidden_state",
     "pooled_state": "pooled",
     "pooler_output": "pooled",
@@ -39,16 +44,17 @@ PYTORCH: Final = {
 BUMBLEBEE: Final = {
     "embedder.token_embedding": "embeddings.word_embeddings",
     "embedder.position_embedding": "embeddings.position_embeddings",
+    "embedder.token_type_embedding": "embeddings.token_type_embeddings",
     "embedder.norm": "embeddings.LayerNorm",
-    "encoder.blocks.{n}.self_attention.query": BLOCK_TEMPLATE + "attention.q_lin",
-    "encoder.blocks.{n}.self_attention.key": BLOCK_TEMPLATE + "attention.k_lin",
-    "encoder.blocks.{n}.self_attention.value": BLOCK_TEMPLATE + "attention.v_lin",
-    "encoder.blocks.{n}.self_attention.output": BLOCK_TEMPLATE + "attention.out_lin",
-    "encoder.blocks.{n}.self_attention_norm": BLOCK_TEMPLATE + "sa_layer_norm",
-    "encoder.blocks.{n}.ffn.intermediate": BLOCK_TEMPLATE + "ffn.lin1",
-    "encoder.blocks.{n}.ffn.activation": BLOCK_TEMPLATE + "ffn.activation",
-    "encoder.blocks.{n}.ffn.output": BLOCK_TEMPLATE + "ffn.lin2",
-    "encoder.blocks.{n}.output_norm": BLOCK_TEMPLATE + "output_layer_norm",
+    "encoder.blocks.{n}.self_attention.query": BLOCK_PREFIX + "attention.q_lin",
+    "encoder.blocks.{n}.self_attention.key": BLOCK_PREFIX + "attention.k_lin",
+    "encoder.blocks.{n}.self_attention.value": BLOCK_PREFIX + "attention.v_lin",
+    "encoder.blocks.{n}.self_attention.output": BLOCK_PREFIX + "attention.out_lin",
+    "encoder.blocks.{n}.self_attention_norm": BLOCK_PREFIX + "sa_layer_norm",
+    "encoder.blocks.{n}.ffn.intermediate": BLOCK_PREFIX + "ffn.lin1",
+    "encoder.blocks.{n}.ffn.activation": BLOCK_PREFIX + "ffn.activation",
+    "encoder.blocks.{n}.ffn.output": BLOCK_PREFIX + "ffn.lin2",
+    "encoder.blocks.{n}.output_norm": BLOCK_PREFIX + "output_layer_norm",
     "pooler.output": "pre_classifier",
     "language_modeling_head.dense": "vocab_transform",
     "language_modeling_head.activation": "vocab_activation",
@@ -58,6 +64,7 @@ BUMBLEBEE: Final = {
     "token_classification_head.output": "classifier",
     "multiple_choice_head.output": "classifier",
     "question_answering_head.output": "qa_outputs",
+    "next_sentence_prediction_head.output": "seq_relationship",
 }
 # torch.onnx names a value after the module and the operation that made it; of a module's values
 # the last one is its own.
@@ -67,20 +74,20 @@ ONNX: Final = {
     "/embeddings/position_embeddings/Gather_output_0": "embeddings.position_embeddings",
     "/embeddings/Add_output_0": "embeddings.sum",
     "/embeddings/LayerNorm/*": "embeddings.LayerNorm",
-    ONNX_LAYER + "attention/q_lin/Add_output_0": BLOCK_TEMPLATE + "attention.q_lin",
-    ONNX_LAYER + "attention/k_lin/Add_output_0": BLOCK_TEMPLATE + "attention.k_lin",
-    ONNX_LAYER + "attention/v_lin/Add_output_0": BLOCK_TEMPLATE + "attention.v_lin",
-    ONNX_LAYER + "attention/MatMul_output_0": BLOCK_TEMPLATE + "attention.scores",
-    ONNX_LAYER + "attention/Where_output_0": BLOCK_TEMPLATE + "attention.masked_scores",
-    ONNX_LAYER + "attention/Softmax_output_0": BLOCK_TEMPLATE + "attention.weights",
-    ONNX_LAYER + "attention/out_lin/Add_output_0": BLOCK_TEMPLATE + "attention.out_lin",
-    ONNX_LAYER + "Add_output_0": BLOCK_TEMPLATE + "attention_residual",
-    ONNX_LAYER + "sa_layer_norm/*": BLOCK_TEMPLATE + "sa_layer_norm",
-    ONNX_LAYER + "ffn/lin1/Add_output_0": BLOCK_TEMPLATE + "ffn.lin1",
-    ONNX_LAYER + "ffn/activation/Mul_1_output_0": BLOCK_TEMPLATE + "ffn.activation",
-    ONNX_LAYER + "ffn/lin2/Add_output_0": BLOCK_TEMPLATE + "ffn.lin2",
-    ONNX_LAYER + "Add_1_output_0": BLOCK_TEMPLATE + "ffn_residual",
-    ONNX_LAYER + "output_layer_norm/*": BLOCK_TEMPLATE + "output_layer_norm",
+    ONNX_LAYER + "attention/q_lin/Add_output_0": BLOCK_PREFIX + "attention.q_lin",
+    ONNX_LAYER + "attention/k_lin/Add_output_0": BLOCK_PREFIX + "attention.k_lin",
+    ONNX_LAYER + "attention/v_lin/Add_output_0": BLOCK_PREFIX + "attention.v_lin",
+    ONNX_LAYER + "attention/MatMul_output_0": BLOCK_PREFIX + "attention.scores",
+    ONNX_LAYER + "attention/Where_output_0": BLOCK_PREFIX + "attention.masked_scores",
+    ONNX_LAYER + "attention/Softmax_output_0": BLOCK_PREFIX + "attention.weights",
+    ONNX_LAYER + "attention/out_lin/Add_output_0": BLOCK_PREFIX + "attention.out_lin",
+    ONNX_LAYER + "Add_output_0": BLOCK_PREFIX + "attention_residual",
+    ONNX_LAYER + "sa_layer_norm/*": BLOCK_PREFIX + "sa_layer_norm",
+    ONNX_LAYER + "ffn/lin1/Add_output_0": BLOCK_PREFIX + "ffn.lin1",
+    ONNX_LAYER + "ffn/activation/Mul_1_output_0": BLOCK_PREFIX + "ffn.activation",
+    ONNX_LAYER + "ffn/lin2/Add_output_0": BLOCK_PREFIX + "ffn.lin2",
+    ONNX_LAYER + "Add_1_output_0": BLOCK_PREFIX + "ffn_residual",
+    ONNX_LAYER + "output_layer_norm/*": BLOCK_PREFIX + "output_layer_norm",
     "/pre_classifier/*": "pre_classifier",
     "/classifier/*": "classifier",
     "/qa_outputs/Add_output_0": "qa_outputs",
@@ -97,6 +104,11 @@ NORM_ENDS: Final = (
 MAPS: Final[Mapping[str, Mapping[str, str]]] = {
     "pytorch": PYTORCH, "bumblebee": BUMBLEBEE, "onnx": ONNX, "candle": PYTORCH,
 }  # fmt: skip
+
+
+# Around the names of a model's steps: wrappers of training, and the encoder in a larger model.
+ENCODERS: Final = "|".join(re.escape(row.prefix.rstrip(".")) for row in FAMILIES.values())
+WRAPPERS: Final = re.compile(rf"^(?:model\.|module\.)*(?:(?:{ENCODERS})\.|/(?:{ENCODERS})(?=/))?")
 
 
 def read_map(named: str) -> Mapping[str, str]:
@@ -125,35 +137,54 @@ def read_map(named: str) -> Mapping[str, str]:
     return table
 
 
-def canonical_names(theirs: Iterable[str], table: Mapping[str, str]) -> dict[str, str]:
-    """Return our name for each of theirs; a name that no template fits is taken for ours.
+def canonical_names(
+    theirs: Iterable[str], table: Mapping[str, str], family: str = DEFAULT_FAMILY
+) -> dict[str, str]:
+    """Return our name for each of theirs; a name that no template fits is taken for a step's own.
 
-    A hook hears a step under its own name, and once more as the result of the module around it:
-    its own name counts.  Raises InputError where two names have equal rights to one of ours.
+    A hook hears a step under its own name, and once more as the result of the modules around it:
+    its own name counts, then one that the table has, then the innermost module.  Raises InputError
+    where two names have equal rights to one of ours.
     """
-    patterns = [(name_pattern(template), target) for template, target in table.items()]
-    found = {name: mine for name in theirs if (mine := rename_step(name, patterns)) is not None}
+    around = FAMILIES[family].results
+    patterns = [(name_pattern(t), target) for each in (table, around) for t, target in each.items()]
+    found: dict[str, str] = {}
+    rank: dict[str, int] = {}
+    for name in theirs:
+        renamed = rename_step(name, patterns)
+        if renamed is None:
+            continue
+        mine = found[name] = canonical_module(family, renamed.step)
+        own = name.endswith((mine, own_module(family, mine)))
+        rank[name] = -1 if own else max(renamed.place - len(table) + 1, 0)
     made: dict[str, str] = {}
-    for name in sorted(found, key=lambda name: not name.endswith(found[name])):
+    for name in sorted(found, key=rank.__getitem__):
         rival = next((other for other in made if made[other] == found[name]), None)
         if rival is None:
             made[name] = found[name]
-        elif name.endswith(found[name]) or not rival.endswith(found[name]):
+        elif rank[name] == rank[rival]:
             raise InputError(f"{quote(rival)} and {quote(name)} are both {found[name]}")
     return made
 
 
-def rename_step(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> str | None:
+class Renamed(NamedTuple):
+    """A step by the name that a template gives it, and which template of all that was."""
+
+    step: str
+    place: int
+
+
+def rename_step(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> Renamed | None:
     """Return our name for one of theirs; None for one that is a step on the way to another."""
-    bare = re.sub(r"^(?:model\.|module\.)*(?:distilbert\.|/distilbert(?=/))?", "", name)
-    for pattern, target in patterns:
+    bare = WRAPPERS.sub("", name)
+    for place, (pattern, target) in enumerate(patterns):
         if match := pattern.fullmatch(bare):
             if "end" in pattern.groupindex and match["end"] not in NORM_ENDS:
                 return None
             groups = match.groupdict()
             n = int(groups["n"]) - int("m" in groups) if "n" in groups else 0
-            return target.replace("{n}", str(n))
-    return None if bare.startswith("/") or bare.endswith("dropout") else bare
+            return Renamed(target.replace("{n}", str(n)), place)
+    return None if bare.startswith("/") or bare.endswith("dropout") else Renamed(bare, 0)
 
 
 def name_pattern(template: str) -> re.Pattern[str]:
@@ -168,6 +199,67 @@ def name_pattern(template: str) -> re.Pattern[str]:
             f"the map has the template {quote(template)}, expected {{n}} or {{n+1}} at most once, "
             "and * at most once"
         ) from None
+
+
+def detect_family(names: Iterable[str]) -> str:
+    """Return the family whose own names most of these are; of none, the first."""
+    given = list(names)
+    counts = {f: sum(canonical_module(f, name) != name for name in given) for f in FAMILIES}
+    return max(counts, key=counts.__getitem__)
+
+
+STEP_IN_TEXT: Final = re.compile(r"^\w+(?=: | has )|[A-Za-z]\w*(?:\.\w+)+|[A-Za-z]+_\w+")
+Told = TypeVar("Told")
+
+
+def translate_text(family: str, text: str) -> str:
+    """Return a step's name, or a text that mentions steps, in the names of a family.
+
+    Mistakes name a step of a block without the block, and queries, keys and values as q_lin alone.
+    """
+    if not FAMILIES[family].modules:
+        return text
+    if (own := own_module(family, text)) != text:
+        return own
+
+    def own_name(match: re.Match[str]) -> str:
+        name, number = match[0], "0"
+        block = BLOCK_PREFIX.replace("{n}", number)
+        for prefix in ("", block, f"{block}attention."):
+            own = own_module(family, prefix + name)
+            if own != prefix + name:
+                return own.partition(f".{number}.")[2] if prefix else own
+        return name
+
+    return STEP_IN_TEXT.sub(own_name, text)
+
+
+def translate_result(family: str, result: Told) -> Told:
+    """Return a result of the oracle with every text in it, and every key, as translate_text says.
+
+    result : texts, lists, tuples, mappings and dataclasses of such; anything else stays as it is
+    """
+    value: Any = result
+    if isinstance(value, str):
+        value = translate_text(family, value)
+    elif isinstance(value, dict):
+        value = {translate_text(family, k): translate_result(family, x) for k, x in value.items()}
+    elif isinstance(value, list) or type(value) is tuple:
+        value = type(value)(translate_result(family, each) for each in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        made = {f.name: translate_result(family, getattr(value, f.name)) for f in fields(value)}
+        value = replace(value, **made)
+    translated: Told = value
+    return translated
+
+
+@contextmanager
+def translate_errors(family: str) -> Iterator[None]:
+    """Tell what is wrong with an input in the names of a family."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(translate_text(family, str(error))) from None
 
 
 def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -1,4 +1,7 @@
-"""npbert.trace: every intermediate number of a dense call, by PyTorch's names; and the ruler."""
+"""npbert.trace: every intermediate number of a dense call, by PyTorch's names; and the ruler.
+
+Of what is here, a Trace alone has the names of its model's own family; all else has canonical ones.
+"""
 
 import copy
 import hashlib
@@ -18,7 +21,9 @@ from npbert.engine import inputs
 from npbert.engine.packs import pack_rows
 from npbert.engine.taps import Keeper
 from npbert.errors import InputError, quote
+from npbert.families import own_module
 from npbert.model import Model
+from npbert.oracle.dialects import translate_result
 from npbert.oracle.dumps import Arrays, read_dump, split_into_pieces, write_dump
 from npbert.tasks.sentence_transformers import read_recipe
 from npbert.textbook import Array
@@ -202,16 +207,18 @@ def trace(
     text, pair : str or list of str, optional
         In place of input_ids: texts are cut into tokens and padded on the right.
     only : str
-        Keep activations whose names fit this pattern, e.g. "*.output_layer_norm".
+        Keep activations whose names fit this pattern, e.g. "*.output_layer_norm", or of a BERT
+        "*.output.LayerNorm".
     split_heads : bool
-        Keep q_lin, k_lin, v_lin and context as (batch, heads, length, K).
+        Keep queries, keys, values and context as (batch, heads, length, K).
     noise : bool
         Of a float64 model, compute once more in float32, and tell how far that is from it.
 
     Returns
     -------
     Trace
-        Rows outside: (batch, length, features); attention (batch, heads, query, key).
+        Rows outside: (batch, length, features); attention (batch, heads, query, key).  Names are
+        the module paths of the model's own family.
 
     Raises
     ------
@@ -228,19 +235,23 @@ def trace(
     arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
     call = Call(model, arrays)
     kept = all_activations(call, only)
-    said = describe_trace(call, list(kept))
+    said = describe_trace(call, translate_result(model.family, list(kept)))
     if model.dtype == np.float64 and noise:
-        said["noise"] = float32_noise(call, kept, arrays)
+        said["noise"] = translate_result(model.family, float32_noise(call, kept, arrays))
     if split_heads:
         kept = {name: split_into_heads(call, name, x) for name, x in kept.items()}
+    kept = translate_result(model.family, kept)
     return Trace(complete_inputs(call, arrays) | kept, said)
 
 
 def all_activations(call: Call, only: str = "*") -> Arrays:
-    """Return every activation of a call whose name fits a pattern."""
-    kept = record_activations(
-        call, lambda name: not name.endswith(NOT_STEPS) and fnmatchcase(name, only)
-    )
+    """Return every activation of a call whose name, of its family's own, fits a pattern."""
+
+    def is_wanted(name: str) -> bool:
+        own = own_module(call.model.family, name)
+        return not name.endswith(NOT_STEPS) and fnmatchcase(own, only)
+
+    kept = record_activations(call, is_wanted)
     return kept | (embed_sentences(call, kept) if fnmatchcase("sentence_embedding", only) else {})
 
 

@@ -17,7 +17,7 @@ def catalogue(config: Config) -> dict[str, Mistake]:
         *activation_mistakes(config),
         *attention_mistakes(),
         *norm_mistakes(config),
-        *embedding_mistakes(),
+        *embedding_mistakes(config),
     ]
     found += [*head_mistakes(config), *linear_mistakes(config), *block_mistakes(config)]
     return {fault.text: fault for fault in found}

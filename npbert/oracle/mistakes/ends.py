@@ -11,6 +11,7 @@ from npbert.checkpoint.config import Config
 from npbert.checkpoint.parameters import sinusoids
 from npbert.encoder import Ids
 from npbert.engine.activations import ACTIVATIONS, sigmoid
+from npbert.families import FAMILIES, POOLER_LAYERS, TYPES, list_architectures
 from npbert.oracle.mistakes.blocks import round_step
 from npbert.oracle.mistakes.scene import Mistake, Scene
 from npbert.oracle.replay import round_to_type
@@ -18,10 +19,12 @@ from npbert.textbook import Affine, Array, linear, softmax
 
 POSITION_STEP: Final = "embeddings.position_embeddings"
 WORD_STEP: Final = "embeddings.word_embeddings"
+NEXT_SENTENCE: Final = "seq_relationship"
+SQUARE_LAYERS: Final = (*POOLER_LAYERS, "vocab_transform")
 
 
-def embedding_mistakes() -> Iterator[Mistake]:
-    """Words, places, and their sum."""
+def embedding_mistakes(config: Config) -> Iterator[Mistake]:
+    """Words, places, types where the model has them, and their sum."""
     for text, shift in {
         "positions count from 1": lambda s: token_positions(s) + 1,
         "positions count from 2, as RoBERTa's do": lambda s: token_positions(s) + 2,
@@ -38,7 +41,8 @@ def embedding_mistakes() -> Iterator[Mistake]:
         "positions are sines and cosines, not the file's", {POSITION_STEP: sinusoidal_positions}
     )
     yield Mistake(
-        "the position embeddings are missing", {"embeddings.sum": lambda s: s.value(WORD_STEP)}
+        "the position embeddings are missing",
+        {"embeddings.sum": lambda s: s.x - s.value(POSITION_STEP)},
     )
     yield Mistake(
         "the word embeddings are multiplied by the root of the width",
@@ -49,22 +53,62 @@ def embedding_mistakes() -> Iterator[Mistake]:
         {
             WORD_STEP: sort_by_choice,
             POSITION_STEP: sort_by_choice,
+            TYPES: sort_by_choice,
             "attention.masked_scores": mask_by_choice,
         },
     )
     yield Mistake("padding has no word embedding", {WORD_STEP: zero_padding})
-    yield Mistake(
-        "one vector is added to all embeddings, as BERT adds a token type's",
-        {"embeddings.sum": add_one_vector},
-    )
+    if config.type_vocab_size:
+        yield from token_type_mistakes()
+    else:
+        yield Mistake(
+            "one vector is added to all embeddings, as BERT adds a token type's",
+            {"embeddings.sum": add_one_vector},
+        )
     for kind in ("float16", "bfloat16"):
         yield Mistake(
             f"the embedding tables are rounded to {kind}",
             {
                 WORD_STEP: partial(round_step, kind),
                 POSITION_STEP: partial(round_step, kind),
+                TYPES: partial(round_step, kind),
             },
         )
+
+
+def token_type_mistakes() -> Iterator[Mistake]:
+    """Token types that are others than those given, and what becomes of their vectors."""
+    for text, change in {
+        "the token types are ignored: all are 0": lambda types: 0 * types,
+        "all token types are 1": lambda types: 0 * types + 1,
+        "token types 0 and 1 have changed places": lambda types: np.where(
+            types < 2, 1 - types, types
+        ),
+        "token types count from 1": lambda types: types + 1,
+    }.items():
+        yield Mistake(text, {TYPES: partial(token_type_rows, change)})
+    yield Mistake("padding has no token type embedding", {TYPES: zero_padding})
+    yield Mistake(
+        "the token type embeddings are missing", {"embeddings.sum": lambda s: s.x - s.value(TYPES)}
+    )
+    yield Mistake(
+        "the token type embeddings are added twice",
+        {"embeddings.sum": lambda s: s.x + s.value(TYPES)},
+    )
+    yield Mistake(
+        "the token type embeddings are added behind the norm, not before it",
+        {
+            "embeddings.sum": lambda s: s.x - s.value(TYPES),
+            "embeddings.LayerNorm": lambda s: s.x + s.value(TYPES),
+        },
+    )
+
+
+def token_type_rows(change: Callable[[Ids], Ids], scene: Scene) -> Array:
+    """Rows of the table of token types; beyond its end it begins again."""
+    rows = scene.call.model.encoder.token_type_embeddings
+    assert rows is not None  # only models with token types have these mistakes
+    return rows[change(scene.call.pack.token_type_ids) % len(rows)].T
 
 
 def token_positions(scene: Scene) -> Ids:
@@ -166,23 +210,19 @@ def head_mistakes(config: Config) -> Iterator[Mistake]:
         "the mean of all real tokens is pooled, not the first",
         {"pre_classifier": partial(pool_from, partial(average_tokens, True))},
     )
-    for name in ("tanh", "linear", "gelu", "sigmoid", "silu"):
+    right = FAMILIES[config.family].pooler
+    for name in ("tanh", "relu", "linear", "gelu", "sigmoid", "silu"):
         text = "no function at all" if name == "linear" else name
-        yield Mistake(
-            f"the pooler's function is {text}, not relu",
-            {"pooled": partial(pool_with, name)},
-        )
+        if name != right:
+            yield Mistake(
+                f"the pooler's function is {text}, not {right}",
+                {"pooled": partial(pool_with, name)},
+            )
     yield Mistake(
         "the classifier reads the first token without pre_classifier",
         {"pooled": lambda s: s.head_input[:, s.first_columns()]},
     )
-    for name in (
-        "pre_classifier",
-        "classifier",
-        "qa_outputs",
-        "vocab_transform",
-        "vocab_projector",
-    ):
+    for name in linear_head_layers(config):
         yield Mistake(f"{name}: bias missing", {name: lambda s: s.x - head_layer(s).bias})
         yield Mistake(f"{name}: bias added twice", {name: lambda s: s.x + head_layer(s).bias})
         for kind in ("float16", "bfloat16"):
@@ -190,7 +230,7 @@ def head_mistakes(config: Config) -> Iterator[Mistake]:
                 f"{name}: weights rounded to {kind}",
                 {name: partial(change_head, partial(round_weights, kind))},
             )
-        if name in ("pre_classifier", "vocab_transform"):
+        if name in SQUARE_LAYERS:
             yield Mistake(
                 f"{name}: weights transposed", {name: partial(change_head, lambda w: w.T)}
             )
@@ -205,6 +245,11 @@ def head_mistakes(config: Config) -> Iterator[Mistake]:
             "end_logits": lambda s: s.value("qa_outputs")[:1],
         },
     )
+    if NEXT_SENTENCE in linear_head_layers(config):
+        yield Mistake(
+            "the logits of the next sentence have changed places: the first says that it follows",
+            {NEXT_SENTENCE: swap_rows, "logits": swap_logits},
+        )
     yield Mistake(
         "the logits are probabilities: a softmax too many", {"logits": lambda s: softmax(s.x)}
     )
@@ -218,6 +263,28 @@ def head_mistakes(config: Config) -> Iterator[Mistake]:
         "the logits of choices are gathered as if sequences were sorted by choice",
         {"logits": logits_by_choice},
     )
+
+
+def linear_head_layers(config: Config) -> list[str]:
+    """Return the linear layers of all heads that models of this family may have."""
+    rows = list_architectures(config.family).values()
+    shapes = {name: shape for row in rows for name, shape in row.layers.items()}
+    return [name for name, shape in shapes.items() if len(shape.split()) == 2]
+
+
+def swap_rows(scene: Scene) -> Array:
+    """Two logits in the other order, unless the candidate's stand as they should."""
+    theirs = scene.call.candidate.get(scene.name)
+    if theirs is None:
+        return scene.x  # swap_logits will do it
+    columns = scene.call.layout.columns(scene.name, theirs)
+    return min((scene.x, scene.x[::-1]), key=lambda x: float(np.abs(x - columns).max()))
+
+
+def swap_logits(scene: Scene) -> Array:
+    """The logits of the next sentence in the other order; those of other heads as they are."""
+    layer = scene.call.model.head.get(NEXT_SENTENCE)
+    return scene.x if layer is None else linear(layer, scene.value("pooled"))[::-1]
 
 
 def project_by_words(scene: Scene) -> Array:
@@ -272,11 +339,7 @@ def change_head(change: Callable[[Array], Array], scene: Scene) -> Array:
     elif name == "vocab_projector":
         x = scene.heard["vocab_layer_norm"]
     else:  # of one that judges tokens, or of a classifier, which may have pooled
-        x = (
-            scene.heard.get("pooled", scene.head_input)
-            if name == "classifier"
-            else scene.head_input
-        )
+        x = scene.heard.get("pooled", scene.head_input)
     return change(layer.weight) @ x + layer.bias
 
 
