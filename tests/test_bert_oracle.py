@@ -1,4 +1,4 @@
-"""The oracle speaks BERT's own names to who ports a BERT, and understands all that a port writes."""
+"""The oracle speaks BERT's own names to who ports a BERT, and understands what a port writes."""
 
 import json
 from typing import Any

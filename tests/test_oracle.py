@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 import npbert
 from npbert.cli import main
+from npbert.families import FAMILIES, class_name, list_architectures
 from npbert.oracle.dialects import MAPS, canonical_names, fit_layout, read_map
 from npbert.oracle.replay import narrowest_type, round_to_type
 from npbert.oracle.traces import Trace
@@ -389,7 +390,10 @@ def test_trace_compare_and_diagnose_speak_in_statuses(tmp_path, capsys, traced):
 
 def test_verify_holds_this_installation_to_its_bounds(capsys):
     checks = list(verify())
-    assert len(checks) == 6 * len(BOUNDS)
+    assert len(checks) == 13 * len(BOUNDS)
+    assert {(check.family, check.architecture) for check in checks} == {
+        (family, name) for family in FAMILIES for name in list_architectures(family)
+    }
     assert all(check.passed for check in checks)
     assert not replace(checks[0], worst=float("nan")).passed
     assert main(["verify", "--json"]) == 0
@@ -420,21 +424,26 @@ def test_a_checkpoint_is_held_to_what_was_published_of_its_name(tmp_path, capsys
 
 def test_what_ships_is_what_was_recorded_and_small():
     files = [path for path in CASES_FOLDER.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 1_000_000
-    recorded = {path.read_bytes() for path in GOLDEN.glob("DistilBert*/*")}
+    assert sum(path.stat().st_size for path in files) <= 2_200_000
+    recorded = {path.read_bytes() for path in GOLDEN.glob("*Bert*/*")}
     assert all(path.read_bytes() in recorded for path in files)
-    assert len(case_folders()) == 6
+    assert len(case_folders()) == 13
 
 
 def test_the_kit_is_a_port_that_is_right(tmp_path, capsys):
     assert main(["kit", str(tmp_path / "kit")]) == 0
     made = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(made) == 6
+    assert [folder.name for folder in made] == sorted(
+        class_name(family, name) for family in FAMILIES for name in list_architectures(family)
+    )
     for folder in made:
         assert main(["compare", str(folder / "model"), str(folder / "trace")]) == 0
         inputs = {path.stem: np.load(path) for path in (folder / "inputs").glob("*.npy")}
         given = npbert.Trace.load(folder / "trace.safetensors").given
         assert all(np.array_equal(inputs[name], x) for name, x in given.items())
+        has_types = npbert.load(folder / "model").config.type_vocab_size > 0
+        assert ("token_type_ids" in inputs) == has_types
+        assert not has_types or inputs["token_type_ids"].max() > 1
     assert "npbert diagnose FOLDER/model YOUR_FOLDER" in (tmp_path / "kit/README.md").read_text()
 
 

@@ -20,7 +20,8 @@ def add_oracle_parsers(commands: Commands) -> None:
     parser = commands.add(
         "oracle",
         "trace",
-        "Write every intermediate value of a forward pass. Names are PyTorch's, rows are outside.",
+        "Write every intermediate value of a forward pass. Names are those of the "
+        "model's modules in PyTorch, rows are outside.",
         epilog='example: npbert trace FOLDER --text "Hello." -o reference.safetensors',
     )
     parser.add_argument("model", metavar="MODEL", help=SOURCE)
@@ -95,8 +96,8 @@ def add_oracle_parsers(commands: Commands) -> None:
         "oracle",
         "verify",
         "Check that this installation computes what it should. Computes recorded cases of all "
-        "architectures with this NumPy and this BLAS; or, for a checkpoint of which numbers were "
-        "published, those.",
+        "architectures and families with this NumPy and this BLAS; or, for a checkpoint of which "
+        "numbers were published, those.",
         epilog="example: npbert verify; exit status: 0 it does; 1 something is off",
     )
     parser.add_argument(
@@ -109,7 +110,7 @@ def add_oracle_parsers(commands: Commands) -> None:
         "oracle",
         "kit",
         "Write small checkpoints, inputs and traces to check a port with. There is one of each for "
-        "every architecture.",
+        "every architecture of each family.",
         epilog="example: npbert kit FOLDER",
     )
     parser.add_argument("folder", metavar="FOLDER")
@@ -232,8 +233,8 @@ def run_verify(args: argparse.Namespace) -> ExitStatus:
         for check in checks:
             mark = "ok" if check.passed else "OFF"
             print(
-                f"{mark:4}{check.architecture:30} {check.way:18} worst {check.worst:.1e} of "
-                f"{check.bound:.0e}  {check.activation}"
+                f"{mark:4}{check.architecture:28} {check.family:10} {check.way:17} worst "
+                f"{check.worst:.1e} of {check.bound:.0e}  {check.activation}"
             )
     return ExitStatus.FINE if all(check.passed for check in checks) else ExitStatus.DIFFERENT
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from npbert.checkpoint.drafts import replace_files
 from npbert.errors import CheckpointError, InputError
-from npbert.families import ENCODER_ARCHITECTURE
+from npbert.families import ENCODER_ARCHITECTURE, canonical_module, own_module
 from npbert.loading import load
 from npbert.model import Model
 from npbert.oracle.dumps import write_arrays, write_npy
@@ -31,15 +31,15 @@ BOUNDS: Final = {  # of the worst activation, in units of its greatest value
 }
 KIT_README: Final = """# A porter's kit
 
-One folder for each architecture of DistilBERT, made by `npbert kit`:
+One folder for each architecture of each family, by its class in transformers, made by `npbert kit`:
 
 * `model/`: a small checkpoint as transformers saves it, config.json and model.safetensors; every
   size is different, and every parameter is drawn, so that no mistake can hide;
-* `inputs/*.npy`: input_ids, attention_mask, position_ids, attention_head_mask (multiple choice has
-  (batch, choices, length));
-* `trace.safetensors`, `trace/*.npy`: every activation in float64, by PyTorch's names, rows outside:
-  (batch, length, features), attention (batch, heads, query, key). `trace/about.json` says their
-  order.
+* `inputs/*.npy`: input_ids, attention_mask, position_ids, attention_head_mask, and token_type_ids
+  where the family has them (multiple choice has (batch, choices, length));
+* `trace.safetensors`, `trace/*.npy`: every activation in float64, by the names of the modules in
+  PyTorch, rows outside: (batch, length, features), attention (batch, heads, query, key).
+  `trace/about.json` says their order.
 
 Run your port on `inputs`, write what you have under the same names (float32 is fine, some of them
 are fine), the inputs too, as .npy files in a folder, an .npz, or a .safetensors; then
@@ -50,8 +50,9 @@ are fine), the inputs too, as .npy files in a folder, an .npz, or a .safetensors
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One architecture on this machine, in one way to compute."""
+    """One architecture of a family on this machine, in one way to compute."""
 
+    family: str
     architecture: str
     way: str
     worst: float
@@ -65,7 +66,7 @@ class Check:
 
 
 def case_folders() -> list[Path]:
-    """Return the folders of all cases, one an architecture."""
+    """Return the folders of all cases, one an architecture of a family."""
     found = sorted(path for path in CASES_FOLDER.iterdir() if path.is_dir())
     if not found:
         raise InputError(f"{CASES_FOLDER}: holds no cases; was npbert installed whole?")
@@ -80,23 +81,25 @@ def verify() -> Iterator[Check]:
             model = load(folder, dtype=dtype, engine=engine)
             worst, name = worst_activation(model, recorded)
             yield Check(
-                architecture=model.architecture, way=way, worst=worst, activation=name, bound=bound
-            )
+                family=model.family, architecture=model.architecture, way=way, worst=worst,
+                activation=name, bound=bound,
+            )  # fmt: skip
 
 
 def worst_activation(model: Model, recorded: Trace) -> tuple[float, str]:
     """Return the greatest error of all activations that both have, and whose it is."""
     call = Call(model, recorded.given)
+    right = {canonical_module(model.family, n): x for n, x in recorded.activations.items()}
     every = {
-        name: distance(name, recorded.activations[name], x, np.ones(x.shape, bool))
-        for name, x in record_activations(call, recorded.activations.__contains__).items()
+        name: distance(name, right[name], x, np.ones(x.shape, bool))
+        for name, x in record_activations(call, right.__contains__).items()
     }
     name = max(every, key=every.__getitem__)
-    return every[name], name
+    return every[name], own_module(model.family, name)
 
 
 def kit(target: Path) -> list[Path]:
-    """Write a small checkpoint, inputs and a full trace for every architecture, all or nothing."""
+    """Write a small checkpoint, inputs and a full trace for every class, all or nothing."""
     made = []
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -232,8 +235,8 @@ def verify_model(folder: Path) -> Iterator[Check]:
         expected = np.asarray(entry.expected, np.float64)
         off = np.abs(values - expected).max() if values.shape == expected.shape else np.inf
         yield Check(
-            architecture=model.architecture, way="kernels, float32", worst=float(off),
-            activation=entry.what, bound=entry.within,
+            family=model.family, architecture=model.architecture, way="kernels, float32",
+            worst=float(off), activation=entry.what, bound=entry.within,
         )  # fmt: skip
 
 
