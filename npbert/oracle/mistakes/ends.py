@@ -87,7 +87,6 @@ def token_type_mistakes() -> Iterator[Mistake]:
         "token types count from 1": lambda types: types + 1,
     }.items():
         yield Mistake(text, {TYPES: partial(token_type_rows, change)})
-    yield Mistake("padding has no token type embedding", {TYPES: zero_padding})
     yield Mistake(
         "the token type embeddings are missing", {"embeddings.sum": lambda s: s.x - s.value(TYPES)}
     )

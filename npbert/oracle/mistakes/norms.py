@@ -18,7 +18,7 @@ NORMS: Final = {
     "output_layer_norm": "ffn_residual",
     "vocab_layer_norm": "vocab_activation",
 }
-EPSILONS: Final = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
+EPSILONS: Final = (1e-12, 1e-5, 1e-3, 1e-6, 1e-7, 1e-8)  # first what papers and frameworks have
 
 
 def norm_mistakes(config: Config) -> Iterator[Mistake]:
