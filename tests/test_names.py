@@ -31,17 +31,18 @@ float32 forget form frame function gather gelu give group guard hand hash head h
 highlight hold html hub id import importance infer init input int8 integer interleave items job
 join keep keys kit label layer layout length limit linear list listing lists load locate log logits
 machine main make map mask mean measure merge model modification module multiply name nbytes norm
-normalize normalizer note number oklab omission open option output override pack page pair palette
-pandas parameter parse part parts pass pattern peak pick pieces pin pipeline place png pool pooling
-pop port position predict prepare price print probabilities product project quantize query question
-quote raise rank ranking reach read readings rebuild record records rectangle reference refuse
-release remove rename replace replay report repository repr request require reset residual resume
-return reword rms room round rounding row rows run save scale score scores scratch script select
-sequence set settings setup shake shape shard share shorten show sigmoid similarity sinusoids size
-sizes slices softmax softplus sort source span spans spell split spread stage step storage stream
-suggest summarize swap sync table take tanh tap targets task teardown tell template text thread
-time token tokenize tokens trace transformer translate transpose truncation unit uphold value
-values vector verdict verify warn weights window word wordpiece write zero
+normalize normalizer note number oklab omission open option output override pack pad page pair
+palette pandas parameter parse part parts pass pattern peak pick pieces pin pipeline place png pool
+pooler pooling pop port position predict prepare price print probabilities product project quantize
+query question quote raise rank ranking reach read readings rebuild record records rectangle
+reference refuse release remove rename replace replay report repository repr request require reset
+residual resume return reword rms room round rounding row rows run save scale score scores scratch
+script select sentence sequence set settings setup shake shape shard share shorten show sigmoid
+similarity sinusoids size sizes slices softmax softplus sort source span spans spell split spread
+stage step storage stream suggest summarize swap sync table take tanh tap targets task teardown
+tell template text thread time token tokenize tokens trace transformer translate transpose
+truncation unit uphold value values vector verdict verify warn weights window word wordpiece write
+zero
 """
 # What a longer name may begin with, but no name may be: they say how, or which, of what follows.
 QUALIFYING = """

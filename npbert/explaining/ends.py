@@ -7,8 +7,15 @@ from npbert import heads, textbook
 from npbert.engine.activations import sigmoid
 from npbert.explaining.figures import Map, Sheet, activation_curve, bars, heat_map
 from npbert.explaining.markup import escape, token_html
-from npbert.explaining.passes import NAMES_SHOWN, Pass, Question, head_rows
+from npbert.explaining.passes import (
+    NAMES_SHOWN,
+    NEXT_SENTENCE_ANSWERS,
+    Pass,
+    Question,
+    head_rows,
+)
 from npbert.explaining.steps import NORMED, Functions, activation_source, step_section, token_map
+from npbert.families import FAMILIES, own_module
 from npbert.tasks import sentence_transformers
 from npbert.tasks.task import best_indices, probabilities
 
@@ -80,21 +87,51 @@ def masked_lm_section(run: Pass, sheet: Sheet) -> str:
 
 def per_sequence_section(run: Pass, sheet: Sheet) -> str:
     """From the first token's vector to the classes of a sequence."""
-    figures = token_map(
-        run, sheet, "pre_classifier", "pre-classifier", "h = W x<sub>[CLS]</sub> + b"
+    title = "One vector becomes classes"
+    figures = pooler_maps(run, sheet) + label_map(
+        run, sheet, "classifier", "logits", run.tokens[:1]
     )
-    figures += activation_curve("relu", run.rows("pre_classifier"), "activation function")
-    figures += token_map(run, sheet, "pooled", "pooled", "h = relu(h)")
-    figures += label_map(run, sheet, "classifier", "logits", run.tokens[:1])
-    says = (
-        "The first token, which belongs to no word, has listened to all others in every block. Its "
-        "vector stands for the whole text: one layer, relu, and one number for every class."
-    )
+    says = f"{pooler_summary(run)}, and one number for every class."
     functions: Functions = [
         (heads.pool_first, ("pre_classifier", "pooled")),
         (heads.classify_sequences, ("classifier",)),
     ]  # fmt: skip
-    return step_section("head", "One vector becomes classes", says, functions, figures)
+    return step_section("head", title, says, functions, figures)
+
+
+def sentence_section(run: Pass, sheet: Sheet) -> str:
+    """From the first token's vector to whether the second text follows the first."""
+    name = "seq_relationship"
+    x = sheet.add(name, run.rows(name))
+    shown = Map(
+        name, "logits", "W x + b", x, run.tokens[:1], NEXT_SENTENCE_ANSWERS, among="answers"
+    )
+    says = f"{pooler_summary(run)}, and two numbers: does the second text follow the first, or not?"
+    functions: Functions = [
+        (heads.pool_first, ("pre_classifier", "pooled")),
+        (heads.predict_next_sentence, (name,)),
+    ]  # fmt: skip
+    figures = pooler_maps(run, sheet) + heat_map(shown)
+    return step_section("head", "One vector becomes an answer", says, functions, figures)
+
+
+def pooler_summary(run: Pass) -> str:
+    """Return in words what is pooled."""
+    return (
+        "The first token, which belongs to no word, has listened to all others in every block. Its "
+        f"vector stands for the whole text: one layer, {FAMILIES[run.model.family].pooler}"
+    )
+
+
+def pooler_maps(run: Pass, sheet: Sheet) -> str:
+    """Return the maps of the layer that pools the first token, and of its function."""
+    function = FAMILIES[run.model.family].pooler
+    title = own_module(run.model.family, "pre_classifier").replace("_", "-")
+    return (
+        token_map(run, sheet, "pre_classifier", title, "h = W x<sub>[CLS]</sub> + b")
+        + activation_curve(function, run.rows("pre_classifier"), "activation function")
+        + token_map(run, sheet, "pooled", "pooled", f"h = {function}(h)")
+    )
 
 
 def per_token_section(run: Pass, sheet: Sheet) -> str:
@@ -124,7 +161,7 @@ def base_section(run: Pass, sheet: Sheet) -> str:
     """The hidden state itself, and what a sentence-transformer makes of it."""
     last = f"transformer.layer.{run.model.config.num_blocks - 1}.output_layer_norm"
     names = list(run.trace)
-    after = names[names.index(last) + 1 :]
+    after = names[names.index(own_module(run.model.family, last)) + 1 :]
     figures = "".join(token_map(run, sheet, name, escape(name), "", after=True) for name in after)
     functions: Functions = [(heads.return_states, ())]
     says = "A base model answers with the last hidden state: a vector for every token, shown above."
@@ -132,7 +169,7 @@ def base_section(run: Pass, sheet: Sheet) -> str:
         says += " This one comes with a recipe that makes one vector of them, for the whole text."
         recipe = (sentence_transformers.Recipe.embed, ("pooling", "sentence_embedding"))
         functions = [*functions, recipe, (sentence_transformers.pool, ())]
-    elif "pooled" in after:
+    elif own_module(run.model.family, "pooled") in after:
         says += " Its file also has the layer that pools the first token."
         functions = [*functions, (heads.pool_first, ("pre_classifier", "pooled"))]
     return step_section("head", "The hidden state", says, functions, figures)
@@ -150,6 +187,7 @@ END_SECTIONS: Final[Mapping[heads.Head, Callable[[Pass, Sheet], str]]] = {
     heads.return_states: base_section,
     heads.predict_words: masked_lm_section,
     heads.classify_sequences: per_sequence_section,
+    heads.predict_next_sentence: sentence_section,
     heads.classify_tokens: per_token_section,
     heads.find_spans: question_answering_section,
 }

@@ -187,6 +187,11 @@ def activation_curve(name: str, x: Array, title: str) -> str:
     )  # fmt: skip
 
 
+def block_weights_name(block: int) -> str:
+    """Return the canonical name of a block's attention weights."""
+    return f"transformer.layer.{block}.attention.weights"
+
+
 STRONGEST: Final = 12  # heads of the chart that are shown before the others
 
 
@@ -194,7 +199,7 @@ def attention_view(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float
     """Return a small map for every head, and a place for the one that is chosen."""
     config, rows = run.model.config, []
     for i in range(config.num_blocks):
-        name = f"transformer.layer.{i}.attention.weights"
+        name = block_weights_name(i)
         weights = sheet.add(name, run.rows(name))
         maps = [
             small_map(sheet, x, (i, number), most, pressed=chosen == (i, number), mean=False)
@@ -220,7 +225,7 @@ def attention_view(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float
 def large_map(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> str:
     """Return the map of the chosen head."""
     i, number = chosen
-    name = f"transformer.layer.{i}.attention.weights"
+    name = block_weights_name(i)
     head, n = run.model.config.heads(i).index(number), len(sheet.tokens)
     return heat_map(
         Map(name, "attention weights", "", run.rows(name)[head, :n, :n], sheet.tokens,
@@ -298,7 +303,7 @@ def digits_with_sign(x: float) -> str:
 
 def greatest_weight(run: Pass) -> float:
     """Return the greatest attention weight of all heads, which gets the last colour."""
-    names = [f"transformer.layer.{i}.attention.weights" for i in range(run.model.config.num_blocks)]
+    names = [block_weights_name(i) for i in range(run.model.config.num_blocks)]
     return max(float(run.rows(name).max()) for name in names) or 1.0
 
 

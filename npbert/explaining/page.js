@@ -295,7 +295,7 @@
     }
     const large = document.querySelector('.chosen .map');
     large.dataset.block = block;
-    large.dataset.array = `transformer.layer.${block}.attention.weights`;
+    large.dataset.array = data.weights[block];
     for (const figure of all('.map[data-view="head"]')) {
       const own = Number(figure.dataset.block);
       const averaged = number < 0 && figure.classList.contains('square');

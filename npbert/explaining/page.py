@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import operator
+import re
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -23,6 +24,7 @@ from npbert.explaining.markup import (
 )
 from npbert.explaining.passes import Pass
 from npbert.explaining.steps import Functions, step_section
+from npbert.families import own_module
 from npbert.tasks.sentence_embedding import SentenceEmbedding
 from npbert.tasks.sentence_transformers import Recipe, pool
 from npbert.textbook import Array
@@ -36,6 +38,7 @@ LIMITS: Final = (
 )  # fmt: skip
 LONG_TEXT: Final = 160  # characters of a text that is no headline any more
 HEADLINE_LIMIT: Final = 600  # characters of a text in the head of the page; the tokens show all
+ARRAY_NAME: Final = re.compile(r'(?<= data-array=")[^"]*')
 ASSETS: Final = Path(__file__).parent
 
 
@@ -59,6 +62,12 @@ def pass_page(run: Pass, blocks: Sequence[int] | None) -> str:
     end = ends.end_steps(run, sheet, asked)
     main += f'<section class="block" id="end"><h2>Behind the blocks</h2>{end}</section>'
     main += figures.importance_view(found, asked, before)
+
+    def own_name(name: str) -> str:
+        return own_module(run.model.family, name)
+
+    # Until here names are canonical; the page has those of the model's family.
+    main = ARRAY_NAME.sub(lambda match: own_name(match[0]), main)
     data = {
         "tokens": sheet.tokens,
         "heads": [config.heads(i) for i in range(config.num_blocks)],
@@ -66,7 +75,8 @@ def pass_page(run: Pass, blocks: Sequence[int] | None) -> str:
         "most": most,
         "answer": figures.effects_data(found, before),
         "palettes": palette_data(),
-        "arrays": sheet.arrays,
+        "weights": [own_name(figures.block_weights_name(i)) for i in range(config.num_blocks)],
+        "arrays": {own_name(name): array for name, array in sheet.arrays.items()},
     }
     return html_document(
         escape_controls(run.text),

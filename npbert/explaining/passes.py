@@ -12,10 +12,10 @@ from npbert import heads
 from npbert.engine import packs
 from npbert.engine.threads import count_threads, map_in_threads
 from npbert.errors import InputError, quote
-from npbert.families import ARCHITECTURES
+from npbert.families import ARCHITECTURES, own_module
 from npbert.heads import HEADS, find_spans
 from npbert.model import Model
-from npbert.oracle.traces import Trace, trace
+from npbert.oracle.traces import Trace, pad_encodings, token_types, trace
 from npbert.tasks.options import QuestionAnsweringOptions
 from npbert.tasks.question_answering import answer_edges, rank_spans
 from npbert.tasks.sentence_transformers import normalize
@@ -64,10 +64,17 @@ class Pass:
     def rows(self, name: str) -> Array:
         """Return its values of an activation: (length, features), or (heads, query, key).
 
-        Where the head judges a sequence as a whole, (1, features).
+        Where the head judges a sequence as a whole, (1, features).  Names are canonical here, and
+        the trace's are those of the model's family.
         """
-        x: Array = self.trace[name][self.row]
+        x: Array = self.trace[own_module(self.model.family, name)][self.row]
         return x.reshape(1, -1) if x.ndim == 1 else x
+
+    @property
+    def types(self) -> list[int] | None:
+        """The type of each of its tokens, if the model has types."""
+        has_types = self.model.config.type_vocab_size > 0
+        return token_types(self.model, self.encoding) if has_types else None
 
     def split_heads(self, name: str, block: int) -> Array:
         """Return its values of q_lin, k_lin, v_lin or context by heads, (heads, length, K)."""
@@ -89,15 +96,13 @@ def trace_pass(model: Model, text: str, pair: str | Sequence[str] | None) -> Pas
         )
     pairs = check_pairs(model, pair)
     encodings = [model.tokenizer.encode(text, each) for each in pairs]
-    width, pad = max(map(len, encodings)), model.tokenizer.id_of("pad_token") or 0
-    ids = np.array([[*e.ids, *[pad] * (width - len(e))] for e in encodings])
-    mask = np.array([[True] * len(e) + [False] * (width - len(e)) for e in encodings])
+    padded = pad_encodings(model, encodings)
+    given: dict[str, Any] = {name: np.array(rows) for name, rows in padded.items()}
     exact = copy.copy(model)  # its numbers are those of the source that the page shows
     exact.engine = "textbook"
-    batch: tuple[Any, Any] = (ids, mask)
     if model.row.has_choices:
-        batch = (ids[None], mask[None])
-    made = trace(exact, *batch)
+        given = {name: rows[None] for name, rows in given.items()}
+    made = trace(exact, **given)
     row = int(made["logits"].argmax()) if model.row.has_choices else 0
     return Pass(model, model.tokenizer, text, pairs, encodings, made, row)
 
@@ -128,6 +133,7 @@ def check_pairs(model: Model, pair: str | Sequence[str] | None) -> list[str | No
 NAMES_SHOWN: Final = 8  # names of an answer that are shown
 SPANS_SHOWN: Final = 5  # spans of a text
 TOKENS_FOLLOWED: Final = 24  # whose labels or vectors are followed
+NEXT_SENTENCE_ANSWERS: Final = ("it follows", "it does not")
 ANSWER_LENGTH: Final = QuestionAnsweringOptions().max_answer_length
 
 
@@ -199,6 +205,20 @@ def class_question(run: Pass) -> Question:
         about.get(function, "the chance of each class by itself"),
         [config.label(i) for i in order],
         read,
+    )
+
+
+def sentence_question(run: Pass) -> Question:
+    """Does the second text follow the first?"""
+
+    def read(x: Array) -> NamedNumbers:
+        chances = probabilities(x[0])
+        return NamedNumbers(
+            [float(each) for each in chances], NEXT_SENTENCE_ANSWERS[int(chances.argmax())]
+        )
+
+    return Question(
+        "the chance that the second text follows the first", NEXT_SENTENCE_ANSWERS, read
     )
 
 
@@ -335,7 +355,10 @@ def text_positions(run: Pass) -> list[int]:
 def head_effects(run: Pass, asked: Question) -> list[Effect]:
     """Return the answer without each head, one at a time, computed by the model's engine."""
     model, config = run.model, run.model.config
-    lists = list(model.check_lists([(each.ids, None) for each in run.encodings]))
+    has_types = config.type_vocab_size > 0
+    types = [token_types(model, each) if has_types else None for each in run.encodings]
+    ids = [each.ids for each in run.encodings]
+    lists = list(model.check_lists([(i, None, t) for i, t in zip(ids, types, strict=True)]))
     if asked.wanted is not None:
         lists = [each._replace(wanted=np.array(asked.wanted)) for each in lists]
     pack, before = packs.pack_lists(lists), asked.measure(asked.read(head_rows(run)))
@@ -355,6 +378,7 @@ QUESTIONS: Final[Mapping[heads.Head, Callable[[Pass], Question]]] = {
     heads.return_states: vector_question,
     heads.predict_words: word_question,
     heads.classify_sequences: class_question,
+    heads.predict_next_sentence: sentence_question,
     heads.classify_tokens: label_question,
     heads.find_spans: span_question,
 }

@@ -15,6 +15,7 @@ from npbert.oracle.traces import is_masked
 from npbert.text.tokenizer import Tokenizer
 from npbert.textbook import Array
 
+POSITIONS: Final = "P[0], P[1], …"
 NORMED: Final = "g · (x \u2212 mean) / √variance + b"
 TOKENS_SHOWN: Final = 64  # that are shown before the others
 Functions = Sequence[tuple[Any, Sequence[str]]]  # each with the steps whose lines are marked
@@ -35,12 +36,13 @@ def step_section(
 
 def tokens_step(run: Pass) -> str:
     """Return the step from text to tokens."""
-    encoding, rows = run.encoding, []
+    encoding, rows, types = run.encoding, [], run.types
     for i, piece in enumerate(encoding.tokens):
         of = encoding.sequence_ids[i]
         start, end = encoding.offsets[i]
         text = "" if of is None else (run.text, run.pair or "")[of][start:end]
         place = "added by the tokenizer" if of is None else f"{start}\u2013{end}"
+        place += "" if types is None else f", type {types[i]}"
         rows.append(
             f'<li class="{"added" if of is None else "piece"}"><b>{token_html(piece)}</b>'
             f"<span>{encoding.ids[i]}</span><small>{place} {token_html(text)}</small></li>"
@@ -51,6 +53,8 @@ def tokens_step(run: Pass) -> str:
         "only their numbers. Below each number stands where the piece lies in the text, in "
         "characters."
     )
+    if types is not None:
+        says += " Its type says which of two texts it is of: 0 is the first, 1 the second."
     figures = f'<ol class="tokens">{"".join(rows[:TOKENS_SHOWN])}</ol>'
     if (others := len(rows) - TOKENS_SHOWN) > 0:
         rest = f'<ol class="tokens" start="{TOKENS_SHOWN + 1}">{"".join(rows[TOKENS_SHOWN:])}</ol>'
@@ -60,22 +64,30 @@ def tokens_step(run: Pass) -> str:
 
 def embeddings_step(run: Pass, sheet: Sheet) -> str:
     """Return the step from tokens to vectors."""
-    figures = "".join(
-        token_map(run, sheet, f"embeddings.{name}", title, formula)
-        for name, title, formula in (
-            ("word_embeddings", "word", "W[id]"),
-            ("position_embeddings", "position", "P[0], P[1], …"),
-            ("sum", "sum", "word + position"),
-            ("LayerNorm", "normed", NORMED),
-        )
-    )
+    parts = [("word_embeddings", "word", "W[id]"), ("position_embeddings", "position", POSITIONS)]
     says = (
         "Every id picks a row of a table, the word's vector; its place in the text picks a row of "
-        "another. Their sum is normed, so that every token starts out equally loud. A row below is "
+        "another. Their sum"
+    )
+    if run.types is not None:
+        parts.append(("token_type_embeddings", "type", "T[type]"))
+        says = (
+            "Every id picks a row of a table, the word's vector; its place in the text picks a row "
+            "of another, and the text that it is of, the first or the second, a row of a third. "
+            "The sum of the three"
+        )
+    total = ("sum", "sum", " + ".join(title for _, title, _ in parts))
+    shown = [*parts, total, ("LayerNorm", "normed", NORMED)]
+    figures = "".join(
+        token_map(run, sheet, f"embeddings.{name}", title, formula)
+        for name, title, formula in shown
+    )
+    says += (
+        " is normed, so that every token starts out equally loud. A row below is "
         "a token; in the code, which speaks as the books do, a token is a column."
     )
     functions: Functions = [
-        (encoder.embed, ("word_embeddings", "position_embeddings", "sum", "LayerNorm")),
+        (encoder.embed, tuple(name for name, _, _ in shown)),
         (textbook.layer_norm, ()),
     ]
     return step_section("embeddings", "Tokens become vectors", says, functions, figures)
@@ -83,7 +95,6 @@ def embeddings_step(run: Pass, sheet: Sheet) -> str:
 
 def block_section(run: Pass, sheet: Sheet, i: int, head: int, most: float, *, first: bool) -> str:
     """Return the steps of a block, with one head's maps; the first one's code is unfolded."""
-    prefix = f"transformer.layer.{i}."
     made = [
         query_step(run, sheet, i, head),
         score_step(run, sheet, i, head, most),
@@ -102,7 +113,7 @@ def block_section(run: Pass, sheet: Sheet, i: int, head: int, most: float, *, fi
         for h, number in enumerate(run.model.config.heads(i))
     )
     return (
-        f'<section class="block" id="block-{i}" data-prefix="{prefix}"><h2>Block {i}</h2>'
+        f'<section class="block" id="block-{i}"><h2>Block {i}</h2>'
         f'<div class="heads" role="group" aria-label="head of block {i}">head {heads}</div>'
         f"{sections}</section>"
     )

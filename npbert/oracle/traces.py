@@ -26,6 +26,7 @@ from npbert.model import Model
 from npbert.oracle.dialects import translate_result
 from npbert.oracle.dumps import Arrays, read_dump, split_into_pieces, write_dump
 from npbert.tasks.sentence_transformers import read_recipe
+from npbert.text.tokenizer import Encoding
 from npbert.textbook import Array
 
 TOKEN_INPUTS: Final = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
@@ -205,7 +206,8 @@ def trace(
     input_ids, attention_mask, position_ids, attention_head_mask, token_type_ids : array_like
         As in a call of the model.
     text, pair : str or list of str, optional
-        In place of input_ids: texts are cut into tokens and padded on the right.
+        In place of input_ids: texts are cut into tokens and padded on the right; the tokens of
+        pairs have type 1, where the model has types.
     only : str
         Keep activations whose names fit this pattern, e.g. "*.output_layer_norm", or of a BERT
         "*.output.LayerNorm".
@@ -272,18 +274,39 @@ def float32_noise(call: Call, kept: Arrays, arrays: Mapping[str, NDArray[Any]]) 
 
 
 def encode_texts(model: Model, text: Any, pair: Any) -> dict[str, Any]:
-    """Return the ids and the mask of texts, padded on the right."""
+    """Return the ids, the mask and the token types of texts, padded on the right."""
     if model.tokenizer is None:
         raise InputError("the model came without a tokenizer; pass input_ids")
     texts = [text] if isinstance(text, str) else list(text)
     pairs = [pair] * len(texts) if pair is None or isinstance(pair, str) else list(pair)
     if len(pairs) != len(texts):
         raise InputError(f"there are {len(texts)} texts and {len(pairs)} of their pairs")
-    lists = [model.tokenizer.encode(a, b).ids for a, b in zip(texts, pairs, strict=True)]
-    width, pad = max(map(len, lists)), model.tokenizer.id_of("pad_token") or 0
-    ids = [[*ids, *[pad] * (width - len(ids))] for ids in lists]
-    mask = [[1] * len(ids) + [0] * (width - len(ids)) for ids in lists]
-    return {"input_ids": ids, "attention_mask": mask}
+    encodings = [model.tokenizer.encode(a, b) for a, b in zip(texts, pairs, strict=True)]
+    return pad_encodings(model, encodings)
+
+
+def pad_encodings(model: Model, encodings: Sequence[Encoding]) -> dict[str, Any]:
+    """Return what a model reads of encoded texts, padded on the right: ids, mask, and types."""
+    width = max(map(len, encodings))
+    pad = (model.tokenizer.id_of("pad_token") if model.tokenizer else None) or 0
+
+    def pad_row(row: Sequence[int], value: int) -> list[int]:
+        return [*row, *[value] * (width - len(row))]
+
+    given = {
+        "input_ids": [pad_row(each.ids, pad) for each in encodings],
+        "attention_mask": [pad_row([1] * len(each), 0) for each in encodings],
+    }
+    if model.config.type_vocab_size:
+        given["token_type_ids"] = [pad_row(token_types(model, each), 0) for each in encodings]
+    return given
+
+
+def token_types(model: Model, encoding: Encoding) -> list[int]:
+    """Return which of two texts every token is of: [CLS] and [SEP] go with the text before them."""
+    types = np.maximum.accumulate([source or 0 for source in encoding.sequence_ids])
+    numbers: list[int] = np.minimum(types, model.config.type_vocab_size - 1).tolist()
+    return numbers
 
 
 def embed_sentences(call: Call, kept: Arrays) -> Arrays:
