@@ -145,6 +145,19 @@ def test_what_hooks_of_all_modules_hear_is_one_value_a_step(
         canonical_names(["encoder.layer.0", "bert.encoder.layer.0"], {}, "bert")
 
 
+def test_a_float32_port_by_pytorch_is_the_same_under_all_names_that_hooks_hear(
+    model: npbert.Model,
+) -> None:
+    path = GOLDEN / "ports" / "bert_pytorch.safetensors"
+    found = npbert.compare(model, path)
+    assert found.same
+    assert len(found.steps) > 30
+    assert found.notes == ["embeddings.position_embeddings: one row stood for the whole batch"]
+    assert npbert.diagnose(model, path).findings == []
+    wrong = npbert.diagnose(model, GOLDEN / "ports" / "bert_types_ignored.npz").findings
+    assert [each.causes for each in wrong] == [("the token types are ignored: all are 0",)]
+
+
 def test_a_map_may_lead_to_berts_names_and_to_canonical_ones() -> None:
     table = {"a.{n}": "encoder.layer.{n}.output.dense", "b.{n}": "transformer.layer.{n}.ffn.lin1"}
     assert canonical_names(["a.1", "b.2"], table, "bert") == {

@@ -13,8 +13,8 @@ config.json that it changes ("config"). Activations of multiple choice have batc
 
 Four folders are of another kind. demo holds what the built-in models answer; tasks holds small
 models of every kind, and in a JSON file for each task what is answered on them (see its note).
-ports holds what two ports of the classes' model compute, a right one and a wrong one. bins holds
-what torch.save writes, in both formats, and the same tensors as safetensors.
+ports holds what ports of the classes' models compute, a right and a wrong one of each family. bins
+holds what torch.save writes, in both formats, and the same tensors as safetensors.
 
 explain.png is the README's picture, taken by picture.py.
 
