@@ -22,7 +22,14 @@ from npbert.engine.activations import ACTIVATIONS
 from npbert.engine.taps import Dropout, Keeper, chain_taps, raise_at_not_finite
 from npbert.engine.threads import count_threads, map_in_threads
 from npbert.errors import CheckpointError, InputError, quote, warn
-from npbert.families import ARCHITECTURES, ENCODER_ARCHITECTURE, FAMILIES, SEQUENCES, Architecture
+from npbert.families import (
+    ARCHITECTURES,
+    ENCODER_ARCHITECTURE,
+    FAMILIES,
+    SEQUENCES,
+    Architecture,
+    own_module,
+)
 from npbert.heads import HEADS
 from npbert.hub import Rebuildable
 from npbert.text.tokenizer import Tokenizer
@@ -314,7 +321,9 @@ class Model(Rebuildable):
         outcome = self.run_unchecked(pack, masks, tap, untapped_prefixes)
         self.mapped.require_unchanged()  # behind the last read of them, before anybody sees it
         if not all(np.isfinite(x).all() for x in outcome.values()):
-            self.run_unchecked(pack, masks, raise_at_not_finite)  # where it began
+            self.run_unchecked(
+                pack, masks, lambda name, x: raise_at_not_finite(own_module(self.family, name), x)
+            )  # where it began
             raise CheckpointError("the result is not finite, because of what a tap returned")
         return outcome
 

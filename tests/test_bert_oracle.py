@@ -9,7 +9,7 @@ from golden_cases import CASES, GOLDEN, name_of, read
 from safetensors import safe_open
 
 import npbert
-from npbert import InputError
+from npbert import CheckpointError, InputError
 from npbert.cli import main
 from npbert.families import class_name, list_architectures, own_module
 from npbert.oracle.dialects import MAPS, canonical_names, detect_family, translate_text
@@ -207,6 +207,33 @@ def test_tables_notes_findings_and_errors_speak_berts_names(
         npbert.diagnose(model, {**traced.given, key: np.zeros((2, 3))})
     with pytest.raises(InputError, match=r"^pooler\.activation has shape \(7,\), expected \(2, "):
         npbert.diagnose(model, {**traced.given, "pooler": np.zeros(7)})
+
+
+def test_where_numbers_are_first_not_finite_is_told_in_berts_names() -> None:
+    model = npbert.init(npbert.load(GOLDEN / "BertModel").config, "base")
+    model.parameters["transformer.layer.1.ffn.lin2.weight"][0, 0] = np.nan
+    said = r"^encoder\.layer\.1\.output\.dense is the first activation that is not finite"
+    with pytest.raises(CheckpointError, match=said):
+        model(IDS)
+
+
+def test_the_kit_of_a_bert_checks_a_port_with_token_types(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["kit", str(tmp_path)]) == 0
+    own = tmp_path / "BertModel"
+    types = own / "trace" / "token_type_ids.npy"
+    assert main(["diagnose", str(own / "model"), str(own / "trace")]) == 0
+    given = npbert.Trace.load(own / "inputs")
+    assert np.array_equal(given["token_type_ids"], np.load(types))
+    traced = own / "again.npz"
+    inputs = ["--inputs", str(own / "inputs"), "-o", str(traced)]
+    assert main(["trace", str(own / "model"), *inputs]) == 0
+    assert npbert.compare(own / "trace.safetensors", traced).same
+    types.unlink()  # without them the port seems to have made them up
+    capsys.readouterr()
+    assert main(["diagnose", str(own / "model"), str(own / "trace")]) == 1
+    assert capsys.readouterr().out.startswith("embeddings.token_type_embeddings: ")
 
 
 TEXTS = {
