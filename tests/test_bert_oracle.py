@@ -191,7 +191,9 @@ def test_tables_notes_findings_and_errors_speak_berts_names(
     name = "encoder.layer.1.attention.output.dense"
     wrong = traced[name] - model.parameters["transformer.layer.1.attention.out_lin.bias"]
     folder = str(GOLDEN / "BertForSequenceClassification")
-    npbert.Trace({**traced.given, name: wrong, "logits": traced["logits"]}).save(tmp_path / "dump")
+    names = list(traced)
+    told = {n: traced[n] for n in names[: names.index(name)]}  # a port gets no further
+    npbert.Trace({**told, name: wrong}).save(tmp_path / "dump")
     assert main(["compare", folder, str(tmp_path / "dump")]) == 1
     assert f"first wrong step: {name}" in capsys.readouterr().out
     assert main(["diagnose", folder, str(tmp_path / "dump")]) == 1

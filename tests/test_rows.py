@@ -81,7 +81,7 @@ def test_an_invented_task_is_in_the_help_and_in_the_readmes_table(mood, capsys):
     assert 'example: npbert mood-reading "Hooray."' in out
     assert "| `mood-reading` | [sentiment](" in readme_tables.tasks()
     assert "`top_k`, `function_to_apply` | `mood` |" in readme_tables.options()
-    assert "| `for_mood` | DistilBertForMood | `logits` (batch, classes) |" in (
+    assert "| `for_mood` | DistilBertForMood | BertForMood | `logits` (batch, classes) |" in (
         readme_tables.architectures()
     )
     with pytest.raises(npbert.InputError, match=r"^unknown task 'mood'; it is called 'mood-read"):
