@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import npbert
 from npbert import CheckpointError, Config, ConfigError, InputError
+from npbert.cli import main
 from npbert.families import class_name, list_architectures
 
 BERT = list_architectures("bert")
@@ -132,6 +133,50 @@ def test_a_config_of_2019_is_known_by_its_architecture_or_by_its_fields(tmp_path
     assert same(outputs(npbert.load(named)), plain)
     unnamed = copied("BertForMaskedLM", tmp_path / "b", **old, architectures=None)
     assert same(outputs(npbert.load(unnamed, "BertForMaskedLM")), plain)
+
+
+def test_default_labels_of_another_number_than_num_labels_are_none(tmp_path: Path) -> None:
+    """Until 2020 transformers wrote two, however many classes there were; names of people count."""
+    five = {"num_labels": 5, "label2id": None}
+    two = {"0": "LABEL_0", "1": "LABEL_1"}
+    folder = copied("BertForSequenceClassification", tmp_path / "a", **five, id2label=two)
+    model = npbert.load(folder)
+    assert (model.config.num_labels, model.config.label(4)) == (5, "LABEL_4")
+    plain = npbert.load(GOLDEN / "BertForSequenceClassification")
+    assert plain.config.num_labels == 5
+    assert same(outputs(model), outputs(plain))
+    for i, names in enumerate(({"0": "bad", "1": "good"}, {"0": "LABEL_1", "1": "LABEL_0"})):
+        spoilt = copied("BertForSequenceClassification", tmp_path / f"{i}", **five, id2label=names)
+        with pytest.raises(ConfigError, match="id_to_label has 2 names, but num_labels is 5"):
+            npbert.load(spoilt)
+
+
+def test_reports_and_faults_say_the_names_that_the_file_has(tmp_path: Path) -> None:
+    model = npbert.load(GOLDEN / "BertForPreTraining", "for_next_sentence_prediction")
+    assert model.load_report is not None
+    assert model.load_report.renamed == {}
+    assert "cls.predictions.transform.dense.weight" in model.load_report.unused
+    old = copied("BertForMaskedLM", tmp_path / "old", RENAMES["gamma and beta"])
+    report = npbert.load(old).load_report
+    assert report is not None
+    gamma = "bert.encoder.layer.1.attention.output.LayerNorm.gamma"
+    assert report.renamed[gamma] == "encoder.layer.1.attention.output.LayerNorm.weight"
+    with pytest.raises(CheckpointError, match=r"missing: pooler\.dense\.weight, "):
+        npbert.load(old, "for_next_sentence_prediction")
+
+
+def test_a_folder_that_does_not_say_its_architecture_is_shown_and_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = {"model_type": None, "architectures": None}
+    folder = copied("BertForMaskedLM", tmp_path / "m", **old)
+    assert main(["info", str(folder)]) == 3
+    assert "pass --architecture, one of base, " in capsys.readouterr().err
+    assert main(["info", str(folder), "--architecture", "BertForMaskedLM", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["family"], said["architecture"]) == ("bert", "for_masked_language_modeling")
+    assert main(["convert", str(folder), "--architecture", "base"]) == 2
+    assert "there is nothing to convert" in capsys.readouterr().err
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -122,7 +122,7 @@ def test_a_model_that_cannot_be_loaded_is_status_3(tmp_path, capsys):
         f"npbert: {tmp_path / 'none'}: no such folder, expected a folder with config.json and "
         "model.safetensors\n"
         f"npbert: {tmp_path / 'config.json'}: architectures is None, expected a list of one name; "
-        f"pass architecture=, one of {', '.join(families.list_architectures('distilbert'))}\n"
+        f"pass --architecture, one of {', '.join(families.list_architectures('distilbert'))}\n"
     )
 
 

@@ -100,7 +100,10 @@ class Config:
                 )
         known = {*field_names(family), *DERIVED_NAMES}
         other = {name: value for name, value in data.items() if name not in known}
-        return cls(family=family, **rename_fields(family, data), other=other)
+        given = rename_fields(family, data)
+        if has_placeholder_labels(given):
+            del given["id_to_label"]
+        return cls(family=family, **given, other=other)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of a config.json, under the names that transformers reads."""
@@ -209,6 +212,21 @@ def rename_fields(family: str, data: Mapping[str, Any]) -> dict[str, Any]:
             )
         given[ours] = value
     return given
+
+
+def has_placeholder_labels(given: Mapping[str, Any]) -> bool:
+    """Tell whether all classes are called LABEL_i, and num_labels says that there are others.
+
+    Until 2020 transformers wrote LABEL_0 and LABEL_1 however many classes a model had, so that
+    their number is right, and the names say nothing.
+    """
+    names, number = given.get("id_to_label"), given.get("num_labels")
+    return (
+        isinstance(names, Mapping)
+        and is_int(number)
+        and len(names) != number
+        and all(name == f"LABEL_{i}" for i, name in names.items())
+    )
 
 
 def convert_keys(name: str, value: Any) -> Any:

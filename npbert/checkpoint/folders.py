@@ -28,11 +28,12 @@ from npbert.checkpoint.parameters import (
     Parameters,
     canonical_name,
     load_parameters,
+    own_names,
 )
 from npbert.checkpoint.pickles import read_pickle
 from npbert.checkpoint.reading import is_listed, read_json, read_json_object
 from npbert.errors import CheckpointError, ConfigError, InputError, listing, quote, warn
-from npbert.families import ARCHITECTURES, FAMILIES, POOLER_LAYERS, class_name, own_module
+from npbert.families import ARCHITECTURES, FAMILIES, POOLER_LAYERS, class_name
 
 Read = Callable[[Path], dict[str, Tensor]]
 
@@ -166,13 +167,12 @@ def save_checkpoint(
     dtype = parameters[WORDS].dtype.name
 
     def own_name(name: str) -> str:
-        module, dot, last = name.rpartition(".")
+        module = name.rpartition(".")[0]
         in_head = module in row.layers and not (
             family.pooler_in_encoder and module in POOLER_LAYERS
         )
         prefix = "" if row.is_encoder or in_head else family.prefix
-        own = family.tensors.get(name, (own_module(config.family, module) + dot + last,))
-        return prefix + own[0]
+        return prefix + own_names(name, config.family)[0]
 
     tensors = {
         own_name(name): Tensor.from_array(array)
@@ -194,16 +194,19 @@ def save_checkpoint(
         write_safetensors(file, tensors)
 
 
-def convert(source: Path, target: Path | None = None) -> list[Path]:
+def convert(
+    source: Path, target: Path | None = None, architecture: str | None = None
+) -> list[Path]:
     """Write a folder's pytorch_model.bin as model.safetensors, and return the files written.
 
     The tensors keep their names and dtypes.  A target becomes a folder of its own, with copies of
     the settings and the tokenizer; without one the file is written beside the old one.  Modules of
-    sentence-transformers are converted too.  No file is replaced, and all appear or none.  Raises
-    InputError, and what load raises for a checkpoint with faults.
+    sentence-transformers are converted too.  No file is replaced, and all appear or none.  The
+    checkpoint is checked as an architecture, as load does.  Raises InputError, and what load raises
+    for a checkpoint with faults.
     """
     modules = [place for _, place in read_modules(source)]
-    checkpoint = read_checkpoint(modules[0] if modules else source, None, np.float32)
+    checkpoint = read_checkpoint(modules[0] if modules else source, architecture, np.float32)
     places = [source, *modules]
     old = [
         p

@@ -57,7 +57,7 @@ class LoadReport:
     """What became of the tensors of a checkpoint, by name; empty where nothing is to be told."""
 
     stored: Mapping[str, int]  # how many tensors of each dtype the file holds
-    renamed: Mapping[str, str]  # file's name -> ours, beyond the usual prefix
+    renamed: Mapping[str, str]  # file's name -> the family's own, beyond the usual prefix
     tied: tuple[str, ...] = ()  # absent from the file, shared with another tensor
     initialised: tuple[str, ...] = ()  # absent from the file, and drawn at random
     generated: tuple[str, ...] = ()  # absent from the file, and computed
@@ -102,6 +102,12 @@ def canonical_name(name: str, family: str) -> str:
     return canonical_module(family, stem) + dot + OLD_NORMS.get(last, last)
 
 
+def own_names(name: str, family: str) -> tuple[str, ...]:
+    """Return what a family's files call a parameter, without the prefix; the first is written."""
+    module, dot, last = name.rpartition(".")
+    return FAMILIES[family].tensors.get(name, (own_module(family, module) + dot + last,))
+
+
 def load_parameters(
     tensors: Mapping[str, Tensor], config: Config, architecture: str, dtype: type[np.floating],
     *, strict: bool = True,
@@ -130,9 +136,13 @@ def load_parameters(
     unused = {n for n in ours if n not in used and n.rpartition(".")[0] in layers}
     unknown = set(ours) - used - unused - BUFFERS
 
-    faults = size_faults({n: wanted[n] for n, kind in absent.items() if kind}, tensors)
+    def told(name: str) -> str:
+        return own_names(name, config.family)[0]
+
+    faults = size_faults({told(n): wanted[n] for n, kind in absent.items() if kind}, tensors)
     if missing := [n for n, kind in absent.items() if not kind or (kind == "drawn" and strict)]:
-        faults.append(f"missing: {listing(missing, 20)}{head_hint(missing, absent, architecture)}")
+        names = listing([told(n) for n in missing], 20)
+        faults.append(f"missing: {names}{head_hint(missing, absent, architecture)}")
     if unknown and strict:
         names = listing(sorted(theirs[n] for n in unknown), 20)
         faults.append(
@@ -151,17 +161,18 @@ def load_parameters(
         parameters[name] = parameters[twin] if twin in parameters else chosen[name].array(dtype)
     share_words(parameters, ours, config)
     stored = [tensor.dtype for tensor in tensors.values()]
-    usual = (family.prefix, "")
+    own = {n: own_names(n, config.family) for n in chosen if n in ours}
+    drawn = [n for n, kind in absent.items() if kind == "drawn"]
     return parameters, LoadReport(
         stored={dtype: stored.count(dtype) for dtype in sorted(set(stored))},
         renamed={
-            theirs[n]: n for n in chosen
-            if n in ours and theirs[n] not in {prefix + n for prefix in usual}
+            theirs[n]: names[0] for n, names in own.items()
+            if theirs[n].removeprefix(family.prefix) not in names
         },
-        tied=tuple(tied),
-        initialised=tuple(n for n, kind in absent.items() if kind == "drawn"),
-        generated=tuple(n for n, kind in absent.items() if kind == "computed"),
-        unused=tuple(sorted(unused)),
+        tied=tuple(map(told, tied)),
+        initialised=tuple(map(told, drawn)),
+        generated=tuple(told(n) for n, kind in absent.items() if kind == "computed"),
+        unused=tuple(sorted(map(told, unused))),
         ignored=tuple(sorted(theirs[n] for n in unknown | (BUFFERS & set(ours)))),
     )  # fmt: skip
 

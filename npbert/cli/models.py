@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from npbert.cli.shared import (
     SOURCE,
     Commands,
+    add_architecture_flag,
     add_copy_flag,
     add_hub_flags,
     hub_keywords,
@@ -54,6 +55,7 @@ def add_info(commands: Commands) -> None:
     parser.add_argument(
         "--check", action="store_true", help="also check that every weight is finite"
     )
+    add_architecture_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_hub_flags(parser)
     parser.set_defaults(run=run_info)
@@ -68,7 +70,7 @@ def run_info(args: argparse.Namespace) -> ExitStatus:
     folder = locate(
         args.model or built_in_folder(str(TEXT_CLASSIFICATION.built_in)), **hub_keywords(args)
     )
-    facts = describe(folder, check=args.check)
+    facts = describe(folder, args.architecture, check=args.check)
     if args.json:
         from npbert.jobs.lines import print_json
 
@@ -82,7 +84,7 @@ def run_info(args: argparse.Namespace) -> ExitStatus:
     return ExitStatus.FINE
 
 
-def describe(folder: Path, *, check: bool) -> dict[str, Any]:
+def describe(folder: Path, architecture: str | None = None, *, check: bool) -> dict[str, Any]:
     """Return what there is to know about a model, as JSON."""
     from dataclasses import asdict
 
@@ -91,9 +93,10 @@ def describe(folder: Path, *, check: bool) -> dict[str, Any]:
     from npbert.loading import load
     from npbert.text.tokenizer_files import SPECIALS
 
-    model = load(folder)
+    model = load(folder, architecture)
     facts: dict[str, Any] = {
         "folder": str(folder),
+        "family": model.family,
         "architecture": model.architecture,
         "parameters": count_parameters(model.parameters),
         "computes in": model.dtype.name,
@@ -185,6 +188,7 @@ def add_convert(commands: Commands) -> None:
         help="a new folder, with settings and tokenizer too; default: SOURCE, if it is a folder, "
         "gets the one file",
     )
+    add_architecture_flag(parser)
     add_hub_flags(parser)
     parser.set_defaults(run=run_convert)
 
@@ -203,8 +207,11 @@ def run_convert(args: argparse.Namespace) -> ExitStatus:
             "FOLDER too"
         )
     recipe = read_recipe(source)
-    load(recipe[0] if recipe else source)  # its tokenizer and modules are checked too
-    print_table((str(path), f"{path.stat().st_size:,}") for path in convert(source, args.folder))
+    load(
+        recipe[0] if recipe else source, args.architecture
+    )  # its tokenizer and modules are checked too
+    written = convert(source, args.folder, args.architecture)
+    print_table((str(path), f"{path.stat().st_size:,}") for path in written)
     return ExitStatus.FINE
 
 
@@ -225,9 +232,7 @@ def add_bench(commands: Commands) -> None:
         "--size", choices=list(BENCH_SIZES),
         help="of random weights: base is 6 blocks of 768, small 6 of 384 (default: base)",
     )  # fmt: skip
-    parser.add_argument(
-        "--architecture", metavar="NAME", help=f"default: the model's, or {BENCH_ARCHITECTURE}"
-    )
+    add_architecture_flag(parser, f"the model's, or {BENCH_ARCHITECTURE}")
     parser.add_argument(
         "--shapes",
         metavar="BxL,...",

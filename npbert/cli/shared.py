@@ -57,6 +57,13 @@ def add_hub_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_architecture_flag(
+    parser: argparse.ArgumentParser, default: str = "what config.json says"
+) -> None:
+    """Add the flag of a model whose config.json does not say what it is, or says something else."""
+    parser.add_argument("--architecture", metavar="NAME", help=f"default: {default}")
+
+
 def add_copy_flag(parser: argparse.ArgumentParser) -> None:
     """Add the flag of a model whose files may be overwritten."""
     parser.add_argument(
