@@ -16,7 +16,8 @@ models of every kind, and in a JSON file for each task what is answered on them 
 ports holds what ports of the classes' models compute, a right and a wrong one of each family. bins
 holds what torch.save writes, in both formats, and the same tensors as safetensors.
 
-explain.png is the README's picture, taken by picture.py.
+explain.png is the README's picture, taken by picture.py; real is what trained checkpoints compute
+that are too large to be here, recorded by real.py.  Both are kept as they are.
 
 MANIFEST.json says with which versions the files were recorded. The last digits may differ on
 another processor; --check then says by how much.
@@ -45,6 +46,7 @@ from bins import record_bins
 from cases import ACTIVATIONS, BLOCKS, FILL_MASK, SEED, SENTIMENT, Case, cases_of
 from hook import record_pytorch
 from ports import record_port
+from real import REAL
 from recording import FOLDERS, Arrays, names_of, record, save_model
 from safetensors.numpy import load_file, save_file
 from tasks_record import record_tasks
@@ -222,6 +224,7 @@ def main() -> int:
         record_demo(DEMO, out / "demo")
         record_tasks(DEMO, out / "tasks")
         shutil.copy(GOLDEN / PICTURE, out)  # it is taken, by picture.py
+        shutil.copytree(GOLDEN / REAL, out / REAL)  # of checkpoints that are not here
         made = manifest(out)
         (out / "MANIFEST.json").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
         old = GOLDEN / "MANIFEST.json"

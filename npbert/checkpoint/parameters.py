@@ -136,12 +136,12 @@ def load_parameters(
     unused = {n for n in ours if n not in used and n.rpartition(".")[0] in layers}
     unknown = set(ours) - used - unused - BUFFERS
 
-    def told(name: str) -> str:
+    def own_name(name: str) -> str:
         return own_names(name, config.family)[0]
 
-    faults = size_faults({told(n): wanted[n] for n, kind in absent.items() if kind}, tensors)
+    faults = size_faults({own_name(n): wanted[n] for n, kind in absent.items() if kind}, tensors)
     if missing := [n for n, kind in absent.items() if not kind or (kind == "drawn" and strict)]:
-        names = listing([told(n) for n in missing], 20)
+        names = listing([own_name(n) for n in missing], 20)
         faults.append(f"missing: {names}{head_hint(missing, absent, architecture)}")
     if unknown and strict:
         names = listing(sorted(theirs[n] for n in unknown), 20)
@@ -169,10 +169,10 @@ def load_parameters(
             theirs[n]: names[0] for n, names in own.items()
             if theirs[n].removeprefix(family.prefix) not in names
         },
-        tied=tuple(map(told, tied)),
-        initialised=tuple(map(told, drawn)),
-        generated=tuple(told(n) for n, kind in absent.items() if kind == "computed"),
-        unused=tuple(sorted(map(told, unused))),
+        tied=tuple(map(own_name, tied)),
+        initialised=tuple(map(own_name, drawn)),
+        generated=tuple(own_name(n) for n, kind in absent.items() if kind == "computed"),
+        unused=tuple(sorted(map(own_name, unused))),
         ignored=tuple(sorted(theirs[n] for n in unknown | (BUFFERS & set(ours)))),
     )  # fmt: skip
 
