@@ -3,7 +3,8 @@
     python golden/measure/export_onnx.py FOLDER OUT.onnx
 
 FOLDER is what npbert's model.save or transformers' save_pretrained wrote: a base model, one for
-sequence classification or one for masked words.  Numbers stay float32; batch and length are free.
+sequence classification or one for masked words.  Numbers stay float32; batch and length are free,
+and all token types are 0.
 Needs `torch==2.13.0 transformers==4.57.* onnx onnxscript`; then asks onnxruntime, if it is there,
 whether the export answers as torch does.
 """
@@ -15,7 +16,8 @@ from pathlib import Path
 import torch
 import transformers
 
-EXPORTED = ("DistilBertModel", "DistilBertForSequenceClassification", "DistilBertForMaskedLM")
+KINDS = ("Model", "ForSequenceClassification", "ForMaskedLM")
+EXPORTED = [family + kind for family in ("DistilBert", "Bert") for kind in KINDS]
 INPUTS = ("input_ids", "attention_mask")
 
 
@@ -52,7 +54,7 @@ def export(folder: Path, out: Path) -> Plain:
             example(2, min(16, config.max_position_embeddings - 1), config.vocab_size),
             out,
             input_names=INPUTS,
-            output_names=["last_hidden_state" if name == EXPORTED[0] else "logits"],
+            output_names=["last_hidden_state" if name.endswith(KINDS[0]) else "logits"],
             dynamic_shapes=dict.fromkeys(INPUTS, free),
             dynamo=True,
             verbose=False,
