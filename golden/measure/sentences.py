@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -121,11 +121,13 @@ def time_turns(
         if not far <= SAME:
             raise SystemExit(f"{who}: is {far:.1e} from npbert, so that it runs other weights")
     seconds: dict[str, list[float]] = {who: [] for who in entrants}
-    for _ in range(runs):
+    for turn in range(runs):
         for who, end in ends.items():
             time.sleep(PAUSE)
             end.send(True)
             seconds[who].append(end.recv())
+        said = {who: round(taken[-1], 2) for who, taken in seconds.items()}
+        print(f"turn {turn + 1}: {said}", file=sys.stderr, flush=True)
     for end in ends.values():
         end.send(False)
     for process in processes:
@@ -159,7 +161,7 @@ def main() -> None:
     print(f"{os.getloadavg()[0]:.1f}; seconds, and npbert's time over theirs")
     for who, taken in seconds.items():
         ratios = [a / b for a, b in zip(seconds[NPBERT], taken, strict=True)]
-        named = f"{who} {version(who)}"
+        named = f"{who} {import_module(who.replace('-', '_')).__version__}"
         print(f"{named:32} {spread_of(taken):24} {'' if who == NPBERT else spread_of(ratios)}")
 
 
