@@ -15,7 +15,7 @@ from npbert.errors import InputError, quote
 from npbert.families import ARCHITECTURES, own_module
 from npbert.heads import HEADS, find_spans
 from npbert.model import Model
-from npbert.oracle.traces import Trace, pad_encodings, token_types, trace
+from npbert.oracle.traces import Trace, pad_encodings, trace
 from npbert.tasks.options import QuestionAnsweringOptions
 from npbert.tasks.question_answering import answer_edges, rank_spans
 from npbert.tasks.sentence_transformers import normalize
@@ -74,7 +74,7 @@ class Pass:
     def types(self) -> list[int] | None:
         """The type of each of its tokens, if the model has types."""
         has_types = self.model.config.type_vocab_size > 0
-        return token_types(self.model, self.encoding) if has_types else None
+        return list(self.encoding.type_ids) if has_types else None
 
     def split_heads(self, name: str, block: int) -> Array:
         """Return its values of q_lin, k_lin, v_lin or context by heads, (heads, length, K)."""
@@ -356,7 +356,7 @@ def head_effects(run: Pass, asked: Question) -> list[Effect]:
     """Return the answer without each head, one at a time, computed by the model's engine."""
     model, config = run.model, run.model.config
     has_types = config.type_vocab_size > 0
-    types = [token_types(model, each) if has_types else None for each in run.encodings]
+    types = [each.type_ids if has_types else None for each in run.encodings]
     ids = [each.ids for each in run.encodings]
     lists = list(model.check_lists([(i, None, t) for i, t in zip(ids, types, strict=True)]))
     if asked.wanted is not None:

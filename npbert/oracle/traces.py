@@ -26,7 +26,7 @@ from npbert.model import Model
 from npbert.oracle.dialects import translate_result
 from npbert.oracle.dumps import Arrays, read_dump, split_into_pieces, write_dump
 from npbert.tasks.sentence_transformers import read_recipe
-from npbert.text.tokenizer import Encoding
+from npbert.text.encodings import Encoding
 from npbert.textbook import Array
 
 TOKEN_INPUTS: Final = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
@@ -298,15 +298,8 @@ def pad_encodings(model: Model, encodings: Sequence[Encoding]) -> dict[str, Any]
         "attention_mask": [pad_row([1] * len(each), 0) for each in encodings],
     }
     if model.config.type_vocab_size:
-        given["token_type_ids"] = [pad_row(token_types(model, each), 0) for each in encodings]
+        given["token_type_ids"] = [pad_row(each.type_ids, 0) for each in encodings]
     return given
-
-
-def token_types(model: Model, encoding: Encoding) -> list[int]:
-    """Return which of two texts every token is of: [CLS] and [SEP] go with the text before them."""
-    types = np.maximum.accumulate([source or 0 for source in encoding.sequence_ids])
-    numbers: list[int] = np.minimum(types, model.config.type_vocab_size - 1).tolist()
-    return numbers
 
 
 def embed_sentences(call: Call, kept: Arrays) -> Arrays:
