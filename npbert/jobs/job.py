@@ -178,15 +178,19 @@ class Job:
     def read_input(self, item: Item) -> Reading[Any] | Refusal:
         """Return an item as the model reads it, or why it cannot be read."""
         size = count_characters(item.given) + count_characters(item.beside)
+        if isinstance(item.given, InputError):  # which is not raised: it would hold its own item
+            return self.refuse(item, item.given, size)
         try:
-            if isinstance(item.given, InputError):
-                raise item.given
             reading = self.task.read_input(item.given, self.task.options)
-            return replace(reading, characters=size)
         except InputError as error:
-            if self.record:
-                return Refusal(str(error), size)
-            raise InputError(f"{item.unit} {item.number}: {error}") from None
+            return self.refuse(item, error, size)
+        return replace(reading, characters=size)
+
+    def refuse(self, item: Item, error: InputError, size: int) -> Refusal:
+        """Return why an item cannot be read, if that is recorded; or else raise it."""
+        if self.record:
+            return Refusal(str(error), size)
+        raise InputError(f"{item.unit} {item.number}: {error}") from None
 
 
 def run_batch(
