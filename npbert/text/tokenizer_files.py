@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
+from npbert import _import_lock
 from npbert.checkpoint.reading import is_listed, parse_json_object, read_bytes, read_json_object
 from npbert.errors import CheckpointError, NpbertError, listing, quote, warn
 from npbert.text.tokenizer_limits import check_limits, list_added_contents
@@ -65,8 +66,9 @@ def read_vocabulary(folder: Path, settings: Mapping[str, Any]) -> Vocabulary | N
         with blame_file(whole):
             raw = read_bytes(whole, VOCABULARY_LIMIT)
             data = parse_json_object(raw, str(whole))
-            check_limits(data, str(whole))
-            pieces = Tokenizer.from_buffer(raw)
+            with _import_lock:  # the package has locks of its own, which a fork would copy
+                check_limits(data, str(whole))
+                pieces = Tokenizer.from_buffer(raw)
         apply_settings(pieces, settings, whole)
         return Vocabulary(whole, pieces, frozenset(list_added_contents(data, special=True)))
     if is_listed(words):
