@@ -32,6 +32,7 @@ from npbert.families import (
 )
 from npbert.heads import HEADS
 from npbert.hub import Rebuildable
+from npbert.text.encodings import Encoding
 from npbert.text.tokenizer import Tokenizer
 from npbert.textbook import Array, Tap, no_tap
 
@@ -170,6 +171,10 @@ class Model(Rebuildable):
             hidden_states=tuple(heard[n] for n in states) if output_hidden_states else None,
             attentions=tuple(heard[n] for n in weights) if output_attentions else None,
         )
+
+    def token_types(self, encoding: Encoding) -> Sequence[int] | None:
+        """Return the token types of a text's tokens, or None where the family has none."""
+        return encoding.type_ids if self.config.type_vocab_size else None
 
     def dropout(self, rng: "np.random.Generator") -> Dropout:
         """Return a tap that draws dropout at the config's rates."""

@@ -5,7 +5,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from npbert.cli.shared import SOURCE, Commands, add_copy_flag, add_hub_flags, hub_keywords
+from npbert.cli.shared import (
+    SOURCE,
+    Commands,
+    add_architecture_flag,
+    add_copy_flag,
+    add_hub_flags,
+    hub_keywords,
+)
 from npbert.errors import ExitStatus, InputError, quote, tell
 
 if TYPE_CHECKING:
@@ -49,7 +56,7 @@ def add_oracle_parsers(commands: Commands) -> None:
         action="store_true",
         help="q, k, v and context as (batch, heads, length, K)",
     )
-    parser.add_argument("--architecture", help="default: what config.json says")
+    add_architecture_flag(parser)
     add_copy_flag(parser)
     add_hub_flags(parser)
     parser.set_defaults(run=run_trace)
@@ -86,7 +93,7 @@ def add_oracle_parsers(commands: Commands) -> None:
             help="pytorch (default), bumblebee, onnx, candle, or a .json or .toml "
             "file of names, theirs to ours, {n} for a block",
         )
-        parser.add_argument("--architecture", help="default: what config.json says")
+        add_architecture_flag(parser)
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         add_copy_flag(parser)
         add_hub_flags(parser)

@@ -73,8 +73,8 @@ class Pass:
     @property
     def types(self) -> list[int] | None:
         """The type of each of its tokens, if the model has types."""
-        has_types = self.model.config.type_vocab_size > 0
-        return list(self.encoding.type_ids) if has_types else None
+        types = self.model.token_types(self.encoding)
+        return None if types is None else list(types)
 
     def split_heads(self, name: str, block: int) -> Array:
         """Return its values of q_lin, k_lin, v_lin or context by heads, (heads, length, K)."""
@@ -355,10 +355,9 @@ def text_positions(run: Pass) -> list[int]:
 def head_effects(run: Pass, asked: Question) -> list[Effect]:
     """Return the answer without each head, one at a time, computed by the model's engine."""
     model, config = run.model, run.model.config
-    has_types = config.type_vocab_size > 0
-    types = [each.type_ids if has_types else None for each in run.encodings]
-    ids = [each.ids for each in run.encodings]
-    lists = list(model.check_lists([(i, None, t) for i, t in zip(ids, types, strict=True)]))
+    lists = list(
+        model.check_lists([(each.ids, None, model.token_types(each)) for each in run.encodings])
+    )
     if asked.wanted is not None:
         lists = [each._replace(wanted=np.array(asked.wanted)) for each in lists]
     pack, before = packs.pack_lists(lists), asked.measure(asked.read(head_rows(run)))

@@ -243,8 +243,7 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
 
     def list_of(self, encoding: Encoding, wanted: Sequence[int] | None = None) -> TokenList:
         """Return an encoding as the model reads it, with token types if its family has them."""
-        types = encoding.type_ids if self.model.config.type_vocab_size else None
-        return TokenList(encoding.ids, wanted, types)
+        return TokenList(encoding.ids, wanted, self.model.token_types(encoding))
 
     def parts(self, item: Any) -> list[Any]:
         """Return what an input holds for each of the task's fields, None where it has none."""
