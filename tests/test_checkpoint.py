@@ -207,7 +207,9 @@ def test_unknown_tensors_are_named_and_ignored_only_on_demand(tmp_path: Path) ->
     assert message(tmp_path, tensors, BASE) == (
         f"unknown: model.adapter.weight; {CHANGES} (strict=False ignores it)"
     )
-    model = load(tmp_path, tensors, BASE, strict=False)
+    with pytest.warns(NpbertWarning, match="ignored, because npbert does not know them") as caught:
+        model = load(tmp_path, tensors, BASE, strict=False)
+    assert len(caught) == 1
     assert report(model).ignored == ("model.adapter.weight",)
 
 

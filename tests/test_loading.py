@@ -64,8 +64,8 @@ def test_an_architecture_that_config_json_does_not_say_must_be_given(
 def test_an_unknown_architecture_is_named_with_the_nearest(tmp_path: Path) -> None:
     write(tmp_path, drawn(BASE), settings(BASE, architectures=["DistilBertForMasked"]))
     assert message(ConfigError, tmp_path) == (
-        f"{tmp_path / CONFIG}: unknown architecture 'DistilBertForMasked'; "
-        "did you mean 'DistilBertForMaskedLM'?"
+        f"{tmp_path / CONFIG}: architectures is ['DistilBertForMasked'], which npbert does not "
+        f"know; pass architecture=, one of {', '.join(ARCHITECTURES)}"
     )
     with pytest.raises(ConfigError) as caught:
         npbert.init(config(), "zzz")

@@ -446,7 +446,7 @@ def test_an_unknown_task_is_named_and_corrected():
 
 def test_a_model_of_another_architecture_is_refused():
     with pytest.raises(npbert.InputError) as error:
-        npbert.pipeline("fill-mask", built_in_folder("sentiment"))
+        npbert.pipeline("fill-mask", npbert.load(built_in_folder("sentiment")))
     assert str(error.value) == (
         "fill-mask needs a model for_masked_language_modeling, but this one is "
         "for_sequence_classification"

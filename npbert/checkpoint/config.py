@@ -345,19 +345,32 @@ def find_architecture(asked: str | None, config: Config) -> str:
 
     Either by its name or by its class in transformers.  Raises ConfigError.
     """
-    classes = {name: class_name(config.family, name) for name in list_architectures(config.family)}
-    double = FAMILIES[config.family].double_classes
+    classes = class_architectures(config.family)
+    ours = list_architectures(config.family)
     if asked is None:
-        named = config.other.get("architectures")
-        if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
-            raise ConfigError(
-                f"architectures is {quote(named)}, expected a list of one name; pass "
-                f"architecture=, one of {', '.join(classes)}"
-            )
-        asked = named[0]
-    for ours, theirs in [*classes.items(), *((ours, double) for double, ours in double.items())]:
-        if asked in (ours, theirs):
-            return ours
-    known = [*classes, *classes.values()]
+        named, said = class_names_of(config), config.other.get("architectures")
+        if len(named) == 1 and named[0] in classes:
+            return classes[named[0]]
+        fault = "which npbert does not know" if len(named) == 1 else "expected a list of one name"
+        raise ConfigError(
+            f"architectures is {quote(said)}, {fault}; pass architecture=, one of {', '.join(ours)}"
+        )
+    if isinstance(asked, str) and (asked in ours or asked in classes):
+        return classes.get(asked, asked)
+    known = [*ours, *(class_name(config.family, name) for name in ours)]
     hint = suggest(str(asked), known) or f"; npbert knows {', '.join(known)}"
     raise ConfigError(f"unknown architecture {quote(asked)}{hint}")
+
+
+def class_architectures(family: str) -> dict[str, str]:
+    """Return a family's architectures by their classes in transformers."""
+    single = {class_name(family, name): name for name in list_architectures(family)}
+    return {**single, **FAMILIES[family].double_classes}
+
+
+def class_names_of(config: Config) -> list[str]:
+    """Return the classes that config.json names; none where it says nothing, or nonsense."""
+    said = config.other.get("architectures")
+    if not isinstance(said, list) or not all(isinstance(each, str) for each in said):
+        return []
+    return said

@@ -13,7 +13,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from npbert.checkpoint import CONFIG, INDEX, MODULES, MODULES_LIMIT, PICKLE, SAFETENSORS, WEIGHTS
-from npbert.checkpoint.config import Config, find_architecture
+from npbert.checkpoint.config import (
+    Config,
+    class_architectures,
+    class_names_of,
+    find_architecture,
+)
 from npbert.checkpoint.drafts import Draft, replace_files, write_json
 from npbert.checkpoint.files import (
     MappedFiles,
@@ -22,6 +27,7 @@ from npbert.checkpoint.files import (
     write_safetensors,
 )
 from npbert.checkpoint.parameters import (
+    BUFFERS,
     PROJECTOR,
     WORDS,
     LoadReport,
@@ -82,12 +88,36 @@ def read_checkpoint(
         own = {id(array): array.copy() for array in parameters.values()}  # tied ones stay one
         parameters = {each: own[id(array)] for each, array in parameters.items()}
     mapped.require_unchanged()
+    found = Checkpoint(config, name, parameters, report)
+    warn_of_doubts(folder, found)
+    return found
+
+
+def warn_of_doubts(folder: Path, found: Checkpoint) -> None:
+    """Tell what is doubtful of a checkpoint that can be loaded."""
+    config, report = found.config, found.report
     if report.initialised:
         warn(
             f"{folder}: drawn at random, because the checkpoint does not have them: "
             f"{', '.join(report.initialised)}; train them before you trust an answer"
         )
-    return Checkpoint(config, name, parameters, report)
+    unknown = [n for n in report.ignored if canonical_name(n, config.family) not in BUFFERS]
+    if unknown:
+        warn(
+            f"{folder}: ignored, because npbert does not know them: {listing(unknown)}; if they "
+            "are part of what the model computes, its answers are wrong"
+        )
+    own, classes = ARCHITECTURES[found.architecture], class_architectures(config.family)
+    named = {classes[each]: each for each in class_names_of(config) if each in classes}
+    shared = set(own.layers) - set(POOLER_LAYERS)
+    for other, class_ in named.items():
+        row = ARCHITECTURES[other]
+        alike = shared & set(row.layers) and row.outputs != own.outputs
+        if alike and found.architecture not in named:
+            warn(
+                f"{folder}: config.json names {class_}, and parameters with the same names are "
+                f"loaded as {found.architecture}; if its answers make no sense, that is why"
+            )
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -195,7 +225,11 @@ def save_checkpoint(
 
 
 def convert(
-    source: Path, target: Path | None = None, architecture: str | None = None
+    source: Path,
+    target: Path | None = None,
+    architecture: str | None = None,
+    *,
+    strict: bool = True,
 ) -> list[Path]:
     """Write a folder's pytorch_model.bin as model.safetensors, and return the files written.
 
@@ -206,7 +240,8 @@ def convert(
     for a checkpoint with faults.
     """
     modules = [place for _, place in read_modules(source)]
-    checkpoint = read_checkpoint(modules[0] if modules else source, architecture, np.float32)
+    encoder = modules[0] if modules else source
+    checkpoint = read_checkpoint(encoder, architecture, np.float32, strict=strict)
     places = [source, *modules]
     old = [
         p

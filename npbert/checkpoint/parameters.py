@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from npbert.checkpoint.config import Config
+from npbert.checkpoint.config import Config, class_names_of
 from npbert.checkpoint.files import FLOATS, Tensor
 from npbert.encoder import Block, Encoder
 from npbert.errors import CheckpointError, listing, warn
@@ -26,6 +26,7 @@ from npbert.families import (
     POOLER_LAYERS,
     TYPES,
     canonical_module,
+    class_name,
     head_layers,
     own_module,
 )
@@ -142,7 +143,7 @@ def load_parameters(
     faults = size_faults({own_name(n): wanted[n] for n, kind in absent.items() if kind}, tensors)
     if missing := [n for n, kind in absent.items() if not kind or (kind == "drawn" and strict)]:
         names = listing([own_name(n) for n in missing], 20)
-        faults.append(f"missing: {names}{head_hint(missing, absent, architecture)}")
+        faults.append(f"missing: {names}{head_hint(missing, absent, architecture, config)}")
     if unknown and strict:
         names = listing(sorted(theirs[n] for n in unknown), 20)
         faults.append(
@@ -249,14 +250,18 @@ def share_words(parameters: Parameters, ours: Mapping[str, Tensor], config: Conf
     parameters[PROJECTOR] = parameters[WORDS]
 
 
-def head_hint(missing: list[str], absent: Mapping[str, str | None], architecture: str) -> str:
+def head_hint(
+    missing: list[str], absent: Mapping[str, str | None], architecture: str, config: Config
+) -> str:
     """Say what it probably means when only a head is missing."""
     if not all(absent[name] == "drawn" for name in missing):
         return ""
     if missing == [PROJECTOR]:
         return f"; tie_word_embeddings is false, so {WORDS} cannot serve as it"
+    named = [n for n in class_names_of(config) if n != class_name(config.family, architecture)]
+    made = f", as config.json says, {listing(named)}" if named else ""
     return (
-        f"; the checkpoint was made for another task than {architecture} "
+        f"; the checkpoint was made for another task than {architecture}{made} "
         "(strict=False draws these at random, for training)"
     )
 

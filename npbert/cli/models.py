@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from npbert.cli.shared import (
     SOURCE,
     Commands,
-    add_architecture_flag,
+    add_architecture_flags,
     add_copy_flag,
     add_hub_flags,
     hub_keywords,
+    load_keywords,
     print_table,
 )
 from npbert.errors import ExitStatus, InputError, listing, quote, tell
@@ -55,7 +56,7 @@ def add_info(commands: Commands) -> None:
     parser.add_argument(
         "--check", action="store_true", help="also check that every weight is finite"
     )
-    add_architecture_flag(parser)
+    add_architecture_flags(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_hub_flags(parser)
     parser.set_defaults(run=run_info)
@@ -70,7 +71,7 @@ def run_info(args: argparse.Namespace) -> ExitStatus:
     folder = locate(
         args.model or built_in_folder(str(TEXT_CLASSIFICATION.built_in)), **hub_keywords(args)
     )
-    facts = describe(folder, args.architecture, check=args.check)
+    facts = describe(folder, args.architecture, strict=args.strict, check=args.check)
     if args.json:
         from npbert.jobs.lines import print_json
 
@@ -84,7 +85,9 @@ def run_info(args: argparse.Namespace) -> ExitStatus:
     return ExitStatus.FINE
 
 
-def describe(folder: Path, architecture: str | None = None, *, check: bool) -> dict[str, Any]:
+def describe(
+    folder: Path, architecture: str | None = None, *, strict: bool, check: bool
+) -> dict[str, Any]:
     """Return what there is to know about a model, as JSON."""
     from dataclasses import asdict
 
@@ -93,7 +96,7 @@ def describe(folder: Path, architecture: str | None = None, *, check: bool) -> d
     from npbert.loading import load
     from npbert.text.tokenizer_files import SPECIALS
 
-    model = load(folder, architecture)
+    model = load(folder, architecture, strict=strict)
     facts: dict[str, Any] = {
         "folder": str(folder),
         "family": model.family,
@@ -188,7 +191,7 @@ def add_convert(commands: Commands) -> None:
         help="a new folder, with settings and tokenizer too; default: SOURCE, if it is a folder, "
         "gets the one file",
     )
-    add_architecture_flag(parser)
+    add_architecture_flags(parser)
     add_hub_flags(parser)
     parser.set_defaults(run=run_convert)
 
@@ -207,10 +210,9 @@ def run_convert(args: argparse.Namespace) -> ExitStatus:
             "FOLDER too"
         )
     recipe = read_recipe(source)
-    load(
-        recipe[0] if recipe else source, args.architecture
-    )  # its tokenizer and modules are checked too
-    written = convert(source, args.folder, args.architecture)
+    how = {"architecture": args.architecture, "strict": args.strict}
+    load(recipe[0] if recipe else source, **how)  # its tokenizer and modules are checked too
+    written = convert(source, args.folder, **how)
     print_table((str(path), f"{path.stat().st_size:,}") for path in written)
     return ExitStatus.FINE
 
@@ -232,7 +234,7 @@ def add_bench(commands: Commands) -> None:
         "--size", choices=list(BENCH_SIZES),
         help="of random weights: base is 6 blocks of 768, small 6 of 384 (default: base)",
     )  # fmt: skip
-    add_architecture_flag(parser, f"the model's, or {BENCH_ARCHITECTURE}")
+    add_architecture_flags(parser, f"the model's, or {BENCH_ARCHITECTURE}")
     parser.add_argument(
         "--shapes",
         metavar="BxL,...",
@@ -310,7 +312,7 @@ def bench_model(args: argparse.Namespace) -> "Model":
     if args.model and args.size:
         raise InputError("--size is of random weights, and a MODEL has its own")
     if args.model:
-        return load(args.model, args.architecture, copy=args.copy, **hub_keywords(args))
+        return load(args.model, **load_keywords(args))
     if args.texts:
         raise InputError("--texts needs a MODEL with a tokenizer; random weights come without one")
     sizes: Mapping[str, Any] = BENCH_SIZES[args.size or "base"]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from npbert.cli.shared import (
     SOURCE,
     Commands,
-    add_architecture_flag,
+    add_architecture_flags,
     add_copy_flag,
     add_hub_flags,
     hub_keywords,
+    load_keywords,
 )
 from npbert.errors import ExitStatus, InputError, quote, tell
 
@@ -56,7 +57,7 @@ def add_oracle_parsers(commands: Commands) -> None:
         action="store_true",
         help="q, k, v and context as (batch, heads, length, K)",
     )
-    add_architecture_flag(parser)
+    add_architecture_flags(parser)
     add_copy_flag(parser)
     add_hub_flags(parser)
     parser.set_defaults(run=run_trace)
@@ -93,7 +94,7 @@ def add_oracle_parsers(commands: Commands) -> None:
             help="pytorch (default), bumblebee, onnx, candle, or a .json or .toml "
             "file of names, theirs to ours, {n} for a block",
         )
-        add_architecture_flag(parser)
+        add_architecture_flags(parser)
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         add_copy_flag(parser)
         add_hub_flags(parser)
@@ -131,14 +132,7 @@ def run_trace(args: argparse.Namespace) -> ExitStatus:
     from npbert.oracle import trace
 
     engine = args.engine or "textbook"
-    model = load(
-        args.model,
-        args.architecture,
-        dtype=args.dtype,
-        engine=engine,
-        copy=args.copy,
-        **hub_keywords(args),
-    )
+    model = load(args.model, dtype=args.dtype, engine=engine, **load_keywords(args))
     how = {"only": args.only, "split_heads": args.split_heads, "noise": True}
     if args.text:
         traced = trace(model, text=args.text, pair=args.pair, **how)
@@ -180,9 +174,7 @@ def reference_of(args: argparse.Namespace) -> "Model | Trace":
 
     path = Path(args.reference)
     if (path / "config.json").exists() or not path.exists():
-        return load(
-            args.reference, args.architecture, dtype="float64", copy=args.copy, **hub_keywords(args)
-        )
+        return load(args.reference, dtype="float64", **load_keywords(args))
     return Trace.load(path)
 
 
@@ -211,9 +203,7 @@ def run_diagnose(args: argparse.Namespace) -> ExitStatus:
     from npbert.oracle.dialects import read_map
 
     names, candidate = read_map(args.map), Trace.load(args.candidate)  # before any download
-    model = load(
-        args.reference, args.architecture, dtype="float64", copy=args.copy, **hub_keywords(args)
-    )
+    model = load(args.reference, dtype="float64", **load_keywords(args))
     found = diagnose(model, candidate, names=names)
     if args.json:
         from npbert.jobs.lines import print_json
@@ -282,6 +272,7 @@ def add_explain(commands: Commands) -> None:
         help="compare the embeddings of these texts, in place of TEXT",
     )
     parser.add_argument("-o", "--output", default="-", metavar="FILE", help="default: stdout")
+    add_architecture_flags(parser)
     add_hub_flags(parser)
     parser.set_defaults(run=run_explain)
 
@@ -299,7 +290,10 @@ def run_explain(args: argparse.Namespace) -> ExitStatus:
         raise InputError("a page would fill the terminal; say where it goes: -o page.html")
     folder = locate(args.model, **hub_keywords(args)) if args.model else None
     pair = args.pair[0] if args.pair and len(args.pair) == 1 else args.pair
-    page = explain(folder, args.compare or args.text, pair, blocks=block_numbers(args.blocks))
+    page = explain(
+        folder, args.compare or args.text, pair, blocks=block_numbers(args.blocks),
+        architecture=args.architecture, strict=args.strict,
+    )  # fmt: skip
     if args.output == "-":
         print(page.html, end="")
     else:

@@ -57,11 +57,17 @@ def add_hub_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_architecture_flag(
+def add_architecture_flags(
     parser: argparse.ArgumentParser, default: str = "what config.json says"
 ) -> None:
-    """Add the flag of a model whose config.json does not say what it is, or says something else."""
+    """Add the flags of a model that is not quite what its config.json says."""
     parser.add_argument("--architecture", metavar="NAME", help=f"default: {default}")
+    parser.add_argument(
+        "--no-strict",
+        dest="strict",
+        action="store_false",
+        help="ignore unknown tensors and draw a missing head at random, with warnings",
+    )
 
 
 def add_copy_flag(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +80,14 @@ def add_copy_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def hub_keywords(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what the flags say, as npbert.load and npbert.pipeline want it."""
+    """Return what the flags say of where a model is, as npbert.load and npbert.pipeline want it."""
     return {name: vars(args)[name] for name in ("revision", "subfolder", "cache_dir", "offline")}
+
+
+def load_keywords(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the flags say of a model, as npbert.load and npbert.pipeline want it."""
+    how = {name: vars(args)[name] for name in ("architecture", "strict", "copy")}
+    return {**how, **hub_keywords(args)}
 
 
 def print_table(rows: Iterable[tuple[str, object]]) -> None:
@@ -96,6 +108,7 @@ def spell_as_flags(message: str, names: Iterable[str], fields: Collection[str] =
     for name in names:
         flag = f"--{name.replace('_', '-')}"
         message = re.sub(rf"(?<![\w.'-]){name}='(\w+)'", rf"{flag} \1", message)
+        message = re.sub(rf"(?<![\w.'-]){name}=False\b", f"--no-{flag[2:]}", message)
         message = re.sub(rf"(?<![\w.'-]){name}=\[\.\.\.\]", f"{flag}, once for each", message)
         message = re.sub(rf"(?<![\w.'-]){name}=(?=[,;\s]|$)", flag, message)
         if name in fields:

@@ -6,7 +6,14 @@ from dataclasses import fields
 from types import NoneType
 from typing import Any, Final, get_type_hints
 
-from npbert.cli.shared import SOURCE, Commands, add_copy_flag, add_hub_flags, hub_keywords
+from npbert.cli.shared import (
+    SOURCE,
+    Commands,
+    add_architecture_flags,
+    add_copy_flag,
+    add_hub_flags,
+    load_keywords,
+)
 from npbert.engine.threads import blas_environment
 from npbert.errors import ExitStatus, InputError
 from npbert.tasks.options import Names, Options, option_types, split_names
@@ -36,6 +43,7 @@ def add_task_parsers(commands: Commands) -> None:
             metavar="N",
             help="to compute with; default: all cores; changes no result",
         )
+        add_architecture_flags(parser, "the one that the task needs")
         add_copy_flag(parser)
         add_files(parser.add_argument_group("files"), row)
         add_hub_flags(parser)
@@ -165,9 +173,8 @@ def run_task(args: argparse.Namespace) -> ExitStatus:
     )
     if args.dask is None:
         task = pipeline(
-            args.task, args.model, threads=args.threads, copy=args.copy, **hub_keywords(args),
-            **options,
-        )  # fmt: skip
+            args.task, args.model, threads=args.threads, **load_keywords(args), **options
+        )
         return run_batch(task, given, args.texts, args.input, args.output, resume=args.resume)
     from npbert.distributed import require_packages
 
@@ -175,9 +182,7 @@ def run_task(args: argparse.Namespace) -> ExitStatus:
     from npbert.distributed.cluster import run_on_cluster
 
     threads = args.threads or 1  # a worker has a core; the cluster is as wide as its workers
-    task = pipeline(
-        args.task, args.model, threads=threads, copy=args.copy, **hub_keywords(args), **options
-    )
+    task = pipeline(args.task, args.model, threads=threads, **load_keywords(args), **options)
     if args.texts or args.input in (None, "-") or args.output in (None, "-"):
         raise InputError(
             "--dask reads the files of --input PATTERN, and writes to the folder --output FOLDER"

@@ -56,6 +56,8 @@ def explain(
     pair: str | Sequence[str] | None = None,
     *,
     blocks: Sequence[int] | None = None,
+    architecture: str | None = None,
+    strict: bool = True,
 ) -> Explanation:
     """Make one page that shows every step of a forward pass, or several texts side by side.
 
@@ -70,6 +72,8 @@ def explain(
         multiple choice the list of choices.
     blocks : list of int, optional
         The blocks whose steps are shown; default: all.
+    architecture, strict
+        Of a path or a name, as npbert.load has them.
 
     Returns
     -------
@@ -90,7 +94,9 @@ def explain(
     if isinstance(text, list | tuple):
         if pair is not None or blocks is not None:
             raise InputError("several texts are compared by themselves: without pair and blocks")
-        task: Any = pipeline(SENTENCE_EMBEDDING.name, source_or_model)
+        task: Any = pipeline(
+            SENTENCE_EMBEDDING.name, source_or_model, architecture=architecture, strict=strict
+        )
         return Explanation(comparison_page(task, text))
     if not isinstance(text, str):
         raise InputError(f"text is {quote(text)}, expected a str, or a list of them to compare")
@@ -102,5 +108,13 @@ def explain(
         raise InputError(
             f"source_or_model is {quote(source)}, expected a folder, a name on the hub, or a Model"
         )
-    model = source if isinstance(source, Model) else load(source)
+    if isinstance(source, Model):
+        if architecture is not None or not strict:
+            raise InputError(
+                "architecture, strict: given with a Model, which is loaded already; pass them to "
+                "npbert.load"
+            )
+        model = source
+    else:
+        model = load(source, architecture, strict=strict)
     return Explanation(pass_page(trace_pass(model, text, pair), blocks))

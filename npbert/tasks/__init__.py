@@ -4,11 +4,12 @@ Nothing here loads NumPy before a task is made, so that the command line can tel
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from npbert import _import_lock
 from npbert.errors import InputError, quote, suggest
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from npbert.tasks.task import Task
 
 __all__ = ["TASKS", "built_in_folder", "pipeline", "task_class"]
+
+
+# What is passed on to npbert.load, as it is where nobody says anything.
+USUAL: Final[Mapping[str, Any]] = {
+    "revision": None, "subfolder": None, "cache_dir": None, "token": None, "offline": None,
+    "architecture": None, "strict": True, "copy": False,
+}  # fmt: skip
 
 
 def built_in_folder(name: str) -> Path:
@@ -39,6 +47,8 @@ def pipeline(
     task: str,
     source_or_model: "str | os.PathLike[str] | Model | None" = None,
     *,
+    architecture: str | None = None,
+    strict: bool = True,
     threads: int | None = None,
     batch_invariant: bool = False,
     revision: str | None = None,
@@ -57,6 +67,11 @@ def pipeline(
         One of TASKS, e.g. "text-classification".
     source_or_model : path, name or Model, optional
         A folder, or a name on the hub.  Default: the small built-in model of that task.
+    architecture : str, optional
+        What to load of the folder; default: the one that the task needs, if its parameters are
+        there, whatever config.json says.  Vectors can be had of any.
+    strict : bool
+        False ignores unknown tensors and draws a missing head at random, with warnings.
     threads : int, optional
         How many packs of texts are computed side by side; default: all cores.  Results are
         bit-identical for any number.
@@ -91,11 +106,12 @@ def pipeline(
         "revision": revision, "subfolder": subfolder, "cache_dir": cache_dir, "token": token,
         "offline": offline,
     }  # fmt: skip
+    loading: dict[str, Any] = {"architecture": architecture, "strict": strict, "copy": copy}
     asked = {each.name: getattr(chosen, each.name) for each in fields(chosen)}
     again = partial(pipeline, task, **asked)
     if isinstance(source_or_model, Model):
-        loading = {**where, "copy": copy or None}
-        if needless := [name for name, value in loading.items() if value is not None]:
+        needless = [name for name, value in {**where, **loading}.items() if value != USUAL[name]]
+        if needless:
             raise InputError(
                 f"{', '.join(needless)}: given with a Model, which is loaded already; pass "
                 "them to npbert.load"
@@ -115,9 +131,10 @@ def pipeline(
             f"source is {quote(source)}, expected a folder, a name on the hub, or a Model"
         )
     folder = locate(source, **where)
-    made = kind.from_folder(folder, chosen, row, copy=copy, **how)
+    needed = {**loading, "architecture": architecture or row.architecture}
+    made = kind.from_folder(folder, needed, chosen, row, **how)
     place, pins = pin_source(source, folder, where)
-    again = partial(again, copy=copy)
+    again = partial(again, **loading)
     made.folder = folder
     made.rebuild = again if source_or_model is None else partial(again, place, **pins)
     return made

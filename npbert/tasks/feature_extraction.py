@@ -1,10 +1,8 @@
 """feature-extraction: what the model makes of every token, a vector each."""
 
-import os
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from npbert.errors import InputError
-from npbert.loading import load
 from npbert.model import Model
 from npbert.tasks.options import FeatureOptions
 from npbert.tasks.rows import TaskRow
@@ -31,19 +29,6 @@ class FeatureExtraction(Task[FeatureOptions, TokenizedText]):
         self.whole = model
         encoder = model.encoder_only(blocks_below(model, options.layer))
         super().__init__(encoder, options, row, **how)
-
-    @classmethod
-    def from_folder(
-        cls,
-        folder: str | os.PathLike[str],
-        options: FeatureOptions,
-        row: TaskRow,
-        *,
-        copy: bool,
-        **how: Any,
-    ) -> Self:
-        """Load the encoder of a folder, whatever its head."""
-        return cls(load(folder, row.architecture, copy=copy), options, row, **how)
 
     def __call__(self, inputs: Any, **changes: Any) -> Any:
         """Answer for one input, or many; see Task."""

@@ -1,7 +1,6 @@
 """sentence-embedding: one vector for a text, near those of texts that mean the same."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -52,16 +51,15 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
     @classmethod
     def from_folder(
         cls,
-        folder: str | os.PathLike[str],
+        folder: Path,
+        loading: Mapping[str, Any],
         options: EmbeddingOptions,
         row: TaskRow,
-        *,
-        copy: bool,
         **how: Any,
     ) -> Self:
         """Load a folder of sentence-transformers, or any encoder."""
-        encoder, recipe = read_recipe(Path(folder)) or (folder, None)
-        return cls(load(encoder, row.architecture, copy=copy), options, row, recipe=recipe, **how)
+        encoder, recipe = read_recipe(folder) or (folder, None)
+        return cls(load(encoder, **loading), options, row, recipe=recipe, **how)
 
     def prepare_options(self, options: EmbeddingOptions) -> EmbeddingOptions:
         """Read ranges, and refuse what does not fit this model."""

@@ -1,7 +1,6 @@
 """What all tasks share: one in, one out; a list in, a list out; a generator in, results lazily."""
 
 import codecs
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -113,10 +112,10 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
 
     @classmethod
     def from_folder(
-        cls, folder: str | os.PathLike[str], options: Asked, row: TaskRow, *, copy: bool, **how: Any
+        cls, folder: Path, loading: Mapping[str, Any], options: Asked, row: TaskRow, **how: Any
     ) -> Self:
-        """Load the model of a folder for this task."""
-        return cls(load(folder, copy=copy), options, row, **how)
+        """Load the model of a folder for this task; `loading` is what npbert.load is told."""
+        return cls(load(folder, **loading), options, row, **how)
 
     def __call__(self, inputs: Any, **changes: Any) -> Any:
         """Answer for one input, or for many of them.
