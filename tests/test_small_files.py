@@ -85,7 +85,7 @@ def test_a_job_goes_on_beside_a_modules_json_that_its_task_does_not_read(
     (ending,) = endings_of([(what, command)], COMMANDS).values()
     if what == "3 GB of nothing":
         assert ending.message == (
-            f"npbert: {tmp_path}/m/modules.json: has over 33554432 bytes, far more than such a "
+            f"npbert: {tmp_path}/m/modules.json: has over 67108864 bytes, far more than such a "
             "file needs\n"
         )
     else:

@@ -72,7 +72,8 @@ def test_settings_may_name_other_special_tokens(
     tokenizer = loaded(tmp_path)
     assert tokenizer.token_text("mask_token") == "<m>"
     assert tokenizer.id_of("mask_token") == len(UNCASED)
-    assert tokenizer.encode("the <m>.").tokens == [CLS, "the", "<m>", ".", SEP]
+    space = " " if isinstance(token, dict) else ""  # which it takes, as lstrip says
+    assert tokenizer.encode("the <m>.").tokens == [CLS, "the", f"{space}<m>", ".", SEP]
     assert tokenizer.token_text("pad_token") == "[PAD]"
 
 

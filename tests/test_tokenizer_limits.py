@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 
 import npbert
 from npbert.text.growth import characters_taken, text_growth
-from npbert.text.tokenizer_limits import check_limits
+from npbert.text.tokenizer_limits import check_limits, list_added_tokens
 
 SECONDS = 2.0  # of processor time
 MEGABYTES = 400.0
@@ -69,7 +69,7 @@ def test_the_whole_message() -> None:
     data = tokenizer_data()
     HUGE["26 that double"][0](data)
     with pytest.raises(npbert.CheckpointError) as error:
-        check_limits(data, "m/tokenizer.json")
+        check_limits(data, list_added_tokens(data), "m/tokenizer.json")
     assert str(error.value) == (
         "m/tokenizer.json: has 67,108,864 characters that normalizer and pre_tokenizer may make of "
         f"one, expected at most 100{ENDING}"
@@ -125,7 +125,7 @@ HARMLESS = {
 def test_what_real_tokenizers_do_is_never_refused(what: str) -> None:
     data = tokenizer_data()
     HARMLESS[what](data)
-    check_limits(data, "tokenizer.json")
+    check_limits(data, list_added_tokens(data), "tokenizer.json")
 
 
 LETTERS = "abcAB\u00e9e\u0301\u0644\ufdfa\u0130\u732b "

@@ -23,6 +23,7 @@ from tasks_texts import (
     TOO_LONG,
     WRONG_NAMED,
 )
+from tasks_tokens import TOKENIZERS, token_texts
 
 Options = dict[str, Any]
 
@@ -88,6 +89,10 @@ def fill_mask() -> Iterator[Question]:
         yield Question("bert_mlm", text)
     for targets in TARGETS[:2]:
         yield Question("bert_mlm", words, {"targets": targets})
+    for model in TOKENIZERS:
+        mask = "<mask>" if model in ("tokens_unigram", "tokens_bpe") else "[MASK]"
+        for text in token_texts(mask):
+            yield Question(model, text, {"top_k": 3})
 
 
 STRATEGIES = ["none", "simple", "first", "average", "max"]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from tasks_cases import Options, Question
+from tasks_tokens import TOKENIZERS, fast_tokenizer
 from transformers import (
     AutoModelForMultipleChoice,
     BertTokenizerFast,
@@ -43,6 +44,8 @@ def fits(tokenizer: PreTrainedTokenizerFast, *texts: Any, **how: Any) -> None:
 
 
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
+    if folder.name in TOKENIZERS:
+        return fast_tokenizer(folder)
     kind = BertTokenizerFast if folder.name.startswith("bert_") else DistilBertTokenizerFast
     return kind.from_pretrained(folder)
 

@@ -10,6 +10,7 @@ import tasks_pipelines
 from tasks_cases import QUESTIONS_OF, Question
 from tasks_models import save_models
 from tasks_pipelines import Unfit
+from tasks_tokens import record_tokens, save_token_models
 
 LEAST = {"task": 20, "all": 240}
 NOTE = (
@@ -43,6 +44,8 @@ def name_of(number: int, asked: Question) -> str:
 def record_tasks(demo: Path, out: Path) -> None:
     """Write the models, and the answers to all questions that are fit to be asked."""
     save_models(out)
+    save_token_models(out)
+    record_tokens(out)
     total = 0
     for task, questions in QUESTIONS_OF.items():
         cases, skipped = [], Counter[str]()

@@ -58,9 +58,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return raw
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """Read a small JSON file that must hold an object.  Raises CheckpointError naming the file."""
-    return parse_json_object(read_bytes(path, JSON_LIMIT), str(path))
+    return parse_json_object(read_bytes(path, limit), str(path))
 
 
 def read_json(path: Path) -> Any:

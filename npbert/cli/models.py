@@ -94,7 +94,7 @@ def describe(
     import numpy as np
 
     from npbert.loading import load
-    from npbert.text.tokenizer_files import SPECIALS
+    from npbert.text.added_tokens import SPECIALS
 
     model = load(folder, architecture, strict=strict)
     facts: dict[str, Any] = {

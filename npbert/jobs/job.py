@@ -37,7 +37,7 @@ from npbert.jobs.outputs import (
 from npbert.jobs.records import InputFormat, Item, Source
 from npbert.tasks.rows import TASKS
 from npbert.tasks.task import Reading, Refusal, Tally, Task, count_characters
-from npbert.text.tokenizer_files import VOCABULARY_LIMIT
+from npbert.text.added_tokens import VOCABULARY_LIMIT
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".parquet")  # that can be read, or not even that
 BLOCK_INPUTS: Final = 256  # inputs; a multiple of those that are read ahead, so that packs are full

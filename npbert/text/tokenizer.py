@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import AddedToken
 from tokenizers import Tokenizer as Pieces
 
 from npbert.checkpoint.drafts import Draft, replace_files, write_json
 from npbert.errors import CheckpointError, InputError, quote
+from npbert.text.added_tokens import SPECIALS, token_content
 from npbert.text.encodings import (
     Encoding,
     TokenLists,
@@ -36,14 +36,18 @@ from npbert.text.long_texts import (
 )
 from npbert.text.tokenizer_files import (
     SETTINGS,
-    SPECIALS,
     blame_error,
     blame_file,
     normalizer_choices,
     read_settings,
     read_vocabulary,
-    token_content,
 )
+
+# What a decoded text has, and what it says instead, as in transformers: in this order.
+SPACED_SIGNS: Final = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"),
+    (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
 
 
 class Tokenizer:
@@ -55,7 +59,6 @@ class Tokenizer:
         settings: Mapping[str, Any],
         max_length: int,
         path: Path,
-        specials: frozenset[str] = frozenset(),
     ) -> None:
         self.pieces = pieces
         self.path = path  # of the file to blame; a panic may wait in it for a certain text
@@ -64,18 +67,9 @@ class Tokenizer:
         self.ids_in_order: NDArray[np.intp] | None = None  # when somebody has asked
         pieces.no_truncation()
         pieces.no_padding()
-        also = settings.get("additional_special_tokens") or []
-        texts = dict.fromkeys(
-            [*map(self.token_text, SPECIALS), *(token_content(t, "") for t in also)]
-        )
-        more = [
-            AddedToken(text, special=True, normalized=False)
-            for text in texts
-            if text not in specials and pieces.token_to_id(text) is not None
-        ]
-        if more:  # all at once, and not for none: each time all added tokens are indexed anew
-            pieces.add_special_tokens(more)  # so that "[MASK]" in a text is one token
         self.templates = [self.template(1), self.template(2)]
+        # Then "[MASK]" in a text is read as its characters.
+        pieces.encode_special_tokens = settings.get("split_special_tokens") is True
         self.cuts: Cuts | None = None
         self.cuts_known = False  # until a text is long
 
@@ -89,11 +83,11 @@ class Tokenizer:
         found = read_vocabulary(folder, settings)
         if found is None:
             return None
-        path, pieces, specials = found
+        path, pieces = found
         limit = settings.get("model_max_length")  # 1e30 means that nobody said
         with blame_file(path):
             longest = min(int(limit or max_positions), max_positions)
-            return cls(pieces, settings, longest, path, specials)
+            return cls(pieces, settings, longest, path)
 
     def id_of(self, role: str) -> int | None:
         """Return the id of a special token by its role, e.g. "mask_token", or None."""
@@ -111,6 +105,12 @@ class Tokenizer:
         return self.settings.get("truncation_side") == "left"
 
     @property
+    def cleans_up(self) -> bool:
+        """Whether a decoded text loses its spaces before signs, as of old it always does."""
+        said = self.settings.get("clean_up_tokenization_spaces")
+        return said is True or (said is None and self.path.suffix == ".txt")
+
+    @property
     def known_ids(self) -> NDArray[np.intp]:
         """The ids that have a token, in order."""
         # No cached_property: Python 3.11's has a lock, which a fork may copy while it is held.
@@ -120,7 +120,8 @@ class Tokenizer:
 
     def settings_in_effect(self) -> dict[str, Any]:
         """Return what tokenizer_config.json should say, its silent choices said aloud."""
-        return {**self.settings, **normalizer_choices(self.pieces)}
+        cleans_up = {"clean_up_tokenization_spaces": True} if self.cleans_up else {}
+        return {**self.settings, **normalizer_choices(self.pieces), **cleans_up}
 
     def token_text(self, role: str) -> str:
         """Return how a special token is written in a text, e.g. "[MASK]"."""
@@ -281,7 +282,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Return the text that ids spell, pieces joined to words."""
         with blame_file(self.path):
-            return self.pieces.decode(list(ids), skip_special_tokens=skip_special)
+            text = self.pieces.decode(list(ids), skip_special_tokens=skip_special)
+        for apart, together in SPACED_SIGNS if self.cleans_up else ():
+            text = text.replace(apart, together)
+        return text
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, and the settings beside it, into a folder, both or none."""

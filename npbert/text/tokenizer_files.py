@@ -3,6 +3,7 @@
 Where the files contradict each other, one rule decides, and a warning says so.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +15,17 @@ from tokenizers.models import WordPiece
 from npbert import _import_lock
 from npbert.checkpoint.reading import is_listed, parse_json_object, read_bytes, read_json_object
 from npbert.errors import CheckpointError, NpbertError, listing, quote, warn
-from npbert.text.tokenizer_limits import check_limits, list_added_contents
+from npbert.text.added_tokens import (
+    SPECIALS,
+    VOCABULARY_LIMIT,
+    add_tokens,
+    check_added,
+    token_content,
+)
+from npbert.text.tokenizer_limits import check_limits, list_added_tokens
 
-SPECIALS: Final = {
-    "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]",
-    "cls_token": "[CLS]", "mask_token": "[MASK]",
-}  # fmt: skip
 SETTINGS: Final = "tokenizer_config.json"
-ADDED: Final = "added_tokens.json"
 SPECIALS_MAP: Final = "special_tokens_map.json"
-VOCABULARY_LIMIT: Final = 32 << 20  # bytes; that of the multilingual DistilBERT has 2 million
 
 # What tokenizer_config.json calls a choice of the normalizer, and what the normalizer calls it.
 NORMALIZER_CHOICES: Final = {
@@ -38,14 +40,6 @@ class Vocabulary(NamedTuple):
 
     path: Path
     pieces: Tokenizer
-    specials: frozenset[str]  # the added tokens that are special already
-
-
-def token_content(token: Any, default: str) -> str:
-    """Return a special token as settings spell it: a string, an object with content, or null."""
-    if isinstance(token, Mapping):
-        token = token.get("content")
-    return token if isinstance(token, str) and token else default
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -53,9 +47,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name in (SPECIALS_MAP, SETTINGS):
         if is_listed(folder / name):
-            said = read_json_object(folder / name)
+            said = read_json_object(folder / name, VOCABULARY_LIMIT)
             check_settings(said, folder / name)
-            settings |= said
+            settings |= {
+                role: token
+                for role, token in said.items()
+                # The older file may know more of the same token.
+                if not isinstance(token, str) or token != token_content(settings.get(role), "")
+            }
     return settings
 
 
@@ -67,14 +66,20 @@ def read_vocabulary(folder: Path, settings: Mapping[str, Any]) -> Vocabulary | N
             raw = read_bytes(whole, VOCABULARY_LIMIT)
             data = parse_json_object(raw, str(whole))
             with _import_lock:  # the package has locks of its own, which a fork would copy
-                check_limits(data, str(whole))
+                added = list_added_tokens(data)
+                check_limits(data, added, str(whole))
                 pieces = Tokenizer.from_buffer(raw)
         apply_settings(pieces, settings, whole)
-        return Vocabulary(whole, pieces, frozenset(list_added_contents(data, special=True)))
-    if is_listed(words):
+        path = whole
+    elif is_listed(words):
+        path = words
         with blame_file(words):
-            return Vocabulary(words, wordpiece_tokenizer(words, settings), frozenset())
-    return None
+            pieces, added = wordpiece_tokenizer(words, settings), {}
+    else:
+        return None
+    with blame_file(path):
+        add_tokens(pieces, added, settings, path)
+    return Vocabulary(path, pieces)
 
 
 def check_settings(settings: Mapping[str, Any], path: Path) -> None:
@@ -97,9 +102,7 @@ def check_settings(settings: Mapping[str, Any], path: Path) -> None:
         faults.append(f"model_max_length is {quote(limit)}, expected a number of tokens")
     elif limit == float("inf"):
         faults.append("model_max_length is infinite, expected a number of tokens")
-    also = settings.get("additional_special_tokens")
-    if not isinstance(also, list | None):
-        faults.append(f"additional_special_tokens is {quote(also)}, expected a list")
+    faults += check_added(settings)
     if settings.get("truncation_side", "right") not in ("left", "right"):
         faults.append(f"truncation_side is {settings['truncation_side']!r}, expected left or right")
     if faults:
@@ -112,8 +115,8 @@ def blame_file(path: Path) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        text = str(error)
-        raise CheckpointError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+        text, told = str(error), str(error).startswith(f"{path.parent}{os.sep}")
+        raise CheckpointError(text if told else f"{path}: {text}") from None
     except BaseException as error:
         raise blame_error(error, path) from None
 
@@ -166,11 +169,6 @@ def wordpiece_tokenizer(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
     # Only "\n" ends a piece: some vocabularies have other line separators as pieces.
     words = {word.rstrip("\r"): i for i, word in enumerate(text.removesuffix("\n").split("\n"))}
     names = {role: token_content(settings.get(role), usual) for role, usual in SPECIALS.items()}
-    if is_listed(more := path.parent / ADDED) and set(read_json_object(more)) - set(words):
-        raise CheckpointError(
-            f"{more}: holds tokens that vocab.txt lacks, which npbert reads from tokenizer.json "
-            "only; transformers' fast tokenizer writes one"
-        )
     absent = [
         names[role] for role in ("unk_token", "cls_token", "sep_token") if names[role] not in words
     ]

@@ -4,13 +4,16 @@ It does as it is told: a template of 80 million tokens ends the process, words w
 the square of their length.  The files of BERT and its like stay far below each limit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, NamedTuple
 
 from npbert.errors import CheckpointError
 from npbert.text.growth import SEARCH_TREE, TokenizerStep, list_steps, text_growth, value_at
 
 Data = dict[str, Any]
+
+TOKEN_LIMIT: Final = 1_000  # characters
+ADDED_LIMIT: Final = 4 << 20  # characters of all added tokens
 
 
 class Limit(NamedTuple):
@@ -67,16 +70,14 @@ def template_repeats(data: Data) -> float:
     )
 
 
-def list_added_contents(data: Data, *, special: bool = False) -> list[str]:
-    """Return how the added tokens are written, or those that are special."""
+def list_added_tokens(data: Data) -> dict[str, Data]:
+    """Return the added tokens, by how they are written."""
     added = data.get("added_tokens")
-    return [
-        text
+    return {
+        text: each
         for each in (added if isinstance(added, list) else ())
-        if isinstance(each, dict)
-        and isinstance(text := each.get("content"), str)
-        and (not special or each.get("special"))
-    ]
+        if isinstance(each, dict) and isinstance(text := each.get("content"), str)
+    }
 
 
 def longest_piece(data: Data) -> float:
@@ -84,8 +85,7 @@ def longest_piece(data: Data) -> float:
     pieces = value_at(data, "model", "vocab")
     if isinstance(pieces, list):  # pairs with a score
         pieces = [each[0] for each in pieces if isinstance(each, list) and each]
-    known = [each for each in pieces or () if isinstance(each, str)]
-    return max(map(len, [*known, *list_added_contents(data)]), default=0)
+    return max((len(each) for each in pieces or () if isinstance(each, str)), default=0)
 
 
 def longest_string(data: Data) -> float:
@@ -137,9 +137,7 @@ TOKENIZER_LIMITS: Final = (
         text_growth(decoder_steps(data)), 100),
     Limit("special tokens that post_processor adds to a text", template_specials, 64),
     Limit("times the same text in a template of post_processor", template_repeats, 1),
-    Limit("characters in a token", longest_piece, 1_000),
-    Limit("characters in added_tokens", lambda data:
-        sum(map(len, list_added_contents(data))), 4 << 20),
+    Limit("characters in a token", longest_piece, TOKEN_LIMIT),
     Limit("for max_input_chars_per_word", model_number("max_input_chars_per_word"), 256),
     Limit("characters in continuing_subword_prefix",
         model_string("continuing_subword_prefix"), 16),
@@ -147,13 +145,24 @@ TOKENIZER_LIMITS: Final = (
 )  # fmt: skip
 
 
-def check_limits(data: Data, where: str) -> None:
+def check_limits(data: Data, added: Collection[str], where: str) -> None:
     """Refuse a tokenizer.json with something beyond its limit.  Raises CheckpointError."""
     for what, size, most in TOKENIZER_LIMITS:
-        has = size(data)
-        if not has <= most:
-            told = f"{has:,.0f}" if has < 1e15 else "over 1e15"
-            raise CheckpointError(
-                f"{where}: has {told} {what}, expected at most {most:,}; a tokenizer of a BERT "
-                "needs no more, and the file may be damaged, or made to fill the memory"
-            )
+        refuse_beyond(most, size(data), what, where)
+    check_added_limits(added, where)
+
+
+def check_added_limits(added: Collection[str], where: str) -> None:
+    """Refuse added tokens that no tokenizer needs.  Raises CheckpointError."""
+    refuse_beyond(TOKEN_LIMIT, max(map(len, added), default=0), "characters in a token", where)
+    refuse_beyond(ADDED_LIMIT, sum(map(len, added)), "characters in added_tokens", where)
+
+
+def refuse_beyond(most: int, has: float, what: str, where: str) -> None:
+    """Refuse a number that is greater than its limit.  Raises CheckpointError."""
+    if not has <= most:
+        told = f"{has:,.0f}" if has < 1e15 else "over 1e15"
+        raise CheckpointError(
+            f"{where}: has {told} {what}, expected at most {most:,}; a tokenizer of a BERT "
+            "needs no more, and the file may be damaged, or made to fill the memory"
+        )
