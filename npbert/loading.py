@@ -10,9 +10,10 @@ from numpy.typing import DTypeLike
 
 from npbert.checkpoint.config import Config, find_architecture
 from npbert.checkpoint.folders import read_checkpoint
+from npbert.checkpoint.other_folders import explain_file
 from npbert.checkpoint.parameters import PROJECTOR, WORDS, draw_parameters, parameter_shapes
 from npbert.errors import CheckpointError, InputError, quote, warn
-from npbert.hub import locate, pin_source
+from npbert.hub import locate, pin_source, suggest_name
 from npbert.model import Model
 from npbert.text.tokenizer import Tokenizer
 
@@ -84,9 +85,11 @@ def load(
     }  # fmt: skip
     folder = locate(source, **where)
     if not os.path.isdir(folder):  # noqa: PTH112  (pathlib raises for a name that is too long)
+        if os.path.exists(folder):  # noqa: PTH110
+            raise CheckpointError(f"{folder}: {explain_file(folder)}")
         raise CheckpointError(
-            f"{folder}: {'is a file' if os.path.exists(folder) else 'no such folder'}, "  # noqa: PTH110
-            "expected a folder with config.json and model.safetensors"
+            f"{folder}: no such folder, expected a folder with config.json and model.safetensors"
+            f"{suggest_name(source)}"
         )
     found = read_checkpoint(folder, architecture, kind, changes=config, strict=strict, copy=copy)
     tokenizer = Tokenizer.from_folder(folder, found.config.max_positions)

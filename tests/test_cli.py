@@ -117,6 +117,7 @@ def test_usage_errors_are_status_2():
 def test_a_model_that_cannot_be_loaded_is_status_3(tmp_path, capsys):
     assert main(["text-classification", "-m", str(tmp_path / "none"), "x"]) == 3
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
     assert main(["info", str(tmp_path)]) == 3
     assert capsys.readouterr().err == (
         f"npbert: {tmp_path / 'none'}: no such folder, expected a folder with config.json and "

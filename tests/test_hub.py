@@ -304,8 +304,8 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(hub: Hub, tmp_path: Path) 
         f"{hub.url}/org/odd/tree/main"
     )
     assert h5 == (
-        "org/h5 at main: has neither model.safetensors nor pytorch_model.bin, which npbert reads; "
-        "it holds onnx/model.onnx, tf_model.h5; save it with transformers as safetensors"
+        "org/h5 at main: is an export to ONNX (onnx/model.onnx); take the model that it was made "
+        "from, as save_pretrained of transformers writes it"
     )
     assert text == (
         "org/text at main: has no config.json, so it is no model of transformers; it holds "
@@ -592,7 +592,9 @@ def test_hostile_names_ask_nobody_and_write_nothing(hub: Hub, tmp_path: Path) ->
     odd = ("../x", "a/../b", "/etc", "a\0b", "a//b", "a\\b", ".", "x" * 256)
     calls = [("org/name", {what: it}) for what in ("revision", "subfolder") for it in odd]
     outcomes = said(hub, tmp_path / "home", *HOSTILE, *calls)
-    assert outcomes[: len(HOSTILE)] == [str(Path(name)) for name in HOSTILE]
+    for outcome, name in zip(outcomes, HOSTILE, strict=False):
+        told = "HubError: http://127.0.0.1/a: is an address, expected a folder, or the name of "
+        assert outcome.startswith(told) if "://" in name else outcome == str(Path(name))
     for outcome, (_, how) in zip(outcomes[len(HOSTILE) :], calls, strict=True):
         ((what, _),) = how.items()
         assert outcome.startswith(f"InputError: {what} is ")

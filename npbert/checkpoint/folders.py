@@ -26,6 +26,7 @@ from npbert.checkpoint.files import (
     read_safetensors,
     write_safetensors,
 )
+from npbert.checkpoint.other_folders import explain_tensors, require_model_files
 from npbert.checkpoint.parameters import (
     BUFFERS,
     PROJECTOR,
@@ -69,6 +70,7 @@ def read_checkpoint(
 
     Raises ConfigError, CheckpointError, naming the file at fault.
     """
+    require_model_files(folder)
     path = folder / CONFIG
     try:
         config = Config.from_dict(read_json_object(path))
@@ -78,6 +80,8 @@ def read_checkpoint(
     config = config.override(changes) if changes else config
     name = named or find_architecture(architecture, config)
     tensors = read_tensors(folder)
+    if other := explain_tensors(tensors, config.other.get("quantization_config")):
+        raise CheckpointError(f"{folder}: {other}")
     try:
         parameters, report = load_parameters(tensors, config, name, dtype, strict=strict)
     except CheckpointError as error:

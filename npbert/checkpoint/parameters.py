@@ -39,6 +39,10 @@ TOKEN_TYPES: Final = f"{TYPES}.weight"
 
 BLOCK_NUMBER: Final = re.compile(re.escape(BLOCK_PREFIX).replace(r"\{n\}", r"(\d{1,9})"))
 OLD_NORMS: Final = {"gamma": "weight", "beta": "bias"}
+# What torch.compile, FSDP, checkpointing and Fabric put around a module, wherever it stands.
+WRAPPED: Final = re.compile(
+    r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+)
 BUFFERS: Final = {"embeddings.position_ids"}
 TWINS: Final = {PROJECTOR: WORDS, WORDS: PROJECTOR}
 MADE_LIMIT: Final = 1 << 22  # numbers of an array that a file lacks and npbert makes, in any case
@@ -93,9 +97,13 @@ def parameter_shapes(
 
 
 def canonical_name(name: str, family: str) -> str:
-    """Return a tensor's canonical name: no prefixes of wrappers, a norm's in today's words."""
+    """Return a tensor's canonical name: no prefixes of wrappers, a norm's in today's words.
+
+    module is DDP's, model Lightning's and many people's, base_model peft's.
+    """
     prefix = re.escape(FAMILIES[family].prefix)
-    bare = re.sub(rf"^(?:module\.|model\.)*(?:{prefix})?", "", name)  # of DDP, Lightning, HF
+    whole = WRAPPED.sub("", name)
+    bare = re.sub(rf"^(?:module\.|model\.|base_model\.)*(?:{prefix})?", "", whole)
     for ours, own in FAMILIES[family].tensors.items():
         if bare in own:
             return ours
@@ -190,6 +198,13 @@ def no_blocks_fault(tensors: Mapping[str, Tensor], family: str) -> str:
                     f"this is a {row.title} ({name}), but config.json says {family}; model_type "
                     f"should be {other}"
                 )
+    for name in tensors:
+        starts = [found.end() for found in re.finditer(r"\.", name)]
+        for start in (s for s in starts if BLOCK_NUMBER.match(canonical_name(name[s:], family))):
+            return (
+                f"its tensors begin with {name[:start]!r} ({name}), as in a class of one's own; "
+                "write the model inside with save_pretrained, or the tensors without that"
+            )
     block, _, _ = own_module(family, BLOCK_PREFIX + next(iter(BLOCK_LAYERS))).partition("{n}")
     return f"has no {block}N, but {listing(tensors, 3) or 'nothing'}: no {FAMILIES[family].title}"
 

@@ -6,6 +6,7 @@ There is no NumPy here, so that the cache of a hub is read without.
 import encodings.utf_8_sig  # noqa: F401  (or the first to be decoded would import it)
 import json
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from npbert.errors import CheckpointError, listing
 
 # Bytes of JSON; a DistilBERT has about 12,000, and parsing takes 20 times as many.
 JSON_LIMIT: Final = 4 << 20
+SMALL: Final = 1 << 16  # bytes up to which a file may be another's stand-in
+LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+WEB_PAGES: Final = (b"<!doctype html", b"<html")
 # Open without waiting for who writes to a pipe, and take no terminal for one's own.
 READ_FLAGS: Final = (
     os.O_RDONLY
@@ -39,9 +43,27 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
             os.close(descriptor)
             raise CheckpointError(f"{path}: is no file, but a folder, a pipe or a device")
         with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_size < SMALL:
+                refuse_stand_in(path, file.peek(SMALL)[:SMALL])
             yield file
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def refuse_stand_in(path: Path, start: bytes) -> None:
+    """Refuse what came in the place of a file: a pointer of Git LFS, a web page."""
+    if start.startswith(LFS_POINTER):
+        size = re.search(rb"^size (\d{1,20})$", start, re.MULTILINE)
+        raise CheckpointError(
+            f"{path}: is a Git LFS pointer, which stands for a file"
+            f"{f' of {int(size[1]):,} bytes' if size else ''} that was not downloaded; run git lfs "
+            "pull in its folder, or load the model by its name on the hub"
+        )
+    if start.lstrip()[:15].lower().startswith(WEB_PAGES):
+        raise CheckpointError(
+            f"{path}: is a web page, which a server sent in place of the file; download the file "
+            "itself (on the hub: resolve, not blob, in its address)"
+        )
 
 
 def is_listed(path: Path) -> bool:

@@ -16,7 +16,7 @@ from npbert.cli.shared import (
     load_keywords,
     print_table,
 )
-from npbert.errors import ExitStatus, InputError, listing, quote, tell
+from npbert.errors import ExitStatus, InputError, NpbertError, listing, quote, tell
 from npbert.tasks.rows import TEXT_CLASSIFICATION
 
 if TYPE_CHECKING:
@@ -93,10 +93,21 @@ def describe(
 
     import numpy as np
 
+    from npbert.checkpoint.folders import read_modules
+    from npbert.families import ENCODER_ARCHITECTURE
     from npbert.loading import load
+    from npbert.tasks.sentence_transformers import describe_recipe, read_embedder
     from npbert.text.added_tokens import SPECIALS
 
-    model = load(folder, architecture, strict=strict)
+    found = read_embedder(folder)
+    encoder, recipe = found or (folder, None)
+    try:
+        model = load(encoder, architecture, strict=strict)
+    except NpbertError:
+        if architecture or recipe is None:
+            raise
+        # An embedder needs no head, whatever its config.json names.
+        model = load(encoder, ENCODER_ARCHITECTURE, strict=strict)
     facts: dict[str, Any] = {
         "folder": str(folder),
         "family": model.family,
@@ -107,6 +118,11 @@ def describe(
         "config": model.config.to_dict(),
         "weights": asdict(model.load_report) if model.load_report else None,
     }
+    if recipe:
+        facts["sentence-transformers"] = {
+            "modules": [kind.rpartition(".")[2] for kind, _ in read_modules(folder)],
+            **describe_recipe(recipe, model.config.hidden_size),
+        }
     if tokenizer := model.tokenizer:
         facts["tokenizer"] = {
             "pieces": len(tokenizer.known_ids),

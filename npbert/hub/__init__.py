@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, SupportsIndex
 
+from npbert.checkpoint.other_folders import find_in_cache
 from npbert.errors import HubError, InputError, listing, quote, warn
 from npbert.hub.cache import (
     cache_folder,
@@ -20,6 +21,11 @@ from npbert.hub.fetching import Token, Wanted, fetch
 
 ModelSource = str | os.PathLike[str]
 
+ADDRESS: Final = re.compile(
+    r"(?:(?:https?|hf|git|ssh)://(?:[^/]*@)?|git@)?"
+    r"(?:(?<=hf://)|(?:(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)|(?<=//)[^/]+)[:/])"
+    r"(?P<path>.*)"
+)
 NO_REPOSITORIES: Final = (".safetensors", ".npz", ".npy", ".bin", ".json", ".txt", ".git")
 REPOSITORY_NAME: Final = re.compile(r"(?:\w(?:[\w.-]{0,94}\w)?/)?\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 
@@ -51,6 +57,8 @@ def locate(
         raise InputError(f"token is a {type(token).__name__}, expected a string or a bool")
     if not isinstance(cache_dir, str | os.PathLike | None):
         raise InputError(f"cache_dir is {quote(cache_dir)}, expected the path of a folder")
+    if isinstance(source, str) and not os.path.lexists(source):
+        refuse_address(source)
     if not isinstance(source, str) or not is_name(source):
         for what, given in (("revision", revision), ("token", token)):
             if given is not None:
@@ -58,7 +66,8 @@ def locate(
                     f"{what} is given, but {os.fspath(source)} is a path; only models on the hub "
                     f"have use for a {what}"
                 )
-        return Path(source) / subfolder if subfolder else Path(source)
+        folder = find_in_cache(Path(source))
+        return folder / subfolder if subfolder else folder
     repository = cache_folder(cache_dir) / f"models--{source.replace('/', '--')}"
     wanted = Wanted(source, revision or "main", subfolder or "", repository, token)
     model = find_snapshot(repository, wanted.revision, wanted.subfolder)
@@ -88,6 +97,37 @@ def locate(
             f"{listing(open_yet)}, and {reason}; npbert download {source} finds out"
         )
     return usable
+
+
+def refuse_address(source: str) -> None:
+    """Refuse the address of a web page, and say what it is called.  Raises HubError."""
+    found = ADDRESS.match(source)
+    if not found and "://" not in source:
+        return
+    parts = (found["path"] if found else "").removesuffix(".git").strip("/").split("/")
+    if parts[0] in ("datasets", "spaces") or len(parts) < 2 or not is_name("/".join(parts[:2])):
+        raise HubError(
+            f"{source}: is an address, expected a folder, or the name of a model's repository on "
+            "the hub, as in owner/name"
+        )
+    revision = parts[3] if len(parts) > 3 and parts[2] in ("tree", "blob", "resolve") else "main"
+    more = f", with revision={revision!r}" if revision != "main" else ""
+    raise HubError(
+        f"{source}: is an address, and models on the hub are called by their repository; pass "
+        f"{'/'.join(parts[:2])}{more}"
+    )
+
+
+def suggest_name(source: ModelSource) -> str:
+    """Return a hint for a path that is not there and looks like a name on the hub, or ''."""
+    name, at, revision = str(source).rstrip("/").partition("@")
+    parts = name.split("/")
+    if at and is_name(name):
+        return f"; of a repository on the hub pass {name}, with revision={revision!r}"
+    if len(parts) > 2 and is_name("/".join(parts[:2])):
+        below = "/".join(parts[2:])
+        return f"; of a repository on the hub pass {'/'.join(parts[:2])}, with subfolder={below!r}"
+    return f"; of the repository on the hub pass the str {name!r}" if is_name(name) else ""
 
 
 class Rebuildable:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from npbert import _import_lock
 from npbert.checkpoint import CONFIG, MODULES, WEIGHTS
+from npbert.checkpoint.other_folders import explain_names
 from npbert.errors import HubError, NpbertError, listing, quote
 from npbert.hub.cache import COMMIT, Snapshot, hub_address, missing_files, unknown_files
 
@@ -141,11 +142,15 @@ def require_model(wanted: Wanted, there: set[str], every: list[str]) -> None:
     if MODULES in there:  # which may name another folder
         return
     if CONFIG not in there:
+        if other := explain_names(there):
+            raise HubError(f"{where}: {other}")
         raise HubError(
             f"{where}: has no {CONFIG}, so it is no model of transformers; it holds "
             f"{listing(sorted(there)) or 'nothing'}"
         )
     if not there & set(WEIGHTS):
+        if other := explain_names(there):
+            raise HubError(f"{where}: {other}")
         others = sorted(file for file in there if not file.endswith(TEXT_SUFFIXES))
         raise HubError(
             f"{where}: has neither {WEIGHTS[0]} nor {WEIGHTS[2]}, which npbert reads; it holds "

@@ -173,6 +173,24 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
     )
 
 
+def read_embedder(folder: Path) -> tuple[Path, Recipe] | None:
+    """Return the same as read_recipe; None too where there is no pooling, as of a cross-encoder."""
+    kinds = [kind.rpartition(".")[2] for kind, _ in read_modules(folder)]
+    return read_recipe(folder) if kinds[1:] else None
+
+
+def describe_recipe(recipe: Recipe, hidden_size: int) -> dict[str, Any]:
+    """Return what there is to know about how embeddings are made, as JSON."""
+    return {
+        "dimensions": recipe.dimensions(hidden_size),
+        "pooling": list(recipe.modes),
+        "max_length": recipe.max_length,
+        "prompts": dict(recipe.prompts.named),
+        "default_prompt_name": recipe.prompts.default,
+        "similarity": recipe.similarity,
+    }
+
+
 def module_kinds(types: Sequence[str], path: Path) -> list[str]:
     """Return the last word of each module's type.  Raises CheckpointError for one not known."""
     kinds = []
