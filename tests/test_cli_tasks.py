@@ -87,7 +87,7 @@ def test_documents_are_ranked_together(cli):
 
 
 def test_embeddings_are_printed_with_the_digits_that_they_have_or_saved(cli, tmp_path):
-    task, texts = npbert.pipeline("sentence-embedding"), ["A cat.", "Zwei Hunde.", ""]
+    task, texts = npbert.pipeline("sentence-embedding"), ["A cat.", "Zwei Hunde.", "No."]
     embeddings = task(texts)
     lines = cli("sentence-embedding", *texts)
     for line, embedding in zip(lines, embeddings, strict=True):
@@ -194,7 +194,7 @@ def test_a_line_may_hold_all_that_a_task_reads(cli):
 
 BAD_LINES = {
     "no JSON": ("{", "line 1: is no JSON: "),
-    "an empty line": ('{"text": "a"}\n\n', "line 2: is blank, expected a JSON object"),
+    "a blank line": ('{"text": "a"}\n\n{"text": "b"}', "line 2: is blank, expected a JSON object"),
     "a list": ("[1]", "line 1: is [1], expected a JSON object"),
     "no text": ('{"id": 1}', "line 1: has no text"),
     "null": ('{"text": "a"}\n{"text": null}', "line 2: has no text"),

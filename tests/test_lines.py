@@ -1,7 +1,9 @@
 """Whatever stands in a file, it is one record a line, and what is wrong with it is said there."""
 
 import gzip
+import json
 import os
+import random
 import threading
 import time
 import tracemalloc
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from npbert import InputError
-from npbert.jobs.lines import LINE_LIMIT, Lines, form_of, parse_object, read_records
+from npbert.jobs.lines import form_of, parse_object, read_records
+from npbert.jobs.raw_lines import ARRAY_STEP, LINE_LIMIT, Lines
 
 
 def read(path: Path, raw: bytes, form: str = "lines") -> list[tuple[int, object]]:
@@ -28,11 +31,117 @@ def file(tmp_path):
 
 
 def test_lines_lose_their_ends_and_nothing_else(file):
-    assert read(file, b"\xef\xbb\xbfa\r\n\n \xe2\x80\xa8b \rc\n\xef\xbb\xbfd") == [
-        (1, "a"), (2, ""), (3, " \u2028b \rc"), (4, "\ufeffd"),
+    assert read(file, b"\xef\xbb\xbfa\r\n \xe2\x80\xa8b \rc\n\xef\xbb\xbfd") == [
+        (1, "a"), (2, " \u2028b \rc"), (3, "\ufeffd"),
     ]  # fmt: skip
     assert read(file, b"") == []
-    assert read(file, b"\n") == [(1, "")]
+
+
+BLANK_LINES = {  # in each form, the same lines: two that say something, and blank ones
+    "lines": (b"a\n\n \t\r\nb\n\n \n", "?is blank, expected a text"),
+    "jsonl": (b"a\n\n \t\r\nb\n\n \n", "?is blank, expected a JSON object"),
+    "json": (b"{\n\n} \n \n{}\n\n \n", "?is blank, expected a JSON object"),
+    "csv": (b"x,y\na,\n\n \n,b\n\n \n", "?is blank"),
+    "tsv": (b"x\ty\na\t\n\n \n\t\n\n \n", "?is blank"),
+}
+
+
+@pytest.mark.parametrize("form", BLANK_LINES)
+def test_a_blank_line_is_wrong_in_every_form_and_at_the_end_it_is_nothing(file, form):
+    raw, why = BLANK_LINES[form]
+    found = read(file, raw, form)
+    first, *blank, last = [value for _, value in found]
+    assert blank == [why] * len(blank)
+    assert blank
+    assert why not in (first, last)
+    lines = [line for line, _ in found]
+    assert lines[1:-1] == list(range(lines[-1] - len(blank), lines[-1]))
+    assert read(file, raw + b"\r\n" * 9, form) == found
+    assert read(file, b"", form) == read(file, b"\n \n", "lines") == []
+
+
+def test_thousands_of_blank_lines_are_counted_and_not_kept(file):
+    with file.open("wb") as f:
+        f.write(b"a\n")
+        f.write(b"\n" * 30_000)
+    with closing(Lines(file)) as lines:
+        tracemalloc.start()
+        try:
+            assert len(list(read_records(lines, "lines"))) == 1
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_a_row_with_an_empty_field_is_not_blank(file):
+    assert read(file, b'text\n""\n" "\n\n"a"', "csv") == [
+        (2, {"text": ""}), (3, {"text": " "}), (4, "?is blank"), (5, {"text": "a"}),
+    ]  # fmt: skip
+
+
+# ---- JSON that is no line each ------------------------------------------------------------------
+
+
+def values(path: Path, raw: bytes) -> list[object]:
+    """Return the numbers and the values of JSON that a file holds; faults as text."""
+    return [
+        (number, text if text.startswith("?") else json.loads(text))
+        for number, text in read(path, raw, "json")
+    ]
+
+
+HARD = {"a\n]}": ['é\\"', {"[": "{,"}], "\u2028,": None, "b": -1.5e3}
+
+
+@pytest.mark.parametrize("indent", [None, 0, 4])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_an_array_is_as_many_records_as_it_has_elements(file, indent, ascii_only):
+    given = [{"text": "a"}, HARD, {}, "[", [1, [HARD]]]
+    text = json.dumps(given, indent=indent, ensure_ascii=ascii_only)
+    for raw in (text.encode(), f"\ufeff\r\n {text}\n\n".encode(), gzip.compress(text.encode())):
+        assert values(file, raw) == list(enumerate(given, 1))
+    assert values(file, b"[]") == values(file, b" [ \n]\n") == []
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_objects_one_after_another_may_take_several_lines_each(file, indent):
+    given = [{"text": "a"}, HARD, {}, {"b": [HARD]}]
+    texts = [json.dumps(each, indent=indent) for each in given]
+    firsts = [1 + sum(t.count("\n") + 1 for t in texts[:i]) for i in range(len(texts))]
+    expected = list(zip(firsts, given, strict=True))
+    assert values(file, "\n".join(texts).encode()) == expected
+    assert read(file, b'{"a": [\n{"b": 1}\n{"c": "\n{"d": 2}', "json") == [
+        (1, '{"a": [\n'), (2, '{"b": 1}'), (3, '{"c": "\n'), (4, '{"d": 2}'),
+    ]  # fmt: skip
+
+
+def test_an_array_wider_than_any_chunk_is_read_as_far_as_it_is_good(file):
+    rng = random.Random(0)
+    given = ["".join(rng.choices('\\"[]{}, aé', k=rng.randrange(3 * ARRAY_STEP))) for _ in range(8)]
+    assert values(file, json.dumps(given).encode()) == list(enumerate(given, 1))
+    raw = json.dumps(["a", "x" * (LINE_LIMIT + 1), "b"], ensure_ascii=False).encode()
+    assert read(file, raw.replace(b'"b"', b'"\xff", "b"'), "json") == [
+        (1, '"a"'),
+        (2, f"?has over {LINE_LIMIT} bytes, the most that is read of an element"),
+        (3, "?is not UTF-8: invalid start byte"),
+        (4, '"b"'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"[1, 2", "its array does not end; is the file cut off?"),
+        (b'["a]', "its array does not end; is the file cut off?"),
+        (b"[1]\n[2]", "has more behind the end of its array"),
+        (b"[1]" + b" " * 2 * ARRAY_STEP + b"x", "has more behind the end of its array"),
+    ],
+)
+def test_an_array_that_is_none_is_told(file, raw, why):
+    with pytest.raises(InputError) as caught:
+        read(file, raw, "json")
+    assert str(caught.value) == f"{file}: {why}"
 
 
 def test_a_line_that_is_not_utf_8_is_told_and_the_next_is_read(file):
@@ -173,12 +282,37 @@ def test_a_table_without_names_is_none(file, raw, why):
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        ("a.jsonl", "jsonl"), ("a.NDJSON", "jsonl"), ("a.csv.gz", "csv"), ("a.tsv", "tsv"),
+        ("a.jsonl", "jsonl"), ("a.NDJSON", "jsonl"), ("a.jsonlines.gz", "jsonl"),
+        ("a.jl", "jsonl"), ("a.json", "json"), ("A.JSON.GZ", "json"), ("a.json.txt", "lines"),
+        ("a.csv.gz", "csv"), ("a.tsv", "tsv"),
         ("a.txt", "lines"), ("a", "lines"), ("a.gz", "lines"), ("jsonl", "lines"),
     ],
 )  # fmt: skip
 def test_a_name_says_what_a_file_holds(name, form):
     assert form_of(Path(name)) == form
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (
+            "a.parquet",
+            "a .parquet file is not read as texts; --dask reads it: -i FILE -o FOLDER --dask, with "
+            "pip install 'npbert[dask]'",
+        ),
+        ("a.XLSX", "a .xlsx file is not read as texts; save it as .csv or .jsonl"),
+        ("a.pdf", "a .pdf file is not read as texts; save it as .txt"),
+        (
+            "a.txt.zst",
+            "a .zst file is not read as texts; unpack it; gzip is the one that npbert undoes",
+        ),
+        ("a.npy.gz", "a .npy file is not read as texts; it holds numbers, not texts"),
+    ],
+)
+def test_a_file_that_holds_no_text_is_not_read_as_such(name, why):
+    with pytest.raises(InputError) as caught:
+        form_of(Path(name))
+    assert str(caught.value) == f"{name}: {why}"
 
 
 @pytest.mark.parametrize(

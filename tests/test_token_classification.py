@@ -223,6 +223,7 @@ def test_tokens_of_the_same_characters_are_of_one_word():
     assert tokenizer.tokenize_words(["Ada", "met", "Bob."]).word_ids == [0, 0, 0, 1, 2, 2, 2, 2]
 
 
+@pytest.mark.filterwarnings("ignore:.* an empty text")
 def test_a_text_without_tokens_has_no_entities(ner):
     assert npbert.pipeline("token-classification")("") == []  # large enough to go in pieces
     assert ner(["", " \n", "Ada", ""]) == [[], [], ner("Ada"), []]

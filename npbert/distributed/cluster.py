@@ -36,7 +36,7 @@ from npbert.distributed.workers import (
     task_recipe,
 )
 from npbert.engine.threads import blas_environment, count_cores
-from npbert.errors import CheckpointError, ExitStatus, InputError, discard_output, tell, warn
+from npbert.errors import CheckpointError, ExitStatus, InputError, discard_output, tell
 from npbert.jobs.atomic import require_same_job
 from npbert.jobs.job import Counts, job_identity, summarize
 from npbert.jobs.lines import print_json
@@ -116,8 +116,7 @@ def run_on_cluster(
                 forget_on_workers(client, recipe)
         lock.require_held()
         remove_files(parts_of([file.target for file in every], list_outputs(output)))
-    if counts.cut:
-        warn(task.truncation_notice(counts.cut, counts.unread, task.options))
+    task.warn_of_losses(counts, task.options)
     tell(f"{len(left):,} files, {summarize(counts, 0, time.monotonic() - began)}")
     return status
 

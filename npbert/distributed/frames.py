@@ -14,7 +14,7 @@ from distributed import get_worker
 
 from npbert.distributed.columns import Types, column_types, fill_columns
 from npbert.distributed.workers import find_client, load_on_workers, load_task, task_recipe
-from npbert.errors import InputError, listing, quote, suggest, warn
+from npbert.errors import InputError, listing, quote, suggest
 from npbert.jobs.job import Counts, Job
 from npbert.jobs.lines import Record
 from npbert.jobs.records import InputFormat
@@ -99,8 +99,7 @@ def answer_partition(
     where = f"partition {partition_info['number']}, row" if partition_info else "row"
     items = given.items(frame_records(frame, keys), where)
     results = [result for _, result in job.answer_block(items)]
-    if counts.cut:
-        warn(task.truncation_notice(counts.cut, counts.unread, task.options))
+    task.warn_of_losses(counts, task.options)
     log_event(len(frame), counts, monotonic() - began)
     return assign_columns(frame, column_types(task, record=given.records_errors), results)
 

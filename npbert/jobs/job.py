@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, Self
 
 from npbert import __version__
 from npbert.checkpoint.reading import open_file, read_bytes
-from npbert.errors import ExitStatus, InputError, tell, warn
+from npbert.errors import ExitStatus, InputError, tell
 from npbert.hub.cache import model_files
 from npbert.jobs.atomic import Places, is_whole
 from npbert.jobs.outputs import (
@@ -266,8 +266,7 @@ def answer_source(
         for item, result in answers if quiet else show_progress(answers, counts.inputs):
             as_array = isinstance(output, ArrayOutput)
             output.write(result if as_array else answer_record(item, result))
-    if counts.cut:
-        warn(task.truncation_notice(counts.cut, counts.unread, task.options))
+    task.warn_of_losses(counts, task.options)
     if summary:
         tell(summarize(counts, before, time.monotonic() - began))
     if job.stop.asked and not job.stop.ended:
@@ -340,6 +339,7 @@ def summarize(counts: Counts, before: int, seconds: float) -> str:
     """Say what was done, all in all, and how fast it went this time."""
     parts = [f"{counts.inputs:,} input{'s' * (counts.inputs != 1)}", f"{counts.tokens:,} tokens"]
     parts += [f"{counts.cut:,} truncated"] if counts.cut else []
+    parts += [f"{counts.empty:,} with an empty text"] if counts.empty else []
     parts += [f"{counts.failed:,} failed"] if counts.failed else []
     rate = (counts.tokens - before) / max(seconds, 1e-9)
     return f"{', '.join(parts)}; {seconds:.1f} s, {rate:,.0f} tokens/s"

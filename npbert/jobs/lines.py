@@ -1,32 +1,41 @@
-"""Files to records, one at a time: plain lines, JSON lines, CSV; gzip is noticed and undone.
+"""Lines to records, one at a time: plain lines, JSON lines, JSON arrays, CSV.
 
 Whatever stands in a line, it is one record, and what is wrong with it is said in its place: bytes
-that are no UTF-8, a line that would fill the memory, a row of too many fields.
+that are no UTF-8, a line that would fill the memory, a row of too many fields.  A blank line is
+wrong in every form, and at the end of a file nothing.
 """
 
 import csv
-import hashlib
-import io
 import json
 import math
 import re
-import sys
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from gzip import BadGzipFile, GzipFile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple, Self
+from string import whitespace
+from typing import Any, Final, NamedTuple, Self
 
 from npbert.errors import InputError, listing, quote
+from npbert.jobs.raw_lines import LINE_LIMIT, Lines, size_fault
 
-LINE_LIMIT: Final = 4 << 20  # bytes of a line; a tokenizer takes 150 times as many for its text
-GZIP: Final = b"\x1f\x8b"
-BOM: Final = "\ufeff"  # of Windows' UTF-8
 FORMS_BY_SUFFIX: Final = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".jsonlines": "jsonl", ".ldjson": "jsonl",
+    ".jl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
 }  # fmt: skip
+# Of files that are no text, what to do about them; read as lines they would be gibberish.
+UNREAD_SUFFIXES: Final = {
+    ".parquet": "--dask reads it: -i FILE -o FOLDER --dask, with pip install 'npbert[dask]'",
+    **dict.fromkeys(
+        (".arrow", ".avro", ".db", ".feather", ".h5", ".hdf5", ".ods", ".orc", ".pickle", ".pkl",
+         ".sqlite", ".xls", ".xlsx"),
+        "save it as .csv or .jsonl",
+    ),
+    **dict.fromkeys((".doc", ".docx", ".epub", ".odt", ".pdf", ".rtf"), "save it as .txt"),
+    **dict.fromkeys((".npy", ".npz", ".pt", ".pth", ".safetensors"), "it holds numbers, not texts"),
+    **dict.fromkeys((".7z", ".bz2", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"),
+                    "unpack it; gzip is the one that npbert undoes"),
+}  # fmt: skip
+JSON_MARKS: Final = {False: re.compile(r'["\[\]{},]'), True: re.compile(r'["\\]')}  # quoted?
+JSON_TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')  # a string; without its end, to the line's
 PLAIN_TEXT: Final = re.compile(r'[^",\r\n]+')  # that mean nothing to the csv module
 DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 
@@ -38,127 +47,130 @@ class Record(NamedTuple):
     value: str | dict[str, Any] | InputError  # a text, a row by its names, or what is wrong
 
 
+class BlankLineError(InputError):
+    """What is wrong with a line in which nothing stands."""
+
+
 def form_of(path: Path) -> str:
-    """Return what a file holds, "lines", "jsonl", "csv" or "tsv", as its name says it."""
-    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    return FORMS_BY_SUFFIX.get(name.suffix.lower(), "lines")
+    """Return what a file holds, "lines", "jsonl", "json", "csv" or "tsv", as its name says it.
 
-
-class Line(NamedTuple):
-    """A line with its end, and what is wrong with it; then the text is only what can be shown."""
-
-    text: str
-    fault: InputError | None = None
-
-
-class PutBack(io.RawIOBase):
-    """A stream of which the first bytes were read already."""
-
-    def __init__(self, start: bytes, rest: BinaryIO) -> None:
-        self.start = start
-        self.rest = rest
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, room: Any) -> int:
-        """Read what was put back, and then the rest, as it comes."""
-        if not self.start:
-            return self.rest.readinto1(room)  # type: ignore[attr-defined]
-        size = min(len(room), len(self.start))
-        room[:size], self.start = self.start[:size], self.start[size:]
-        return size
-
-
-class Lines:
-    """The lines of a file, or of stdin where there is no path; what was read of them is hashed.
-
-    `opened` opens a file that is not on this system; the path is then only told.  Raises InputError
-    for a file that cannot be read, or not to its end; its cause is what the system said, if it did.
+    Raises InputError for one that holds no text.
     """
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    suffix = name.suffix.lower()
+    if how := UNREAD_SUFFIXES.get(suffix):
+        raise InputError(f"{path}: a {suffix} file is not read as texts; {how}")
+    return FORMS_BY_SUFFIX.get(suffix, "lines")
 
-    def __init__(
-        self, path: Path | str | None, opened: Callable[[], BinaryIO] | None = None
-    ) -> None:
-        self.where = str(path or "stdin")
-        self.number = 0  # of the line that was read last
-        self.digest = hashlib.sha256()  # of all that was read, gzip undone
-        self.own: BinaryIO | None = None  # what must be closed
-        with self.guard():
-            if path is not None:
-                here: Callable[[], Any] = partial(Path(path).open, "rb")
-                self.own = (opened or here)()
-            self.raw = raw = self.own or sys.stdin.buffer
-            stream: BinaryIO = raw
-            start = raw.peek(2)[:2] if isinstance(raw, io.BufferedReader) else b""
-            if start == GZIP[:1]:  # a pipe may bring one byte, and the other when it likes
-                start = raw.read(2)
-                stream = io.BufferedReader(PutBack(start, raw))
-            self.stream = GzipFile(fileobj=stream) if start == GZIP else stream
 
-    def close(self) -> None:
-        """Close the file; stdin is left to whoever opened it."""
-        if self.own is not None:
-            self.own.close()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Line:
-        """Return the next line."""
-        with self.guard():
-            raw = self.stream.readline(LINE_LIMIT + 1)
-            self.digest.update(raw)
-            more = raw if len(raw) > LINE_LIMIT else b""
-            while more and not more.endswith(b"\n"):  # the rest of a line that is too long
-                more = self.stream.readline(LINE_LIMIT)
-                self.digest.update(more)
-        if not raw:
-            raise StopIteration
-        self.number += 1
-        if len(raw) > LINE_LIMIT:
-            return Line("", size_fault("a line"))
-        first = self.number == 1
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError as error:
-            why = f"is not UTF-8: {error.reason} at byte {error.start}"
-            utf_16 = first and raw.startswith((BOM.encode("utf-16-le"), BOM.encode("utf-16-be")))
-            return Line(
-                raw.decode(errors="replace"),
-                InputError("is UTF-16, expected UTF-8" if utf_16 else why),
-            )
-        return Line(text.removeprefix(BOM) if first else text)
-
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Say of which file, and after which line, nothing more can be read."""
-        cause: OSError | None = None
-        try:
-            yield
-        except (EOFError, zlib.error, BadGzipFile) as error:
-            why = f"the gzip file is cut off or damaged: {error}"
-        except OSError as error:  # there is none, it is a folder, the disk fails
-            why, cause = str(error.strerror or error), error
-        else:
-            return
-        beyond = f" beyond line {self.number}" if self.number else ""
-        raise InputError(f"{self.where}: cannot be read{beyond}: {why}") from cause
+BLANK_LINES: Final = {
+    "lines": BlankLineError("is blank, expected a text"),
+    "jsonl": BlankLineError("is blank, expected a JSON object"),
+}
 
 
 def read_records(lines: Lines, form: str) -> Iterator[Record]:
-    """Yield what stands in each line, or in each row of CSV."""
+    """Yield what stands in each line, row of CSV, or place of a JSON array, but for a blank end."""
+    if form == "json" and lines.is_array():
+        return read_elements(lines)
     if form in DELIMITERS:
-        yield from read_rows(lines, DELIMITERS[form])
-        return
+        return drop_blank_end(read_rows(lines, DELIMITERS[form]))
+    return drop_blank_end(
+        read_objects(lines) if form == "json" else read_lines(lines, BLANK_LINES[form])
+    )
+
+
+def drop_blank_end(found: Iterator[Record]) -> Iterator[Record]:
+    """Yield records, without the blank lines that nothing follows."""
+    held, blank = 0, Record(0, "")
+    for record in found:
+        if isinstance(record.value, BlankLineError):
+            held, blank = held + 1, record
+            continue
+        yield from (Record(blank.line - i, blank.value) for i in reversed(range(held)))
+        held = 0
+        yield record
+
+
+def read_lines(lines: Lines, blank: BlankLineError) -> Iterator[Record]:
+    """Yield what stands in each line."""
     for text, fault in lines:
-        yield Record(lines.number, fault or text.rstrip("\r\n"))
+        yield Record(
+            lines.number, fault or (text.rstrip("\r\n") if text.strip(whitespace) else blank)
+        )
 
 
-def size_fault(what: str) -> InputError:
-    """Return what is wrong with what would fill the memory."""
-    return InputError(f"has over {LINE_LIMIT} bytes, the most that is read of {what}")
+def read_objects(lines: Lines) -> Iterator[Record]:
+    """Yield JSON values, each on a line, or over as many as it takes to close its brackets."""
+    kept: list[str] = []
+    first, depth = 1, 0
+    for text, fault in lines:
+        if kept and (fault or text.startswith("{")):  # what was begun did not end
+            yield Record(first, "".join(kept))
+            kept, depth = [], 0
+        if not kept:
+            first = lines.number
+            if fault or not text.strip(whitespace):
+                yield Record(first, fault or BLANK_LINES["jsonl"])
+                continue
+        kept.append(text)
+        bare = JSON_TEXT.sub("", text)
+        depth += sum(map(bare.count, "{[")) - sum(map(bare.count, "}]"))
+        long = sum(map(len, kept)) > LINE_LIMIT
+        if depth <= 0 or long:
+            yield Record(first, size_fault("an object") if long else "".join(kept).rstrip("\r\n"))
+            kept, depth = [], 0
+    if kept:
+        yield Record(first, "".join(kept))
+
+
+def read_elements(lines: Lines) -> Iterator[Record]:
+    """Yield the texts of a JSON array's elements, counted from 1.
+
+    Raises InputError for an array that does not end, or that something stands behind.
+    """
+    for text in split_elements(lines.read_chunks(), lines.where):
+        raw = text.encode("utf-8", "surrogateescape")
+        lines.digest.update(raw)
+        lines.number += 1
+        if len(raw) > LINE_LIMIT:
+            yield Record(lines.number, size_fault("an element"))
+            continue
+        try:
+            yield Record(lines.number, raw.decode())
+        except UnicodeDecodeError as error:
+            yield Record(lines.number, InputError(f"is not UTF-8: {error.reason}"))
+
+
+def split_elements(chunks: Iterator[str], where: str) -> Iterator[str]:
+    """Yield what stands between an array's commas; of what is too long, enough to tell."""
+    kept: list[str] = []
+    count = depth = after = 0
+    quoted = ended = False
+    for chunk in chunks:
+        start, i = 0, after  # an escape may be cut in two
+        while not ended and (found := JSON_MARKS[quoted].search(chunk, i)):
+            mark, i = found[0], found.end()
+            if mark == "\\":
+                i += 1
+            elif mark == '"':
+                quoted = not quoted
+            elif depth == 1 and mark in ",]}":
+                text = "".join([*kept, chunk[start : i - 1]]).strip()
+                if text or count or mark == ",":
+                    yield text
+                count, start, ended = count + 1, i, mark != ","
+                kept.clear()
+            else:
+                depth += 1 if mark in "[{" else -(mark in "]}")
+                start = i if mark == "[" and depth == 1 else start
+        after = max(0, i - len(chunk))
+        if ended and chunk[start:].strip():
+            raise InputError(f"{where}: has more behind the end of its array")
+        if sum(map(len, kept)) <= LINE_LIMIT:
+            kept.append(chunk[start:])
+    if not ended:
+        raise InputError(f"{where}: its array does not end; is the file cut off?")
 
 
 class Feed:
@@ -168,6 +180,7 @@ class Feed:
         self.lines = lines
         self.fault: InputError | None = None  # of the row that is read
         self.size = 0  # of it, in characters
+        self.blank = True  # as all of its lines are
 
     def __iter__(self) -> Self:
         return self
@@ -175,6 +188,7 @@ class Feed:
     def __next__(self) -> str:
         text, fault = next(self.lines)
         self.size += len(text)
+        self.blank = self.blank and not fault and not text.strip(whitespace)
         if self.size > LINE_LIMIT:
             fault = size_fault("a row")
             text = PLAIN_TEXT.sub("", text)  # and it still ends where it should
@@ -197,7 +211,8 @@ def read_rows(lines: Lines, delimiter: str) -> Iterator[Record]:
     )  # fmt: skip
     names: list[str] | None = None
     while True:
-        first, row, feed.fault, feed.size = lines.number + 1, [], None, 0
+        first, row = lines.number + 1, []
+        feed.fault, feed.size, feed.blank = None, 0, True
         try:
             row = next(reader)
         except StopIteration:
@@ -205,7 +220,8 @@ def read_rows(lines: Lines, delimiter: str) -> Iterator[Record]:
         except csv.Error as error:
             why = str(error).partition(" - do you need")[0]  # what a programmer would do
             feed.fault = feed.fault or InputError(f"is no CSV: {why}")
-        fault = feed.fault or row_fault(row, names)
+        blank = feed.blank and len(row) < 2  # a tab is two fields
+        fault = feed.fault or (BlankLineError("is blank") if blank else row_fault(row, names))
         if names is None:
             if fault:
                 raise InputError(f"{lines.where}: its first row, of column names, {fault}")
@@ -216,8 +232,6 @@ def read_rows(lines: Lines, delimiter: str) -> Iterator[Record]:
 
 def row_fault(row: list[str], names: list[str] | None) -> InputError | None:
     """Return what is wrong with a row, or with the first, before which there are no names."""
-    if not row:
-        return InputError("is blank")
     if names is None:
         twice = sorted({name for name in row if row.count(name) > 1})
         return InputError(f"says {listing(map(repr, twice))} twice") if twice else None

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from npbert.errors import InputError, listing, quote
-from npbert.jobs.lines import Lines, Record, form_of, parse_object, read_records
+from npbert.jobs.lines import Record, form_of, parse_object, read_records
+from npbert.jobs.raw_lines import Lines
 from npbert.tasks.rows import ERROR, RESULTS, TASKS, TaskRow, flag_of
 
 
@@ -34,7 +35,7 @@ class InputFormat:
     """
 
     task: str
-    form: str | None = None  # "lines", "jsonl", "csv", "tsv"; None: as the file's name says it
+    form: str | None = None  # "lines", "jsonl", "json", "csv", "tsv"; None: as a file's name says
     field: tuple[str, ...] = ()  # where fields stand in an object or a table, each as [NAME=]KEY
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what all inputs share
     on_error: Literal["fail", "record"] = "fail"
@@ -145,7 +146,6 @@ class Source:
         self.texts = texts
         self.form = given.form or (form_of(named) if named else "lines")
         self.table = self.form != "lines"
-        self.unit = "text" if texts else "line"
         all_said = len(given.fixed) == len(given.row.names)
         self.alone = all_said and not texts and path is None and not self.table
         self.lines = lines or (None if texts or self.alone else Lines(named))
@@ -158,6 +158,11 @@ class Source:
         """Close the file that is read, if there is one."""
         if self.lines:
             self.lines.close()
+
+    @property
+    def unit(self) -> str:
+        """What is counted; of a JSON array that is known as soon as it is read."""
+        return self.lines.unit if self.lines else "text"
 
     def digest(self) -> str:
         """Return the sha256 of all that was read."""

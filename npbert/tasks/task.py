@@ -3,7 +3,7 @@
 import codecs
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,13 +43,14 @@ class TokenList(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading(Generic[Given]):
-    """One input as the model reads it: token lists, at least one, and what the answer needs."""
+    """One input as the model reads it: token lists, and what the answer needs."""
 
     lists: Iterable[TokenList]
     given: Given
     cut: Sequence[int] = ()  # how many tokens did not fit, of each text that was cut
     tokens: Sequence[Tokens] = ()  # the lists, as soon as the model has checked them
     characters: int = 0  # of the input, as far as they are known
+    empty: bool = False  # whether one of its texts is
 
 
 class Refusal(NamedTuple):
@@ -66,12 +67,14 @@ class Tally:
     tokens: int = 0
     cut: int = 0  # texts of which some tokens did not fit
     unread: int = 0  # those tokens
+    empty: int = 0  # inputs with an empty text
 
     def add(self, reading: Reading[Any]) -> None:
         """Count one more input."""
         self.tokens += sum(len(each.ids) for each in reading.tokens)
         self.cut += len(reading.cut)
         self.unread += sum(reading.cut)
+        self.empty += reading.empty
 
 
 class Task(Rebuildable, ABC, Generic[Asked, Given]):
@@ -167,12 +170,19 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         """Refuse options for which all inputs must be seen together.  Raises InputError."""
 
     def stream(self, inputs: Iterable[Any], options: Asked) -> Iterator[Any]:
-        """Yield a result for each input, in order; tell at the end how much was cut."""
+        """Yield a result for each input, in order; tell at the end what was lost."""
         tally = Tally()
         readings = (self.read_numbered(i, item, options) for i, item in enumerate(inputs))
         yield from self.answers(readings, options, tally)
+        self.warn_of_losses(tally, options)
+
+    def warn_of_losses(self, tally: Tally, options: Asked) -> None:
+        """Tell how much was cut, and how many texts were empty, whose answers say nothing."""
         if tally.cut:
             warn(self.truncation_notice(tally.cut, tally.unread, options))
+        if tally.empty:
+            have = "input has" if tally.empty == 1 else "inputs have"
+            warn(f"{tally.empty} {have} an empty text, and what is answered for it means little")
 
     def answers(
         self, readings: Iterable[Reading[Given] | Refusal], options: Asked, tally: Tally
@@ -197,15 +207,21 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
             lists(), threads=self.threads, batch_invariant=self.batch_invariant
         ):
             for value in values:
-                while isinstance(reading := read[0], Refusal):
-                    yield read.popleft()
+                yield from self.take_unread(read, options)
+                reading = read[0]
+                assert isinstance(reading, Reading)  # a Refusal is taken
                 ready.append(value)
                 if len(ready) == len(reading.tokens):
                     read.popleft()
                     yield self.answer(reading, ready, options)
                     ready = []
-            while read and isinstance(read[0], Refusal):
-                yield read.popleft()
+            yield from self.take_unread(read, options)
+
+    def take_unread(self, read: deque[Reading[Given] | Refusal], options: Asked) -> Iterator[Any]:
+        """Take and yield the first of what was read, as long as the model has no part in it."""
+        while read and (isinstance(first := read[0], Refusal) or not first.tokens):
+            read.popleft()
+            yield first if isinstance(first, Refusal) else self.answer(first, [], options)
 
     def truncation_notice(self, texts: int, tokens: int, options: Asked) -> str:
         """Say how much was cut."""
@@ -230,7 +246,10 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         """Turn one input into token lists that the model takes.  Raises InputError."""
         made = self.read(item, options)
         tokens = list(self.model.check_lists(made.lists))
-        return replace(made, lists=(), tokens=tokens, characters=count_characters(item))
+        return replace(
+            made, lists=(), tokens=tokens, characters=count_characters(item),
+            empty=has_empty_text(item, self.row.fields),
+        )  # fmt: skip
 
     @abstractmethod
     def read(self, item: Any, options: Asked) -> Reading[Given]:
@@ -290,11 +309,20 @@ def count_characters(item: Any) -> int:
     return sum(map(count_characters, item))
 
 
-def list_of_texts(name: str, value: Any, of: str) -> list[Any]:
-    """Return a list of at least one str.  Raises InputError."""
+def has_empty_text(item: Any, names: Collection[str]) -> bool:
+    """Tell whether an input is, or has under some names, a text without anything to read."""
+    if isinstance(item, str):
+        return not item.strip()
+    if isinstance(item, Mapping):
+        item = [value for name, value in item.items() if name in names]
+    return isinstance(item, list | tuple) and any(has_empty_text(each, ()) for each in item)
+
+
+def list_of_texts(name: str, value: Any, of: str, *, lowest: int = 1) -> list[Any]:
+    """Return a list of so many str, or more.  Raises InputError."""
     if not isinstance(value, list | tuple):
         raise InputError(f"{name} is {quote(value)}, expected a list of {of}")
-    if not value:
+    if len(value) < lowest:
         raise InputError(f"{name} is empty, expected at least one of {of}")
     return list(value)
 

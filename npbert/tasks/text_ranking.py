@@ -60,7 +60,7 @@ class TextRanking(Task[RankingOptions, Shelf]):
         """Pair a query with each document.  Raises InputError."""
         query, given = self.parts(item)
         alone = isinstance(given, str)
-        documents = [given] if alone else list_of_texts("documents", given, "str")
+        documents = [given] if alone else list_of_texts("documents", given, "str", lowest=0)
         if not alone and self.model.config.num_labels != 1:
             raise InputError(
                 f"the model has {self.model.config.num_labels} classes, and documents are ranked "
@@ -83,6 +83,8 @@ class TextRanking(Task[RankingOptions, Shelf]):
     ) -> Answer | list[Answer]:
         """Turn the logits of every pair, (classes,) each, into scores, and scores into an order."""
         documents, alone = reading.given
+        if not documents:
+            return []
         scores = scores_of(options.function_to_apply or self.usual, np.stack(values))
         if alone:
             own = scores[0].tolist()
