@@ -75,7 +75,7 @@ WRONG: list[tuple[str, str, list[Any], str]] = [
     ("pad_token_id", "pad_token_id", [True, 0.0, "[PAD]"], "a token id or null"),
     ("problem_type", "problem_type", ["ranking", 1, ["regression"]], PROBLEM),
     ("activation", "activation", [7, None, ["gelu"]], "a name"),
-    ("id_to_label", "id_to_label (id2label in config.json)", [["a", "b"], {0: 1, 1: 2}], LABELS),
+    ("id_to_label", "id_to_label (id2label in config.json)", [["a", "b"], {0: b"a"}], LABELS),
     ("id_to_label", "id_to_label (id2label in config.json)", [{0: "a", "1": "b"}], LABELS),
     ("id_to_label", "id_to_label (id2label in config.json)", [{"0": "a", "1": "b"}], LABELS),
     ("pruned_heads", "pruned_heads", [[0], {0: 1}, {0: (0.5,)}, {0: (True,)}, {"0": (1,)}], PRUNED),

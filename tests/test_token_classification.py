@@ -248,3 +248,90 @@ def test_words_that_are_none_are_refused(ner):
     with pytest.raises(npbert.InputError) as error:
         ner({"words": ["Ada", 5]})
     assert str(error.value) == "text 0: a text is a str, not int: 5"
+
+
+# ---- labels as people have them -----------------------------------------------------------------
+
+
+def labelled(folder, labels, words, **changes):
+    """A task that gives each of some words the label of its number."""
+    meanings = {**words, **dict.fromkeys(SPECIALS, 0)}
+    made = rigged(
+        folder, "for_token_classification", meanings, labels=[f"L{i}" for i in range(len(labels))]
+    )
+    config = json.loads((made / "config.json").read_text())
+    config["id2label"] = dict(enumerate(labels))
+    (made / "config.json").write_text(json.dumps(config | changes))
+    return npbert.pipeline("token-classification", made)
+
+
+def test_a_kind_called_o_is_told_and_the_outside_label_is_not(tmp_path):
+    words = {"oak": 1, "tree": 2, "grows": 0, "here": 1}
+    task = labelled(tmp_path, ["O", "B-O", "I-O"], words)
+    text = "oak tree grows here grows"
+    assert found(task(text)) == [("O", "oak tree"), ("O", "here")]
+    assert found(task("grows tree grows")) == [("O", "tree")]  # and runs of them do not mix
+    one_by_one = task(text, aggregation_strategy="none")
+    assert [a["entity"] for a in one_by_one] == ["B-O", "I-O", "B-O"]
+    some = task(text, aggregation_strategy="none", ignore_labels=["B-O"])
+    assert [a["entity"] for a in some] == ["I-O", "O", "O"]
+    assert found(task(text, ignore_labels=[])) == [
+        ("O", "oak tree"), ("O", "grows"), ("O", "here"), ("O", "grows"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", [["o", "per"], ["OUT", "per"], ["0", "per"], ["Outside", "per"]])
+def test_the_outside_label_is_a_capital_o_and_no_other(tmp_path, labels):
+    task = labelled(tmp_path, labels, {"grows": 0, "ada": 1})
+    assert found(task("Ada grows")) == [("per", "Ada"), (labels[0], "grows")]
+    assert found(task("Ada grows", ignore_labels=labels[:1])) == [("per", "Ada")]
+
+
+@pytest.mark.parametrize("labels", [["O", "b-per", "i-per"], ["O", "B_PER", "I_PER"]])
+def test_a_prefix_is_a_capital_and_a_hyphen_and_no_other(tmp_path, labels):
+    """As in transformers; what is a scheme to people is three kinds to it."""
+    task = labelled(tmp_path, labels, {"ada": 1, "lovelace": 2, "grows": 0})
+    assert found(task("Ada Lovelace grows Ada Ada")) == [
+        (labels[1], "Ada"), (labels[2], "Lovelace"), (labels[1], "Ada Ada"),
+    ]  # fmt: skip
+    assert found(task("Ada Lovelace", ignore_labels=[labels[1]])) == [(labels[2], "Lovelace")]
+    with pytest.raises(npbert.InputError, match=r"^ignore_labels has 'PER', but with"):
+        task("Ada", ignore_labels=["PER"])
+
+
+def test_labels_that_are_no_text_are_told_as_json(tmp_path):
+    labels = [None, 3, 1.5, True, ["a"]]
+    words = {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}
+    task = labelled(tmp_path, labels, words)
+    assert found(task("a b c d e")) == [
+        ("null", "a"), ("3", "b"), ("1.5", "c"), ("true", "d"), ('["a"]', "e"),
+    ]  # fmt: skip
+    assert found(task("a b", ignore_labels=["null"])) == [("3", "b")]
+    task.model.save(tmp_path / "saved")
+    kept = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert list(kept["id2label"].values()) == labels
+    assert kept["label2id"] == {"null": 0, "3": 1, "1.5": 2, "true": 3, '["a"]': 4}
+
+
+def test_two_classes_of_one_name_are_one_kind(tmp_path):
+    task = labelled(
+        tmp_path, ["O", "PER", "PER", "B-LOC", "B-LOC"], {"a": 1, "b": 2, "c": 3, "d": 4}
+    )
+    assert found(task("a b c d")) == [("PER", "a b"), ("LOC", "c"), ("LOC", "d")]
+    assert found(task("a b c d", ignore_labels=["LOC"])) == [("PER", "a b")]
+
+
+@pytest.mark.filterwarnings("ignore:.* an empty text")
+def test_classes_of_a_text_may_have_any_name(tmp_path):
+    folder = rigged(tmp_path, "for_sequence_classification", {"a": 1}, labels=["x", "y", "z"])
+    config = json.loads((folder / "config.json").read_text())
+    for names, told in (
+        ([0, 1, 2], ["0", "1", "2"]),
+        ([None, False, "O"], ["null", "false", "O"]),
+        (["good", "good", "bad"], ["good", "good", "bad"]),
+        (["", "\u00e9", "B_PER"], ["", "\u00e9", "B_PER"]),
+    ):
+        said = config | {"id2label": dict(enumerate(names))}
+        (folder / "config.json").write_text(json.dumps(said))
+        answers = npbert.pipeline("text-classification", folder)(["a", ""], top_k=None)
+        assert [sorted(a["label"] for a in each) for each in answers] == [sorted(told)] * 2

@@ -4,10 +4,12 @@ A field has one name here and one in config.json; both are accepted wherever a c
 read, and what npbert does not know is carried along, so that saving loses nothing.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from types import NoneType
 from typing import Any, Final, Self
 
 from npbert.engine.activations import ACTIVATIONS
@@ -24,6 +26,7 @@ DERIVED_NAMES: Final = ("model_type", "label2id")  # in config.json, but follow 
 
 PROBLEM_TYPES: Final = ("regression", "single_label_classification", "multi_label_classification")
 MOST_FAULTS: Final = 20  # that a message lists; blocks and their heads could make a million
+JSON_TYPES: Final = (str, int, float, bool, NoneType, list, tuple, dict)
 LEARNED_ACTIVATIONS: Final = ("prelu", "xielu")
 
 
@@ -51,7 +54,7 @@ class Config:
     layer_norm_epsilon: float
     type_vocab_size: int  # 0: no token types
     num_labels: int
-    id_to_label: Mapping[int, str]
+    id_to_label: Mapping[int, Any]  # text, or another value of JSON
     use_cross_attention: bool  # carried; no family here has cross-attention
     sinusoidal_pos_embds: bool
     pad_token_id: int | None
@@ -118,7 +121,8 @@ class Config:
         # transformers counts labels by their names, and takes two without names to be meant.
         del data["num_labels"], data["id2label"]
         if self.id_to_label or self.num_labels != 2:
-            data["id2label"] = {str(i): self.label(i) for i in range(self.num_labels)}
+            said = self.id_to_label
+            data["id2label"] = {str(i): said.get(i, self.label(i)) for i in range(self.num_labels)}
             data["label2id"] = {self.label(i): i for i in range(self.num_labels)}
         return data
 
@@ -135,8 +139,9 @@ class Config:
         return type(self)(**{**kept, **given})
 
     def label(self, i: int) -> str:
-        """Return the name of class i; where the config has none, LABEL_i."""
-        return self.id_to_label.get(i, f"LABEL_{i}")
+        """Return the name of class i, as JSON if it is no text; where there is none, LABEL_i."""
+        name = self.id_to_label.get(i, f"LABEL_{i}")
+        return name if isinstance(name, str) else json.dumps(name, ensure_ascii=False)
 
     @property
     def classifier_dropout(self) -> float:
@@ -288,7 +293,7 @@ FIELD_CHECKS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool]]]]
     "an object from class numbers to names": (
         ("id_to_label",),
         lambda v: isinstance(v, Mapping)
-        and all(is_int(i) and isinstance(name, str) for i, name in v.items()),
+        and all(is_int(i) and isinstance(name, JSON_TYPES) for i, name in v.items()),
     ),
     "an object from blocks to lists of heads": (
         ("pruned_heads",),

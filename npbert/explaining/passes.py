@@ -298,10 +298,9 @@ def find_entities(run: Pass, scores: Array, named: Sequence[str]) -> Iterator[An
     if not real:
         return
     inner = slice(real[0], real[-1] + 1)
-    found = group_entities(
-        word_labels(run.encoding[inner], scores[inner], "first"), parse_labels(list(named))
-    )
-    yield from ((kind, parts) for kind, parts in found if kind != "O")
+    tags = parse_labels(list(named))
+    found = group_entities(word_labels(run.encoding[inner], scores[inner], "first"), tags)
+    yield from ((kind, parts) for kind, parts in found if not tags[parts[-1].label].outside)
 
 
 def span_question(run: Pass) -> Question:

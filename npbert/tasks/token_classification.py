@@ -4,7 +4,7 @@ A text longer than a window is read in windows that overlap.  Every token is sco
 overlap of two windows the first half is the first one's, so that a token has text on both sides.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from npbert.tasks.task import (
 from npbert.text.encodings import Encoding
 from npbert.textbook import Array
 
+OUTSIDE = "O"  # the label of what belongs to no entity
 BEGINNINGS = ("B", "S", "U")  # the first token of several, a single one (BIOES), a unit (BILOU)
 SCORES_STEP = 16_384  # tokens
 ENDINGS = ("E", "L", "S", "U")  # the last token of several, in either scheme
@@ -40,6 +41,16 @@ class Tag(NamedTuple):
     kind: str
     begins: bool = False
     ends: bool = False
+    is_entity: bool = False  # although its kind is called as what is none
+
+    @property
+    def outside(self) -> bool:
+        """Whether this is no entity: the label is O, as it is."""
+        return self.kind == OUTSIDE and not self.is_entity
+
+    def is_ignored(self, names: Collection[str], label: str | None = None) -> bool:
+        """Tell whether one of some names is the label, or its kind; "O" is no kind's."""
+        return label in names or (self.kind in names and not self.is_entity)
 
 
 class Sentence(NamedTuple):
@@ -92,7 +103,7 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
 
     def prepare_options(self, options: TokenClassificationOptions) -> TokenClassificationOptions:
         """Refuse to ignore what is never told; "O" may always be ignored."""
-        known = {tag.kind for tag in self.tags} | {"O"}
+        known = {tag.kind for tag in self.tags} | {OUTSIDE}
         if options.aggregation_strategy == "none":
             known |= set(self.labels)
         if unknown := [name for name in options.ignore_labels if name not in known]:
@@ -143,7 +154,7 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
             word_labels(tokens, scores, options.aggregation_strategy), self.tags
         ):
             start, end = some[0].start, some[-1].end
-            if kind not in options.ignore_labels:
+            if not self.tags[some[-1].label].is_ignored(options.ignore_labels):
                 told.append(
                     {
                         "entity_group": kind,
@@ -164,8 +175,8 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
         for i in range(len(tokens)):
             (own,) = scores[i : i + 1]
             label = int(own.argmax())
-            name, kind = self.labels[label], self.tags[label].kind
-            if name not in options.ignore_labels and kind not in options.ignore_labels:
+            name = self.labels[label]
+            if not self.tags[label].is_ignored(options.ignore_labels, name):
                 start, end = tokens.offsets[i]
                 yield {
                     "entity": name,
@@ -182,7 +193,7 @@ def parse_labels(labels: list[str]) -> list[Tag]:
 
     B- and I- are always a scheme's, as in transformers; E-, L-, S-, U- are where the model has a
     B- or I- of the same kind, so that "E-MAIL" may be a kind of its own.  What stands behind is
-    the kind, hyphens and all; a label without a prefix is one as it is.
+    the kind, hyphens and all; a label without a prefix is one as it is: "b-per" and "B_PER" too.
     """
     named = set(labels)
     made = []
@@ -192,7 +203,8 @@ def parse_labels(labels: list[str]) -> list[Tag]:
             prefix in ENDINGS + BEGINNINGS and bool({f"B-{kind}", f"I-{kind}"} & named)
         )
         if known and kind:
-            made.append(Tag(kind, prefix in BEGINNINGS, prefix in ENDINGS))
+            begins, ends = prefix in BEGINNINGS, prefix in ENDINGS
+            made.append(Tag(kind, begins, ends, is_entity=kind == OUTSIDE))
         else:
             made.append(Tag(label))
     return made
@@ -226,7 +238,8 @@ def group_entities(found: Iterator[Part], tags: list[Tag]) -> Iterator[tuple[str
     for part in found:
         tag = tags[part.label]
         last = tags[run[-1].label] if run else None
-        if last is not None and (tag.kind != last.kind or tag.begins or last.ends):
+        same = last is not None and (tag.kind, tag.outside) == (last.kind, last.outside)
+        if last is not None and (not same or tag.begins or last.ends):
             yield last.kind, run
             run = []
         run.append(part)
