@@ -194,7 +194,7 @@ HEADERS: list[tuple[dict[str, Any], str]] = [
      "it leaves a gap before it"),
     ({"x": ENTRY}, "4 bytes follow the last tensor; the file is no safetensors file or damaged"),
     ({"x": {**ENTRY, "data_offsets": [8, 16]}}, "x: has the data_offsets [8, 16], expected two "
-     "from 0 to 12, the end"),
+     "from 0 to 12, the end; the file is cut short, or damaged"),
     ({"x": {**ENTRY, "shape": [3]}}, "x: has 8 bytes, expected 12 for [3] in F32"),
     ({"x": {**ENTRY, "shape": [-2]}, "y": {**ENTRY, "shape": 2}}, "x: has the shape [-2], expected "
      "at most 8 whole numbers, y: has the shape 2, expected at most 8 whole numbers"),

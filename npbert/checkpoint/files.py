@@ -271,7 +271,10 @@ def entry_fault(entry: Any, size: int) -> str | None:
     if not is_count_list(shape) or len(shape) > 8:
         return f"has the shape {quote(shape)}, expected at most 8 whole numbers"
     if not is_count_list(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= size:
-        return f"has the data_offsets {quote(offsets)}, expected two from 0 to {size}, the end"
+        return (
+            f"has the data_offsets {quote(offsets)}, expected two from 0 to {size}, the end; the "
+            "file is cut short, or damaged"
+        )
     if is_beyond_counting(shape):  # and empty all the same, for one of them is 0
         return f"has the shape {quote(shape)}, too large to be counted"
     need = math.prod(shape) * BYTES[dtype]

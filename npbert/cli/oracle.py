@@ -17,6 +17,8 @@ from npbert.cli.shared import (
 from npbert.errors import ExitStatus, InputError, quote, tell
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from npbert.model import Model
     from npbert.oracle import Trace
 
@@ -39,11 +41,15 @@ def add_oracle_parsers(commands: Commands) -> None:
         "--ids", action="append", metavar="'101 7592 102'", help="token ids of a row"
     )
     texts.add_argument("--inputs", metavar="FILE", help="input_ids and the like, in a file")
+    texts.add_argument(
+        "--names",
+        action="store_true",
+        help="print what every value is called, as a file for --map of compare and diagnose",
+    )
     parser.add_argument("--pair", metavar="TEXT", help="a second text, to go with each")
     parser.add_argument(
         "-o",
         "--output",
-        required=True,
         metavar="FILE",
         help="name.safetensors, name.npz, or a folder of .npy files",
     )
@@ -89,10 +95,15 @@ def add_oracle_parsers(commands: Commands) -> None:
         )
         parser.add_argument(
             "--map",
-            default="pytorch",
             metavar="NAMES",
-            help="pytorch (default), bumblebee, onnx, candle, or a .json or .toml "
-            "file of names, theirs to ours, {n} for a block",
+            help="whose names they are: pytorch, onnx, dynamo, keras, bumblebee, ctranslate2, "
+            "ggml, mlx, candle, or a .json or .toml file of names, theirs to npbert's, {n} for a "
+            "block; default: guessed",
+        )
+        parser.add_argument(
+            "--partial",
+            action="store_true",
+            help="judge by what was understood, though most arrays were not",
         )
         add_architecture_flags(parser)
         parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -131,8 +142,15 @@ def run_trace(args: argparse.Namespace) -> ExitStatus:
     from npbert.loading import load
     from npbert.oracle import trace
 
+    if not args.names and args.output is None:
+        raise InputError("trace needs -o FILE, or --names")
     engine = args.engine or "textbook"
     model = load(args.model, dtype=args.dtype, engine=engine, **load_keywords(args))
+    if args.names:
+        from npbert.oracle.candidates import template_map
+
+        print(template_map(model), end="")
+        return ExitStatus.FINE
     how = {"only": args.only, "split_heads": args.split_heads, "noise": True}
     if args.text:
         traced = trace(model, text=args.text, pair=args.pair, **how)
@@ -178,14 +196,20 @@ def reference_of(args: argparse.Namespace) -> "Model | Trace":
     return Trace.load(path)
 
 
+def select_map(args: argparse.Namespace) -> "Mapping[str, str] | None":
+    """Return the map of names that was asked for; None for one that is guessed."""
+    from npbert.oracle.dialects import read_map
+
+    return None if args.map is None else read_map(args.map)
+
+
 def run_compare(args: argparse.Namespace) -> ExitStatus:
     """Print a table of two traces; status 1 where they differ."""
     from npbert.oracle import Trace, compare
     from npbert.oracle.comparison import comparison_json, comparison_table
-    from npbert.oracle.dialects import read_map
 
-    names, candidate = read_map(args.map), Trace.load(args.candidate)  # before any download
-    found = compare(reference_of(args), candidate, names=names)
+    names, candidate = select_map(args), Trace.load(args.candidate)  # before any download
+    found = compare(reference_of(args), candidate, names=names, partial=args.partial)
     if args.json:
         from npbert.jobs.lines import print_json
 
@@ -200,11 +224,10 @@ def run_diagnose(args: argparse.Namespace) -> ExitStatus:
     from npbert.loading import load
     from npbert.oracle import Trace, diagnose
     from npbert.oracle.diagnosis import findings_json, report_lines
-    from npbert.oracle.dialects import read_map
 
-    names, candidate = read_map(args.map), Trace.load(args.candidate)  # before any download
+    names, candidate = select_map(args), Trace.load(args.candidate)  # before any download
     model = load(args.reference, dtype="float64", **load_keywords(args))
-    found = diagnose(model, candidate, names=names)
+    found = diagnose(model, candidate, names=names, partial=args.partial)
     if args.json:
         from npbert.jobs.lines import print_json
 

@@ -8,21 +8,22 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.errors import InputError, listing, quote
+from npbert.errors import InputError, listing
 from npbert.families import canonical_module
 from npbert.model import Model
-from npbert.oracle.dialects import (
-    MAPS,
-    canonical_names,
-    detect_family,
-    fit_layout,
-    translate_errors,
-    translate_result,
-    unknown_names,
-    unknown_notice,
+from npbert.oracle.candidates import (
+    NameMap,
+    Reference,
+    check_names,
+    read_inputs,
+    read_steps,
+    rename_arrays,
+    require_same_inputs,
 )
+from npbert.oracle.dialects import detect_family, translate_errors, translate_result
 from npbert.oracle.dumps import Arrays
 from npbert.oracle.measures import measure_values, safe_ratio
+from npbert.oracle.port_names import PYTORCH
 from npbert.oracle.replay import Precision, detect_precision, replay_steps, rounding_noise
 from npbert.oracle.traces import (
     INPUTS,
@@ -116,7 +117,8 @@ def compare(
     reference: Model | TraceLike,
     candidate: TraceLike,
     *,
-    names: Mapping[str, str] = MAPS["pytorch"],
+    names: NameMap | None = None,
+    partial: bool = False,
 ) -> Comparison:
     """Compare a candidate's activations with a reference's.
 
@@ -127,36 +129,39 @@ def compare(
         computed once more from what it had computed before.
     candidate : Trace, mapping of names to arrays, or path
         Of any port; a path is that of a .safetensors or .npz file, or of a folder of .npy files.
-    names : mapping
-        Templates of names, theirs to ours; see oracle.dialects.
+    names : mapping, optional
+        Templates of names, theirs to ours; see oracle.port_names.  What fits none is read as the
+        names of the system that most of them are of.
+    partial : bool
+        Judge a candidate by the arrays that were understood, though most were not.
 
     Raises
     ------
     InputError
         Where the two have nothing in common, or the candidate lacks the inputs.
     """
-    candidate = as_trace(candidate)
+    candidate, names = as_trace(candidate), check_names(names)
     if isinstance(reference, Model):
         family = reference.family
         with translate_errors(family):
-            comparison = compare_steps(reference, candidate, names).comparison
+            comparison = compare_steps(reference, candidate, names, partial).comparison
     else:
         reference = as_trace(reference)
         family = detect_family(reference)
         with translate_errors(family):
-            comparison = compare_traces(reference, candidate, names, family)
+            comparison = compare_traces(reference, candidate, names, family, partial)
     return translate_result(family, comparison)
 
 
 def compare_traces(
-    reference: Trace, candidate: Trace, names: Mapping[str, str], family: str
+    reference: Trace, candidate: Trace, names: NameMap, family: str, partial: bool
 ) -> Comparison:
     """Compare the numbers of two traces, end to end."""
     notes: list[str] = []
-    arrays = rename_arrays(candidate, names, family)
-    exact = {canonical_module(family, name): x for name, x in reference.activations.items()}
-    theirs = fit_arrays(None, arrays, exact, notes)
-    require_same_inputs(reference, arrays)
+    ours = rename_arrays(reference.arrays, PYTORCH, family, None, (), [])
+    exact = {name: x for name, x in ours.items() if name not in INPUTS and ", " not in name}
+    theirs = read_steps(Reference(exact, family), candidate, names, notes, partial)
+    require_same_inputs(reference, rename_arrays(candidate, names, family, None, (), []))
     said = reference.about.get("noise")
     noise = said if isinstance(said, dict) else {}
     noise = {canonical_module(family, name): x for name, x in noise.items()}
@@ -165,13 +170,12 @@ def compare_traces(
     return measure_all(None, exact, theirs, {}, allowed, detect_precision(theirs), notes)
 
 
-def compare_steps(model: Model, candidate: Trace, names: Mapping[str, str]) -> Beside:
+def compare_steps(model: Model, candidate: Trace, names: NameMap, partial: bool = False) -> Beside:
     """Compute a model on a candidate's inputs, and each step again from the candidate's numbers."""
     notes: list[str] = []
-    arrays = rename_arrays(candidate, names, model.family)
-    call = call_of(model, arrays, notes)
+    call = read_inputs(model, candidate, names, notes)
     exact = all_activations(call)
-    theirs = fit_arrays(call, arrays, exact, notes)
+    theirs = read_steps(Reference(exact, model.family, call), candidate, names, notes, partial)
     again, precision = replay_steps(call, theirs), detect_precision(theirs)
     allowed = rounding_noise(call, theirs, again, precision)
     comparison = measure_all(call, exact, theirs, again, allowed, precision, notes)
@@ -214,75 +218,6 @@ def port_loudness(
     ratios = [distance(n, again[n], x, live[n]) / allowed[n] for n, x in theirs.items()]
     quiet = sorted(ratios)[len(ratios) // 4] if len(ratios) >= FEW_STEPS else 2 * min(ratios)
     return float(np.clip(quiet, 1, LOUDEST_FACTOR))
-
-
-def rename_arrays(candidate: Trace, names: Mapping[str, str], family: str) -> Arrays:
-    """Return a candidate's arrays by canonical names.  Raises InputError for what maps no names."""
-    if not isinstance(names, Mapping):
-        raise InputError(
-            f"names is {quote(names)}, expected a mapping of their names to npbert's, as "
-            f"npbert.oracle.dialects.MAPS has them of {', '.join(MAPS)}"
-        )
-    table = canonical_names(candidate.arrays, names, family)
-    return {mine: candidate.arrays[name] for name, mine in table.items()}
-
-
-def call_of(model: Model, arrays: Arrays, notes: list[str]) -> Call:
-    """Return the call that a candidate answers.  Raises InputError without input_ids."""
-    if "input_ids" not in arrays:
-        raise InputError(
-            "the candidate has no input_ids, and without them nothing can be computed again; "
-            f"it has {listing(sorted(arrays))}"
-        )
-    given: Arrays = {}
-    rank = 3 if model.row.has_choices else 2
-    for name in INPUTS:
-        if name in arrays:
-            x = arrays[name]
-            wide = x if name == "attention_head_mask" or x.ndim >= rank else x[None]
-            if wide is not x:
-                notes.append(f"{name}: its batch axis was left out")
-            whole = (
-                name in ("input_ids", "position_ids", "token_type_ids") and wide.dtype.kind == "f"
-            )
-            given[name] = wide.astype(np.int64) if whole else wide
-    return Call(model, given)
-
-
-def require_same_inputs(reference: Trace, arrays: Arrays) -> None:
-    """Refuse to compare answers to different questions.  Raises InputError."""
-    for name, x in reference.given.items():
-        theirs = arrays.get(name)
-        if theirs is not None and not (
-            theirs.size == x.size and np.array_equal(theirs.ravel(), x.ravel())
-        ):
-            raise InputError(f"{name} of the two differ: {theirs.shape} and {x.shape}")
-
-
-def fit_arrays(call: Call | None, arrays: Arrays, exact: Arrays, notes: list[str]) -> Arrays:
-    """Return what a candidate has of our activations, in our shapes.  Raises InputError."""
-    arrays = {name: x for name, x in arrays.items() if name not in INPUTS}
-    if "last_hidden_state" in arrays:
-        last = [name for name in exact if name.endswith(".output_layer_norm")][-1:]
-        arrays |= {last[0]: arrays.pop("last_hidden_state")} if last else {}
-    notes.append(unknown_notice(unknown_names(arrays, exact)))
-    made: Arrays = {}
-    for name, x in arrays.items():
-        if name not in exact:
-            continue
-        heads = 0
-        if call is not None and ".attention." in name:
-            heads = len(call.model.config.heads(int(name.split(".")[2])))
-        found = fit_layout(x, exact[name], heads)
-        if found is None:
-            raise InputError(
-                f"{name} has shape {x.shape}, expected {exact[name].shape}; no arrangement of its "
-                "axes fits"
-            )
-        if found.how:
-            notes.append(f"{name}: {found.how}")
-        made[name] = found.array
-    return made
 
 
 def measure_step(

@@ -13,8 +13,9 @@ import numpy as np
 
 from npbert.errors import InputError, quote
 from npbert.model import Model
+from npbert.oracle.candidates import NameMap, check_names
 from npbert.oracle.comparison import Beside, Comparison, compare_steps, comparison_json, finite_json
-from npbert.oracle.dialects import MAPS, translate_errors, translate_result
+from npbert.oracle.dialects import translate_errors, translate_result
 from npbert.oracle.dumps import Arrays
 from npbert.oracle.mistakes import catalogue
 from npbert.oracle.mistakes.scene import (
@@ -103,7 +104,7 @@ class Diagnosis:
 
 
 def diagnose(
-    model: Model, candidate: TraceLike, *, names: Mapping[str, str] = MAPS["pytorch"]
+    model: Model, candidate: TraceLike, *, names: NameMap | None = None, partial: bool = False
 ) -> Diagnosis:
     """Find what is wrong with a candidate, and name it.
 
@@ -114,8 +115,11 @@ def diagnose(
     candidate : Trace, mapping of names to arrays, or path
         The port's activations, some or all, and its inputs; a path is that of a .safetensors or
         .npz file, or of a folder of .npy files.
-    names : mapping
-        Templates of names, theirs to ours; see oracle.dialects.
+    names : mapping, optional
+        Templates of names, theirs to ours; see oracle.port_names.  What fits none is read as the
+        names of the system that most of them are of.
+    partial : bool
+        Judge a candidate by the arrays that were understood, though most were not.
 
     Raises
     ------
@@ -127,7 +131,7 @@ def diagnose(
             f"model is {quote(model)}, expected a Model: npbert.load(folder, dtype='float64')"
         )
     with translate_errors(model.family):
-        beside = compare_steps(model, as_trace(candidate), names)
+        beside = compare_steps(model, as_trace(candidate), check_names(names), partial)
     return translate_result(model.family, find_mistakes(beside))
 
 

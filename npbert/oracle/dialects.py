@@ -1,114 +1,38 @@
-"""A port's names and layouts, as ours: translated, repaired, and told in its family's own names.
+"""A port's names as ours: translated on the way in, and told in its family's own on the way out.
 
-Inside the oracle every family's steps have the canonical names.  On the way in canonical_names
-takes what a port calls them, on the way out translate_result tells everything as the family does.
-
-A map is a table of templates of names, theirs to ours; {n} is the number of a block, and the first
-template that fits decides.  Of all arrangements that give the expected shape, the nearest is taken:
-a port may leave out the batch axis, split heads or join them, flatten batch and length, or keep a
-token as a column.
+Inside the oracle every family's steps have the canonical names.  canonical_names takes what a port
+calls them, by the tables of port_names; translate_result tells everything as the family does.
 """
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from npbert.checkpoint.reading import parse_json, read_bytes
-from npbert.errors import CheckpointError, InputError, listing, quote
+from npbert.errors import CheckpointError, InputError, quote
 from npbert.families import BLOCK_PREFIX, DEFAULT_FAMILY, FAMILIES, canonical_module, own_module
-from npbert.oracle.dumps import split_into_pieces
+from npbert.oracle.port_names import BETWEEN, GIVEN, MAPS, OPERATIONS, PYTORCH, STEPS
 
 MAP_LIMIT: Final = 1 << 20  # bytes of a map; ours have 3,000
 
-PYTORCH: Final = {
-    # what forward hooks and outputs of the model are called
-    "transformer.layer.{n}.attention": BLOCK_PREFIX + "attention.out_lin",
-    "transformer.layer.{n}.ffn": BLOCK_PREFIX + "ffn.lin2",
-    "transformer.layer.{n}": BLOCK_PREFIX + "output_layer_norm",
-    "embeddings": "embeddings.LayerNorm",
-    "hidden_states.0": "embeddings.LayerNorm",
-    "hidden_states.{n+1}": BLOCK_PREFIX + "output_layer_norm",
-    "attentions.{n}": BLOCK_PREFIX + "attention.weights",
-    "hidden_state": "last_hidden_state",
-    "pooled_state": "pooled",
-    "pooler_output": "pooled",
-    "vocab_activation": "vocab_activation",
-}
-BUMBLEBEE: Final = {
-    "embedder.token_embedding": "embeddings.word_embeddings",
-    "embedder.position_embedding": "embeddings.position_embeddings",
-    "embedder.token_type_embedding": "embeddings.token_type_embeddings",
-    "embedder.norm": "embeddings.LayerNorm",
-    "encoder.blocks.{n}.self_attention.query": BLOCK_PREFIX + "attention.q_lin",
-    "encoder.blocks.{n}.self_attention.key": BLOCK_PREFIX + "attention.k_lin",
-    "encoder.blocks.{n}.self_attention.value": BLOCK_PREFIX + "attention.v_lin",
-    "encoder.blocks.{n}.self_attention.output": BLOCK_PREFIX + "attention.out_lin",
-    "encoder.blocks.{n}.self_attention_norm": BLOCK_PREFIX + "sa_layer_norm",
-    "encoder.blocks.{n}.ffn.intermediate": BLOCK_PREFIX + "ffn.lin1",
-    "encoder.blocks.{n}.ffn.activation": BLOCK_PREFIX + "ffn.activation",
-    "encoder.blocks.{n}.ffn.output": BLOCK_PREFIX + "ffn.lin2",
-    "encoder.blocks.{n}.output_norm": BLOCK_PREFIX + "output_layer_norm",
-    "pooler.output": "pre_classifier",
-    "language_modeling_head.dense": "vocab_transform",
-    "language_modeling_head.activation": "vocab_activation",
-    "language_modeling_head.norm": "vocab_layer_norm",
-    "language_modeling_head.bias": "vocab_projector",
-    "sequence_classification_head.output": "classifier",
-    "token_classification_head.output": "classifier",
-    "multiple_choice_head.output": "classifier",
-    "question_answering_head.output": "qa_outputs",
-    "next_sentence_prediction_head.output": "seq_relationship",
-}
-# torch.onnx names a value after the module and the operation that made it; of a module's values
-# the last one is its own.
-ONNX_LAYER: Final = "/transformer/layer.{n}/"
-ONNX: Final = {
-    "/embeddings/word_embeddings/Gather_output_0": "embeddings.word_embeddings",
-    "/embeddings/position_embeddings/Gather_output_0": "embeddings.position_embeddings",
-    "/embeddings/Add_output_0": "embeddings.sum",
-    "/embeddings/LayerNorm/*": "embeddings.LayerNorm",
-    ONNX_LAYER + "attention/q_lin/Add_output_0": BLOCK_PREFIX + "attention.q_lin",
-    ONNX_LAYER + "attention/k_lin/Add_output_0": BLOCK_PREFIX + "attention.k_lin",
-    ONNX_LAYER + "attention/v_lin/Add_output_0": BLOCK_PREFIX + "attention.v_lin",
-    ONNX_LAYER + "attention/MatMul_output_0": BLOCK_PREFIX + "attention.scores",
-    ONNX_LAYER + "attention/Where_output_0": BLOCK_PREFIX + "attention.masked_scores",
-    ONNX_LAYER + "attention/Softmax_output_0": BLOCK_PREFIX + "attention.weights",
-    ONNX_LAYER + "attention/out_lin/Add_output_0": BLOCK_PREFIX + "attention.out_lin",
-    ONNX_LAYER + "Add_output_0": BLOCK_PREFIX + "attention_residual",
-    ONNX_LAYER + "sa_layer_norm/*": BLOCK_PREFIX + "sa_layer_norm",
-    ONNX_LAYER + "ffn/lin1/Add_output_0": BLOCK_PREFIX + "ffn.lin1",
-    ONNX_LAYER + "ffn/activation/Mul_1_output_0": BLOCK_PREFIX + "ffn.activation",
-    ONNX_LAYER + "ffn/lin2/Add_output_0": BLOCK_PREFIX + "ffn.lin2",
-    ONNX_LAYER + "Add_1_output_0": BLOCK_PREFIX + "ffn_residual",
-    ONNX_LAYER + "output_layer_norm/*": BLOCK_PREFIX + "output_layer_norm",
-    "/pre_classifier/*": "pre_classifier",
-    "/classifier/*": "classifier",
-    "/qa_outputs/Add_output_0": "qa_outputs",
-    "/vocab_transform/Add_output_0": "vocab_transform",
-    "/vocab_layer_norm/*": "vocab_layer_norm",
-    "/vocab_projector/Add_output_0": "vocab_projector",
-}
-NORM_ENDS: Final = (
-    "LayerNormalization_output_0",
-    "Add_1_output_0",
-    "Gemm_output_0",
-    "Add_output_0",
-)
-MAPS: Final[Mapping[str, Mapping[str, str]]] = {
-    "pytorch": PYTORCH, "bumblebee": BUMBLEBEE, "onnx": ONNX, "candle": PYTORCH,
-}  # fmt: skip
-
-
-# Around the names of a model's steps: wrappers of training, and the encoder in a larger model.
+# Around the names of a model's steps: wrappers of training and of exporters, and the encoder in a
+# larger model; behind them the number of an output.
 ENCODERS: Final = "|".join(re.escape(row.prefix.rstrip(".")) for row in FAMILIES.values())
-WRAPPERS: Final = re.compile(rf"^(?:model\.|module\.)*(?:(?:{ENCODERS})\.|/(?:{ENCODERS})(?=/))?")
+WRAPPERS: Final = re.compile(
+    rf"^(?:/|__module\.|_orig_mod\.|tf_\w+/|\w*_backbone/|serving_default_|intermediates[./]|"
+    rf"(?:model|module|base_model|(?:\d+\.)?auto_model|{ENCODERS})[./])*"
+    rf"(?:(?:{ENCODERS})_)?(?=.)"
+)
+NAME_ENDINGS: Final = re.compile(r"(?:_output_0|:0|[./]__call__(?:[./]0)*)$")
+INSIDE: Final = re.compile(r"(?:aten::\w+|batchnorm)[./]")
+PLURAL: Final = re.compile(r"(?i)(layer|block)s(?![a-z])")
+PLACEHOLDER: Final = re.compile(r"\{(\d*)([nL])(?:\+(\d+))?\}")
+NUMBER, ANYTHING = "\x01", "\x02"  # stand for placeholders while a template is squashed
 
 
 def read_map(named: str) -> Mapping[str, str]:
@@ -137,68 +61,188 @@ def read_map(named: str) -> Mapping[str, str]:
     return table
 
 
+def flatten_name(text: str) -> str:
+    """Return a name without what systems write differently: case, plurals and separators."""
+    text = PLURAL.sub(r"\1", text)
+    text = re.sub(rf"(?<=[0-9{NUMBER}])[^0-9A-Za-z{NUMBER}{ANYTHING}]+(?=[0-9{NUMBER}])", "|", text)
+    return re.sub(rf"[^0-9A-Za-z|{NUMBER}{ANYTHING}]+", "", text).lower()
+
+
+@dataclass(frozen=True)
+class Template:
+    """A port's name for a step of some block, to be matched as it is, or squashed."""
+
+    exact: re.Pattern[str]
+    squashed: re.Pattern[str]
+    target: str
+    times: int = 1
+    plus: int = 0
+    of_all: bool = False  # the number is one of all blocks, not of one
+
+    def block(self, match: re.Match[str] | None, blocks: int | None) -> int | None:
+        """Return which block a match is of, 0 where it has no number; None for none."""
+        if match is None:
+            return None
+        if "n" not in match.groupdict():
+            return 0
+        number = int(match["n"] or 0)
+        if self.of_all:
+            return 0 if blocks is not None and number == self.times * blocks + self.plus else None
+        n, rest = divmod(number - self.plus, self.times)
+        return n if rest == 0 and n >= 0 and (blocks is None or n < blocks) else None
+
+
+@cache
+def parse_template(template: str, target: str) -> Template:
+    """Return a template as patterns.  Raises InputError for two numbers, or two stars."""
+    found = list(PLACEHOLDER.finditer(template))
+    if len(found) > 1 or template.count("*") > 1:
+        raise InputError(
+            f"the map has the template {quote(template)}, expected {{n}} or {{n+1}} at most once, "
+            "and * at most once"
+        )
+    times, unit, plus = found[0].groups() if found else ("", "n", None)
+    marked = PLACEHOLDER.sub(NUMBER, template).replace("*", ANYTHING)
+    number = r"(?P<n>\d{1,9})" + "?" * bool(times)  # what counts from 0 leaves the 0 out
+
+    def pattern(text: str) -> re.Pattern[str]:
+        return re.compile(re.escape(text).replace(NUMBER, number).replace(ANYTHING, ".*"))
+
+    return Template(
+        pattern(marked), pattern(flatten_name(marked)), target, int(times or 1), int(plus or 0),
+        unit == "L",
+    )  # fmt: skip
+
+
+class NameReading(NamedTuple):
+    """What a name is: the step, or the steps that its array holds; and how sure that is."""
+
+    steps: str  # empty: a value between steps
+    rank: int  # of two names of one step, the lower one counts
+
+
+class NameReader:
+    """Reads names, by a map, a system's table, and the names of a family."""
+
+    def __init__(
+        self, table: Mapping[str, str], dialect: Mapping[str, str], family: str,
+        blocks: int | None, known: Collection[str],
+    ) -> None:  # fmt: skip
+        self.family, self.blocks, self.known = family, blocks, known
+        theirs = [parse_template(*row) for row in table.items()]
+        self.equal = 0 if table in MAPS.values() else len(theirs)  # rows that have equal rights
+        around = FAMILIES[family].results
+        rows = {} if table is PYTORCH else dialect
+        self.templates = theirs + [
+            parse_template(*row) for each in (rows, PYTORCH, around) for row in each.items()
+        ]
+        steps = {name: s for s in (*GIVEN, *STEPS) for name in (s, own_module(family, s))}
+        self.own = [parse_template(*row) for row in steps.items()]
+        self.between = [
+            re.compile(BETWEEN[name]) for name in BETWEEN if MAPS[name] in (table, dialect)
+        ]
+
+    def read(self, name: str) -> NameReading | None:
+        """Return what a name is; None for one that is not understood."""
+        bare = INSIDE.sub("", NAME_ENDINGS.sub("", WRAPPERS.sub("", name)))
+        key = flatten_name(bare)
+        own = self.find_match(self.own, bare, key)
+        found = self.find_match(self.templates[: self.equal], bare, key)
+        if found is None and own is not None:
+            return NameReading(own[0], -1)
+        found = found or self.find_match(self.templates, bare, key)
+        if found is not None:
+            is_own = own is not None and own[0] == found[0]
+            return NameReading(found[0], -1 if is_own else max(found[1] - self.equal + 1, 0))
+        module, _, operation = bare.replace("/", ".").rpartition(".")
+        if operation == "0":  # of a tuple of one
+            return self.read(module)
+        if module and (own := self.find_match(self.own, module, flatten_name(module))) is not None:
+            if operation.lower() not in OPERATIONS:
+                return NameReading("", 0)
+            rank = len(self.templates) + OPERATIONS.index(operation.lower())
+            return NameReading(own[0], rank)
+        return NameReading("", 0) if any(each.fullmatch(name) for each in self.between) else None
+
+    def find_match(self, templates: list[Template], bare: str, key: str) -> tuple[str, int] | None:
+        """Return the steps of the first template that fits, as they are or squashed, and which."""
+        for text, squashed in ((bare, False), (key, True)):
+            for place, each in enumerate(templates):
+                pattern = each.squashed if squashed else each.exact
+                n = each.block(pattern.fullmatch(text), self.blocks)
+                if n is not None and (steps := self.select_target(each.target, n)) is not None:
+                    return steps, place
+        return None
+
+    def select_target(self, target: str, n: int) -> str | None:
+        """Return the steps that a target names, in block n; None where the model has none."""
+        if not target:
+            return ""
+        steps = [canonical_module(self.family, s.strip()) for s in target.split("|")]
+        steps = [s.replace("{n}", str(n)) for s in steps]
+        if len(steps) > 1 and self.known:
+            steps = [s for s in steps if s in self.known]
+        if not steps:
+            return None
+        parts = steps[0].split(", ")
+        blocks = range(self.blocks or 0)
+        every = [p.replace("{*}", str(i)) for p in parts for i in (blocks if "{*}" in p else [0])]
+        return ", ".join(canonical_module(self.family, s) for s in every) or None
+
+
 def canonical_names(
-    theirs: Iterable[str], table: Mapping[str, str], family: str = DEFAULT_FAMILY
+    theirs: Iterable[str],
+    table: Mapping[str, str],
+    family: str = DEFAULT_FAMILY,
+    *,
+    dialect: Mapping[str, str] = PYTORCH,
+    blocks: int | None = None,
+    known: Collection[str] = (),
 ) -> dict[str, str]:
-    """Return our name for each of theirs; a name that no template fits is taken for a step's own.
+    """Return our name for each of theirs; one that nothing fits is taken for a step's own.
+
+    The table comes first, then the family's own names, the dialect's table, and PyTorch's.  A name
+    of a value between steps is left out; that of an array which holds several steps has them all,
+    separated by commas.  `blocks` says how many there are, and `known` which steps, where a table
+    leaves that open.
 
     A hook hears a step under its own name, and once more as the result of the modules around it:
     its own name counts, then one that the table has, then the innermost module.  Raises InputError
     where two names have equal rights to one of ours.
     """
-    around = FAMILIES[family].results
-    patterns = [(name_pattern(t), target) for each in (table, around) for t, target in each.items()]
-    found: dict[str, str] = {}
-    rank: dict[str, int] = {}
-    for name in theirs:
-        renamed = rename_step(name, patterns)
-        if renamed is None:
-            continue
-        mine = found[name] = canonical_module(family, renamed.step)
-        own = name.endswith((mine, own_module(family, mine)))
-        rank[name] = -1 if own else max(renamed.place - len(table) + 1, 0)
+    reader = NameReader(table, dialect, family, blocks, known)
+    readings = {name: reader.read(name) for name in theirs}
+    rank = {name: 0 if found is None else found.rank for name, found in readings.items()}
     made: dict[str, str] = {}
-    for name in sorted(found, key=rank.__getitem__):
-        rival = next((other for other in made if made[other] == found[name]), None)
+    taken: dict[str, str] = {}
+    for name in sorted(readings, key=rank.__getitem__):
+        found = readings[name]
+        steps = canonical_module(family, WRAPPERS.sub("", name)) if found is None else found.steps
+        rival = taken.get(steps)
+        if not steps:
+            continue
         if rival is None:
-            made[name] = found[name]
+            made[name], taken[steps] = steps, name
         elif rank[name] == rank[rival]:
-            raise InputError(f"{quote(rival)} and {quote(name)} are both {found[name]}")
-    return made
+            raise InputError(f"{quote(rival)} and {quote(name)} are both {steps}")
+    return {name: made[name] for name in readings if name in made}
 
 
-class Renamed(NamedTuple):
-    """A step by the name that a template gives it, and which template of all that was."""
+def guess_dialect(
+    theirs: Collection[str], family: str, blocks: int | None, known: Collection[str]
+) -> str:
+    """Return in which of the maps most names are steps; PyTorch's where no other has more."""
 
-    step: str
-    place: int
+    def count_names(title: str) -> int:
+        reader = NameReader({}, MAPS[title], family, blocks, known)
+        found = [read.steps for name in theirs if (read := reader.read(name)) is not None]
+        return sum(set(steps.split(", ")) <= everything for steps in found)
 
-
-def rename_step(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> Renamed | None:
-    """Return our name for one of theirs; None for one that is a step on the way to another."""
-    bare = WRAPPERS.sub("", name)
-    for place, (pattern, target) in enumerate(patterns):
-        if match := pattern.fullmatch(bare):
-            if "end" in pattern.groupindex and match["end"] not in NORM_ENDS:
-                return None
-            groups = match.groupdict()
-            n = int(groups["n"]) - int("m" in groups) if "n" in groups else 0
-            return Renamed(target.replace("{n}", str(n)), place)
-    return None if bare.startswith("/") or bare.endswith("dropout") else Renamed(bare, 0)
-
-
-def name_pattern(template: str) -> re.Pattern[str]:
-    """Turn a template into a pattern: {n} a number, {n+1} the one after it, * an operation."""
-    escaped = re.escape(template)
-    escaped = escaped.replace(r"\{n\+1\}", r"(?P<n>[1-9]\d{0,8})(?P<m>)")
-    escaped = escaped.replace(r"\{n\}", r"(?P<n>\d{1,9})").replace(r"\*", r"(?P<end>[^/]+)")
-    try:
-        return re.compile(escaped)
-    except re.error:
-        raise InputError(
-            f"the map has the template {quote(template)}, expected {{n}} or {{n+1}} at most once, "
-            "and * at most once"
-        ) from None
+    everything = set(known)
+    if count_names("pytorch") == len(theirs):
+        return "pytorch"
+    counts = {title: count_names(title) for title in MAPS}
+    return max(counts, key=counts.__getitem__)
 
 
 def detect_family(names: Iterable[str]) -> str:
@@ -260,106 +304,3 @@ def translate_errors(family: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(translate_text(family, str(error))) from None
-
-
-def unknown_names(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return which names are nothing that npbert computes."""
-    return sorted(set(names) - set(known))
-
-
-def unknown_notice(names: list[str]) -> str:
-    """Say which names were not understood."""
-    return f"not understood, and left out: {listing(names)}" if names else ""
-
-
-ArrayShape = tuple[int, ...]
-
-
-class Fitted(NamedTuple):
-    """An array in the expected shape, and what was done to it."""
-
-    array: NDArray[Any]
-    how: str = ""
-
-
-def fit_layout(x: NDArray[Any], like: NDArray[Any], heads: int) -> Fitted | None:
-    """Return an array arranged like another, or None where its numbers cannot be."""
-    found = [
-        each for each in possible_layouts(x, like.shape, heads) if each.array.shape == like.shape
-    ]
-    if not found:
-        return None
-    if len(found) == 1 or not found[0].how:
-        return found[0]
-    return min(found, key=lambda each: mean_distance(each.array, like))
-
-
-def mean_distance(x: NDArray[Any], like: NDArray[Any]) -> float:
-    """Return how far two arrays are apart, in the mean."""
-    total = 0.0
-    for a, b in split_into_pieces(x, like):
-        with np.errstate(over="ignore", invalid="ignore"):
-            difference = np.abs(a.astype(np.float64) - b)
-        bounded = np.nan_to_num(difference, nan=1e300, posinf=1e300).clip(max=1e300)
-        total += float(bounded.mean()) * (a.size / x.size)
-    return total
-
-
-def possible_layouts(x: NDArray[Any], shape: ArrayShape, heads: int) -> Iterator[Fitted]:
-    """Yield an array as it is, and in every arrangement that a port may have for it."""
-    yield Fitted(x)
-    if (
-        shape[0] > 1
-        and x.size * shape[0] == int(np.prod(shape))
-        and x.shape in (shape[1:], (1, *shape[1:]))
-    ):
-        yield Fitted(np.broadcast_to(x, shape).copy(), "one row stood for the whole batch")
-    if x.size != int(np.prod(shape)):
-        return
-    squeezed = x.reshape(tuple(n for n in x.shape if n != 1))
-    wanted = tuple(n for n in shape if n != 1)
-    if squeezed.shape == wanted:
-        yield Fitted(x.reshape(shape), axes_notice(x.shape, shape))
-    if len(shape) == 3:
-        batch, length, features = shape
-        if heads and features % heads == 0:
-            width = features // heads
-            splits: tuple[tuple[ArrayShape, ArrayShape], ...] = (
-                ((batch, heads, length, width), (0, 2, 1, 3)),
-                ((batch, length, heads, width), (0, 1, 2, 3)),
-                ((batch, heads, width, length), (0, 3, 1, 2)),
-                ((heads, batch, length, width), (1, 2, 0, 3)),
-            )
-            for split, order in splits:
-                if tuple(n for n in split if n != 1) == squeezed.shape:
-                    joined = x.reshape(split).transpose(order).reshape(shape)
-                    yield Fitted(joined, f"its heads were split, {x.shape}, and are joined")
-        if x.shape == (batch * length, features):
-            yield Fitted(x.reshape(shape), "batch and length were one axis")
-        if x.ndim == 2:
-            flat = (features, batch * length)
-            if squeezed.shape == flat:
-                yield Fitted(squeezed.T.reshape(shape), "a token was a column")
-        turns: tuple[tuple[ArrayShape, str], ...] = (
-            ((0, 2, 1), "length and features"), ((1, 0, 2), "batch and length"),
-        )  # fmt: skip
-        for order, what in turns:
-            if x.ndim == 3 and tuple(x.shape[i] for i in order) == shape:
-                yield Fitted(x.transpose(order), f"{what} had changed places")
-    elif len(shape) == 4 and x.ndim in (3, 4):
-        full = x.reshape(shape) if x.ndim == 3 else x
-        if x.ndim == 3 and x.shape == (shape[0] * shape[1], *shape[2:]):
-            yield Fitted(full, "batch and heads were one axis")
-        for order, what in (((0, 1, 3, 2), "query and key"), ((1, 0, 2, 3), "batch and heads")):
-            if full.ndim == 4 and tuple(full.shape[i] for i in order) == shape:
-                yield Fitted(full.transpose(order), f"{what} had changed places")
-    elif len(shape) == 2 and x.ndim == 2 and x.shape[::-1] == shape:
-        yield Fitted(x.T, "rows and columns had changed places")
-
-
-def axes_notice(found: ArrayShape, wanted: ArrayShape) -> str:
-    """Say which axes of length 1 were left out, or were too many."""
-    if found == wanted:
-        return ""
-    less = len(found) < len(wanted)
-    return f"an axis of length 1 was {'left out' if less else 'too many'}: {found}"

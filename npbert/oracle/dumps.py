@@ -195,9 +195,12 @@ def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:
 
 
 def read_folder(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """Read a folder of .npy files, each an activation by its name."""
+    """Read a folder of .npy files, each an activation by its name; folders in it are of names.
+
+    No link is followed that leads to a folder.
+    """
     arrays: Arrays = {}
-    files = sorted(path.glob("*.npy"))
+    files = sorted(path.rglob("*.npy"))
     if not files:
         there = sorted(p.name for p in path.iterdir())
         raise InputError(f"{path}: holds no .npy file, but {listing(there) or 'nothing'}")
@@ -205,7 +208,8 @@ def read_folder(path: Path) -> tuple[Arrays, dict[str, Any]]:
     refuse_sparse(path, sum(sizes), sum(map(size_on_disk, files)))
     for file in files:
         # A copy: whoever writes the folder again would change, or cut, what is mapped.
-        arrays[file.stem] = parse_npy(memoryview(map_file(file, MappedFile)), str(file)).copy()
+        name = file.relative_to(path).with_suffix("").as_posix()
+        arrays[name] = parse_npy(memoryview(map_file(file, MappedFile)), str(file)).copy()
     return arrays, read_json_object(path / ABOUT_FILE) if os.path.lexists(path / ABOUT_FILE) else {}
 
 
@@ -227,3 +231,22 @@ def parse_about(said: bytes, path: Path) -> dict[str, Any]:
     if len(said) > JSON_LIMIT:
         raise InputError(f"{path}: metadata: has over {JSON_LIMIT} bytes")
     return parse_json_object(said, f"{path}: metadata") if said else {}
+
+
+def is_nest(given: object) -> bool:
+    """Tell whether something is no array, but holds arrays: a mapping, or a list of arrays."""
+    if isinstance(given, Mapping):
+        return all(isinstance(name, str) for name in given)
+    return isinstance(given, tuple | list) and any(
+        hasattr(each, "shape") or is_nest(each) for each in given
+    )
+
+
+def flatten_nest(prefix: str, given: Any) -> Iterator[tuple[str, Any]]:
+    """Yield all arrays of a nest by their names; nothing for None."""
+    if is_nest(given):
+        items = given.items() if isinstance(given, Mapping) else enumerate(given)
+        for name, each in items:
+            yield from flatten_nest(f"{prefix}.{name}" if prefix else str(name), each)
+    elif given is not None:
+        yield prefix, given

@@ -24,7 +24,14 @@ from npbert.errors import InputError, quote
 from npbert.families import own_module
 from npbert.model import Model
 from npbert.oracle.dialects import translate_result
-from npbert.oracle.dumps import Arrays, read_dump, split_into_pieces, write_dump
+from npbert.oracle.dumps import (
+    Arrays,
+    flatten_nest,
+    is_nest,
+    read_dump,
+    split_into_pieces,
+    write_dump,
+)
 from npbert.tasks.sentence_transformers import read_recipe
 from npbert.text.encodings import Encoding
 from npbert.textbook import Array
@@ -85,26 +92,28 @@ def check_path(given: object) -> Path:
     return Path(text)
 
 
-TraceLike = Trace | Mapping[str, ArrayLike] | str | os.PathLike[str]
+TraceLike = Trace | Mapping[str, Any] | Sequence[Any] | str | os.PathLike[str]
 
 
 def as_trace(given: TraceLike) -> Trace:
-    """Return a trace as it is, of the arrays of a mapping, or as a file or folder holds it.
+    """Return a trace as it is, of the arrays of a mapping or a list, or as a file or folder has it.
 
+    Mappings, tuples and lists inside one add their keys, or numbers, to the names, between dots.
     Raises InputError for anything else.
     """
     if isinstance(given, Trace):
         return given
     if isinstance(given, str | os.PathLike):
         return Trace.load(given)
-    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+    arrays = dict(flatten_nest("", given)) if is_nest(given) else None
+    if arrays is None:
         raise InputError(
             f"a trace is {quote(given)}, expected a Trace, a mapping of names to arrays, or the "
             "path of a file or folder that holds one"
         )
-    if not given:
+    if not arrays:
         raise InputError("a trace is empty, expected a mapping of names to arrays")
-    return Trace({name: inputs.number_array(name, x, finite=False) for name, x in given.items()})
+    return Trace({name: inputs.number_array(name, x, finite=False) for name, x in arrays.items()})
 
 
 class Call:

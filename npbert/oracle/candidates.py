@@ -1,0 +1,400 @@
+"""What a port wrote, as what npbert computes: whose arrays they are, and how they are arranged.
+
+A name is read by the tables of port_names; an array whose name nobody knows is recognised by its
+shape and its values, and all that is guessed is told.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npbert.errors import InputError, listing, quote, suggest
+from npbert.families import BLOCK_PREFIX, canonical_module, own_module
+from npbert.model import Model
+from npbert.oracle.dialects import canonical_names, flatten_name, guess_dialect, parse_template
+from npbert.oracle.dumps import Arrays
+from npbert.oracle.layouts import Fitted, KeyMask, fit_layout, fit_parts
+from npbert.oracle.port_names import BLOCK_STEPS, MAPS, PYTORCH, STEPS
+from npbert.oracle.traces import (
+    INPUTS,
+    Call,
+    Trace,
+    all_activations,
+    complete_inputs,
+    is_masked,
+)
+
+NameMap = Mapping[str, str]
+LENGTHS: Final = ("cumulative_lengths", "lengths")  # of sequences that lie one after the other
+NEAR: Final = 0.5  # of what values vary: an array further off is no guess, nor is one as near again
+LAST_STATE: Final = "last_hidden_state"
+
+
+class Reference(NamedTuple):
+    """What a candidate's arrays are held to."""
+
+    exact: Arrays
+    family: str
+    call: Call | None = None  # where it is a model
+
+    @property
+    def blocks(self) -> int | None:
+        """How many blocks its steps are of; None where they are of no block."""
+        numbers = [int(n.split(".")[2]) for n in self.exact if n.startswith("transformer.layer.")]
+        return max(numbers) + 1 if numbers else None
+
+    @property
+    def key_mask(self) -> KeyMask | None:
+        """Where tokens are, (batch, length)."""
+        return None if self.call is None else self.call.inputs.key_mask
+
+    def heads(self, name: str) -> int:
+        """Return how many heads the attention of a step has, 0 for a step without."""
+        if self.call is None or ".attention." not in name:
+            return 0
+        return len(self.call.model.config.heads(int(name.split(".")[2])))
+
+    def fit(self, names: list[str], x: NDArray[Any]) -> list[Fitted] | None:
+        """Return an array as these steps; None where no arrangement of its axes fits."""
+        likes = [self.exact[name] for name in names]
+        if len(likes) == 1:
+            found = fit_layout(x, likes[0], self.heads(names[0]), self.key_mask)
+            return None if found is None else [found]
+        return fit_parts(x, likes, self.heads(names[0]), self.key_mask)
+
+
+def check_names(names: NameMap | None) -> NameMap:
+    """Return a map, empty for none.  Raises InputError for what maps no names."""
+    if names is not None and not isinstance(names, Mapping):
+        raise InputError(
+            f"names is {quote(names)}, expected a mapping of their names to npbert's, as "
+            f"npbert.oracle.dialects.MAPS has them of {', '.join(MAPS)}"
+        )
+    return names or {}
+
+
+def template_map(model: Model) -> str:
+    """Return a map that says nothing yet, in TOML: what each value is called, and its axes."""
+    ids = np.zeros((1, 1, 1) if model.row.has_choices else (1, 1), np.int64)
+    call = Call(model, {"input_ids": ids})
+    lines = [
+        "# Write on the left what your port calls a value, and delete what it does not tell;",
+        "# {n} is the number of a block. Then: npbert compare MODEL DUMP --map THIS_FILE",
+        *(f'"{name}" = "{name}"' for name in complete_inputs(call, {"input_ids": ids})),
+    ]
+    for name, x in all_activations(call).items():
+        template = re.sub(r"(?<=^transformer\.layer\.)0(?=\.)", "{n}", name)
+        if template.startswith("transformer.layer.") and template == name:
+            continue  # another block than the first
+        own = own_module(model.family, name)
+        if template != name:
+            own = own.replace(".0.", ".{n}.", 1)
+        axes = [str(x.shape[-1]) if a == "features" else a for a in model.row.axes(name)]
+        axes = ["batch", "heads", "query", "key"] if x.ndim == 4 else axes
+        lines.append(f'"{own}" = "{own}"  # ({", ".join(axes)})')
+    return "\n".join(lines) + "\n"
+
+
+def check_map(
+    names: NameMap, candidate: Collection[str], family: str, exact: Collection[str]
+) -> Iterator[str]:
+    """Yield what is idle in a map of one's own.  Raises InputError where it leads nowhere."""
+    if names in MAPS.values():
+        return
+    every = {*STEPS, *INPUTS, *LENGTHS, *exact}
+    every |= {re.sub(r"(?<=\.)\d+(?=\.)", "{n}", name) for name in exact}
+    idle = []
+    for theirs, target in names.items():
+        for step in re.split(r" \| |, ", target.replace("{*}", "{n}")) if target else ():
+            mine = canonical_module(family, step.strip())
+            if mine not in every and re.sub(r"(?<=\.)\d+(?=\.)", "{n}", mine) not in every:
+                own = [own_module(family, name) for name in sorted(every)]
+                raise InputError(
+                    f"the map says that {quote(theirs)} is {quote(step)}, which is no value that "
+                    f"npbert knows{suggest(step, own)}"
+                )
+        found = parse_template(theirs, target)
+        squashed = [flatten_name(name) for name in candidate]
+        if (
+            theirs != target
+            and not any(map(found.exact.fullmatch, candidate))
+            and not any(map(found.squashed.fullmatch, squashed))
+        ):
+            idle.append(theirs)
+    yield f"nothing is called so, as the map says: {listing(idle)}" if idle else ""
+
+
+def possible_steps(blocks: int) -> list[str]:
+    """Return the steps of all models of so many blocks."""
+    return [
+        step.replace("{n}", str(n)) for step in STEPS for n in range(blocks if "{n}" in step else 1)
+    ]
+
+
+def rename_arrays(
+    candidate: Mapping[str, NDArray[Any]], names: NameMap, family: str, blocks: int | None,
+    known: Collection[str], notes: list[str],
+) -> Arrays:  # fmt: skip
+    """Return a candidate's arrays by canonical names, and say by which system's they were read."""
+    title = "pytorch"
+    if names not in MAPS.values():
+        title = guess_dialect(list(candidate), family, blocks, known)
+        if MAPS[title] is not PYTORCH:
+            notes.append(f"the names are read as those of --map {title}")
+    table = canonical_names(
+        candidate, names, family, dialect=MAPS[title], blocks=blocks, known=known
+    )
+    return {mine: candidate[name] for name, mine in table.items()}
+
+
+# ---- inputs -------------------------------------------------------------------------------------
+
+
+def read_inputs(
+    model: Model, candidate: Mapping[str, NDArray[Any]], names: NameMap, notes: list[str]
+) -> Call:
+    """Return the call that a candidate answers.  Raises InputError without input_ids."""
+    blocks = model.config.num_blocks
+    arrays = rename_arrays(candidate, names, model.family, blocks, possible_steps(blocks), [])
+    arrays = pad_inputs(model, arrays, notes)
+    if "input_ids" not in arrays:
+        raise InputError(
+            "the candidate has no input_ids, and without them nothing can be computed again; "
+            f"it has {listing(sorted(arrays))}"
+        )
+    given: Arrays = {}
+    rank = 3 if model.row.has_choices else 2
+    for name in INPUTS:
+        if name in arrays:
+            x = arrays[name]
+            wide = x if name == "attention_head_mask" or x.ndim >= rank else x[None]
+            if wide is not x:
+                notes.append(f"{name}: its batch axis was left out")
+            whole = (
+                name in ("input_ids", "position_ids", "token_type_ids") and wide.dtype.kind == "f"
+            )
+            given[name] = wide.astype(np.int64) if whole else wide
+    return Call(model, given)
+
+
+def pad_inputs(model: Model, arrays: Arrays, notes: list[str]) -> Arrays:
+    """Return inputs as a padded batch, where the tokens of all sequences are one row.
+
+    How long each sequence is, the cumulative lengths say, or the lengths, or an attention mask.
+    Raises InputError where these are of another number of tokens.
+    """
+    ids, mask = arrays.get("input_ids"), arrays.get("attention_mask")
+    if ids is None or ids.size != max(ids.shape, default=0):
+        return arrays
+    if "cumulative_lengths" in arrays:
+        lengths = np.diff(arrays["cumulative_lengths"].ravel().astype(np.int64))
+    elif "lengths" in arrays:
+        lengths = arrays["lengths"].ravel().astype(np.int64)
+    elif mask is not None and mask.ndim == 2 and (mask != 0).sum() == ids.size < mask.size:
+        return arrays | pad_tokens(model, arrays, mask != 0, notes)
+    else:
+        return arrays
+    if (lengths < 0).any() or lengths.sum() != ids.size or not ids.size:
+        raise InputError(
+            f"input_ids are {ids.size} tokens, and the lengths of the sequences {lengths.tolist()}"
+        )
+    places = np.arange(lengths.max()) < lengths[:, None]
+    return arrays | pad_tokens(model, arrays, places, notes)
+
+
+def pad_tokens(model: Model, arrays: Arrays, places: KeyMask, notes: list[str]) -> Arrays:
+    """Return inputs of tokens alone at their places in a batch, and what mask that is."""
+    notes.append(f"padding was left out of the inputs; the batch is {places.shape}")
+    made: Arrays = {"attention_mask": places.astype(np.int64)}
+    for name in ("input_ids", "position_ids", "token_type_ids"):
+        if name in arrays and arrays[name].size == places.sum():
+            pad = model.config.pad_token_id or 0 if name == "input_ids" else 0
+            made[name] = np.full(places.shape, pad, np.int64)
+            made[name][places] = arrays[name].ravel()
+    return made
+
+
+def require_same_inputs(reference: Trace, arrays: Arrays) -> None:
+    """Refuse to compare answers to different questions.  Raises InputError."""
+    for name, x in reference.given.items():
+        theirs = arrays.get(name)
+        if theirs is not None and not (
+            theirs.size == x.size and np.array_equal(theirs.ravel(), x.ravel())
+        ):
+            raise InputError(f"{name} of the two differ: {theirs.shape} and {x.shape}")
+
+
+# ---- steps --------------------------------------------------------------------------------------
+
+
+def read_steps(
+    reference: Reference, candidate: Mapping[str, NDArray[Any]], names: NameMap, notes: list[str],
+    partial: bool,
+) -> Arrays:  # fmt: skip
+    """Return what a candidate has of a reference's steps, in their shapes.
+
+    Raises InputError for an array of another shape, and where most arrays are not understood.
+    """
+    exact, family = reference.exact, reference.family
+    notes += check_map(names, candidate, family, exact)
+    arrays = rename_arrays(candidate, names, family, reference.blocks, exact.keys(), notes)
+    arrays = {name: x for name, x in arrays.items() if name not in (*INPUTS, *LENGTHS)}
+    last = [name for name in exact if name.endswith(".output_layer_norm")][-1:]
+    if LAST_STATE in arrays and LAST_STATE not in exact and last:
+        arrays = {last[0]: arrays.pop(LAST_STATE)} | arrays
+    made: Arrays = {}
+    unknown: Arrays = {}
+    for held in sorted(arrays, key=lambda held: held.count(",")):
+        steps, x = held.split(", "), arrays[held]
+        if not set(steps) <= exact.keys():
+            unknown[held] = x
+            continue
+        for name, found in fit_steps(reference, steps, x):
+            if name not in made or not len(steps) > 1:
+                made[name] = found.array
+                notes.append(f"{name}: {found.how}" if found.how else "")
+    guessed = guess_steps(reference, unknown, made)
+    for name, (theirs, found, how) in guessed.items():
+        made[name] = found.array
+        notes.append(f"{name}: is {quote(theirs)}, guessed by its {how}")
+        notes.append(f"{name}: {found.how}" if found.how else "")
+    left = [name for name in unknown if name not in {theirs for theirs, _, _ in guessed.values()}]
+    check_understood(reference, made, left, partial)
+    notes.append(unknown_notice(left, exact, family))
+    return {name: made[name] for name in exact if name in made}
+
+
+def fit_steps(
+    reference: Reference, steps: list[str], x: NDArray[Any]
+) -> Iterator[tuple[str, Fitted]]:
+    """Yield the steps that an array holds, each in its own shape.  Raises InputError."""
+    found = reference.fit(steps, x)
+    if found is None and len(steps) > 2:  # the embeddings may not be among the hidden states
+        steps = steps[1:]
+        found = reference.fit(steps, x)
+    if found is None:
+        one = reference.exact[steps[-1]].shape
+        several = f" as {len(steps)} of" if len(steps) > 1 else ""
+        what = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else steps[0]
+        raise InputError(
+            f"{what} has shape {x.shape}, expected{several} {one}; no arrangement of its axes fits"
+        )
+    more = f"one of {len(steps)} in an array of {x.shape}" if len(steps) > 1 else ""
+    for name, each in zip(steps, found, strict=True):
+        yield name, Fitted(each.array, "; ".join(how for how in (more, each.how) if how))
+
+
+def check_understood(reference: Reference, made: Arrays, left: list[str], partial: bool) -> None:
+    """Refuse to judge a candidate by a small part of what it holds.  Raises InputError."""
+    if made and len(left) > len(made) and not partial:
+        raise InputError(
+            f"{len(made)} of {len(made) + len(left)} arrays were understood: "
+            f"{listing([own_module(reference.family, name) for name in made], 4)}; not so "
+            f"{listing(left, 4)}. Name them as npbert does, or in a file for --map (npbert trace "
+            "MODEL --names prints one to fill in), or judge what was understood with --partial"
+        )
+
+
+def unknown_notice(left: list[str], exact: Arrays, family: str) -> str:
+    """Say which names were not understood, and what those that are misspelt may mean."""
+    own = [own_module(family, name) for name in exact]
+    said = [f"{name}{suggest(name, own).replace('; did', ' (did').replace('?', '?)')}"
+            for name in sorted(left)]  # fmt: skip
+    return f"not understood, and left out: {listing(said)}" if said else ""
+
+
+# ---- arrays without a name ----------------------------------------------------------------------
+
+Guess = dict[str, tuple[str, Fitted, str]]  # by our name: theirs, the array, and how it was guessed
+
+
+def guess_steps(reference: Reference, unknown: Arrays, made: Arrays) -> Guess:
+    """Return what arrays under unknown names are, by their shapes and their values."""
+    found: Guess = {}
+    groups = group_names(unknown)
+    while groups:
+        group = groups.pop(0)
+        free = {n: x for n, x in reference.exact.items() if n not in made and n not in found}
+        ranked = sorted(
+            rank_guesses(reference, [unknown[name] for name in group], free),
+            key=lambda guess: guess[0],
+        )
+        others = [e for e in ranked[1:] if not has_same_values(reference, ranked[0][1], e[1])]
+        near = ranked[0][0] if ranked else np.inf
+        by_value = near <= NEAR and (not others or near <= NEAR * others[0][0])
+        if by_value or (ranked and not others):
+            how = "value" if by_value else "shape"
+            for name, step, each in zip(group, *ranked[0][1:], strict=True):
+                found[step] = (name, each, how)
+        elif len(group) > 1:
+            groups += [[name] for name in group]
+    return found
+
+
+def group_names(names: Iterable[str]) -> list[list[str]]:
+    """Return names in groups that differ in one number, by that number; others alone."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[re.sub(r"\d+", "0", name)].append(name)
+    made: list[list[str]] = []
+    for group in groups.values():
+        numbers = [[int(n) for n in re.findall(r"\d{1,9}", name)] for name in group]
+        vary = [place for place in zip(*numbers, strict=False) if len(set(place)) > 1]
+        if len(group) > 1 and len(vary) == 1:
+            order = sorted(range(len(group)), key=lambda i: vary[0][i])
+            made.append([group[i] for i in order])
+        else:
+            made += [[name] for name in group]
+    return made
+
+
+def rank_guesses(
+    reference: Reference, arrays: list[NDArray[Any]], free: Arrays
+) -> Iterator[tuple[float, list[str], list[Fitted]]]:
+    """Yield what steps some arrays may be, one of each block or one alone, and how far they are."""
+    blocks = reference.blocks or 0
+    choices: list[list[str]] = []
+    if len(arrays) == 1:
+        choices = [[name] for name in free]
+    elif len(arrays) in (blocks, blocks + 1):
+        prefixes = [BLOCK_PREFIX.replace("{n}", str(n)) for n in range(blocks)]
+        choices = [[prefix + step for prefix in prefixes] for step in BLOCK_STEPS]
+        if len(arrays) > blocks:
+            choices = [["embeddings.LayerNorm", *choices[-1]]]
+    for steps in choices:
+        if not set(steps) <= free.keys():
+            continue
+        fits = [reference.fit([name], x) for name, x in zip(steps, arrays, strict=True)]
+        fitted = [each[0] for each in fits if each is not None]
+        if len(fitted) == len(steps):
+            far = [
+                distance_in_spreads(reference, name, each.array)
+                for name, each in zip(steps, fitted, strict=True)
+            ]
+            yield float(np.median(far)), steps, fitted
+
+
+def distance_in_spreads(reference: Reference, name: str, x: NDArray[Any]) -> float:
+    """Return how far an array is from a step, in units of how much that varies."""
+    like = reference.exact[name]
+    hidden = is_masked(name, like)
+    if not np.array_equal(hidden, is_masked(name, x)):
+        return np.inf
+    live = ~hidden & np.isfinite(x)
+    if reference.call is not None:
+        live &= reference.call.live_values(name, like.shape)
+    if not live.any():
+        return np.inf
+    off = x[live].astype(np.float64).clip(-1e100, 1e100) - like[live].clip(-1e100, 1e100)
+    return float(np.sqrt(np.mean(off**2)) / max(float(np.std(like[live])), 1e-300))
+
+
+def has_same_values(reference: Reference, one: list[str], other: list[str]) -> bool:
+    """Tell whether steps have the same numbers, as the last layer's and the logits."""
+    pairs = zip(one, other, strict=True)
+    return all(np.array_equal(reference.exact[a].ravel(), reference.exact[b].ravel())
+               for a, b in pairs)  # fmt: skip
