@@ -12,7 +12,8 @@ import npbert
 from npbert import CheckpointError, InputError
 from npbert.cli import main
 from npbert.families import class_name, list_architectures, own_module
-from npbert.oracle.dialects import MAPS, canonical_names, detect_family, translate_text
+from npbert.oracle.dialects import canonical_names, detect_family, translate_text
+from npbert.oracle.port_names import MAPS
 
 IDS, TYPES = [[5, 17, 3, 30], [7, 6, 3, 0]], [[0, 0, 1, 2], [0, 1, 1, 0]]
 MASK = [[1] * 4, [1] * 3 + [0]]

@@ -11,8 +11,9 @@ import npbert
 from npbert import InputError
 from npbert.cli import main
 from npbert.families import FAMILIES
-from npbert.oracle.dialects import canonical_names, read_map
+from npbert.oracle.dialects import canonical_names
 from npbert.oracle.layouts import fit_layout, fit_parts
+from npbert.oracle.maps import read_map
 from npbert.oracle.port_names import MAPS
 
 IDS = np.array([[5, 17, 3, 80, 2, 9], [7, 96, 3, 0, 0, 0]])
@@ -91,7 +92,7 @@ NAMES = {
     "dynamo": {
         "linear": "transformer.layer.0.attention.q_lin", "linear_7": BLOCK + "attention.k_lin",
         "linear_18": "pre_classifier", "linear_19": "classifier", "relu": "pooled",
-        "add": "embeddings.sum", "add_4": BLOCK + "ffn_residual", "matmul_3":
+        "add_4": "", "scaled_dot_product_attention_1": BLOCK + "attention.context", "matmul_3":
             BLOCK + "attention.context", "softmax_1": BLOCK + "attention.weights",
         "layer_norm": "embeddings.LayerNorm", "layer_norm_3": BLOCK + "sa_layer_norm",
         "gelu_1": BLOCK + "ffn.activation", "val_17": "", "transpose_4": "", "view": "",

@@ -14,8 +14,10 @@ from safetensors.numpy import save_file
 import npbert
 from npbert.cli import main
 from npbert.families import FAMILIES, class_name, list_architectures
-from npbert.oracle.dialects import MAPS, canonical_names, read_map
+from npbert.oracle.dialects import canonical_names
 from npbert.oracle.layouts import fit_layout
+from npbert.oracle.maps import read_map
+from npbert.oracle.port_names import MAPS
 from npbert.oracle.replay import narrowest_type, round_to_type
 from npbert.oracle.traces import Trace
 from npbert.oracle.verify import BOUNDS, CASES_FOLDER, case_folders, repository_name, verify

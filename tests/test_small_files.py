@@ -21,7 +21,8 @@ from hostile.small_files import KINDS, command_of, spoil
 import npbert
 from npbert.checkpoint.files import parse_npy
 from npbert.hub.cache import find_snapshot
-from npbert.oracle.dialects import canonical_names, read_map
+from npbert.oracle.dialects import canonical_names
+from npbert.oracle.maps import read_map
 
 pytest.importorskip("resource", reason="limits and peak memory are POSIX")
 

@@ -17,7 +17,8 @@ ports holds what ports of the classes' models compute, a right and a wrong one o
 holds what torch.save writes, in both formats, and the same tensors as safetensors.
 
 explain.png is the README's picture, taken by picture.py; real is what trained checkpoints compute
-that are too large to be here, recorded by real.py.  Both are kept as they are.
+that are too large to be here, recorded by real.py; ports/right is what right ports of many systems
+compute, recorded by right_ports.py.  All three are kept as they are.
 
 MANIFEST.json says with which versions the files were recorded. The last digits may differ on
 another processor; --check then says by how much.
@@ -48,6 +49,7 @@ from hook import record_pytorch
 from ports import record_port
 from real import REAL
 from recording import FOLDERS, Arrays, names_of, record, save_model
+from right_ports import RIGHT
 from safetensors.numpy import load_file, save_file
 from tasks_record import record_tasks
 from transformers import DistilBertTokenizerFast, Pipeline, pipeline
@@ -224,7 +226,8 @@ def main() -> int:
         record_demo(DEMO, out / "demo")
         record_tasks(DEMO, out / "tasks")
         shutil.copy(GOLDEN / PICTURE, out)  # it is taken, by picture.py
-        shutil.copytree(GOLDEN / REAL, out / REAL)  # of checkpoints that are not here
+        for kept in (REAL, RIGHT):  # of checkpoints that are not here, by systems that are not here
+            shutil.copytree(GOLDEN / kept, out / kept)
         made = manifest(out)
         (out / "MANIFEST.json").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
         old = GOLDEN / "MANIFEST.json"

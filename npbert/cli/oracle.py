@@ -147,7 +147,7 @@ def run_trace(args: argparse.Namespace) -> ExitStatus:
     engine = args.engine or "textbook"
     model = load(args.model, dtype=args.dtype, engine=engine, **load_keywords(args))
     if args.names:
-        from npbert.oracle.candidates import template_map
+        from npbert.oracle.maps import template_map
 
         print(template_map(model), end="")
         return ExitStatus.FINE
@@ -198,7 +198,7 @@ def reference_of(args: argparse.Namespace) -> "Model | Trace":
 
 def select_map(args: argparse.Namespace) -> "Mapping[str, str] | None":
     """Return the map of names that was asked for; None for one that is guessed."""
-    from npbert.oracle.dialects import read_map
+    from npbert.oracle.maps import read_map
 
     return None if args.map is None else read_map(args.map)
 

@@ -6,29 +6,22 @@ shape and its values, and all that is guessed is told.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npbert.errors import InputError, listing, quote, suggest
-from npbert.families import BLOCK_PREFIX, canonical_module, own_module
+from npbert.families import BLOCK_PREFIX, own_module
 from npbert.model import Model
-from npbert.oracle.dialects import canonical_names, flatten_name, guess_dialect, parse_template
+from npbert.oracle.dialects import canonical_names, guess_dialect
 from npbert.oracle.dumps import Arrays
 from npbert.oracle.layouts import Fitted, KeyMask, fit_layout, fit_parts
+from npbert.oracle.maps import NameMap, check_map
 from npbert.oracle.port_names import BLOCK_STEPS, MAPS, PYTORCH, STEPS
-from npbert.oracle.traces import (
-    INPUTS,
-    Call,
-    Trace,
-    all_activations,
-    complete_inputs,
-    is_masked,
-)
+from npbert.oracle.traces import INPUTS, Call, Trace, is_masked
 
-NameMap = Mapping[str, str]
 LENGTHS: Final = ("cumulative_lengths", "lengths")  # of sequences that lie one after the other
 NEAR: Final = 0.5  # of what values vary: an array further off is no guess, nor is one as near again
 LAST_STATE: Final = "last_hidden_state"
@@ -72,60 +65,9 @@ def check_names(names: NameMap | None) -> NameMap:
     if names is not None and not isinstance(names, Mapping):
         raise InputError(
             f"names is {quote(names)}, expected a mapping of their names to npbert's, as "
-            f"npbert.oracle.dialects.MAPS has them of {', '.join(MAPS)}"
+            f"npbert.oracle.port_names.MAPS has them of {', '.join(MAPS)}"
         )
     return names or {}
-
-
-def template_map(model: Model) -> str:
-    """Return a map that says nothing yet, in TOML: what each value is called, and its axes."""
-    ids = np.zeros((1, 1, 1) if model.row.has_choices else (1, 1), np.int64)
-    call = Call(model, {"input_ids": ids})
-    lines = [
-        "# Write on the left what your port calls a value, and delete what it does not tell;",
-        "# {n} is the number of a block. Then: npbert compare MODEL DUMP --map THIS_FILE",
-        *(f'"{name}" = "{name}"' for name in complete_inputs(call, {"input_ids": ids})),
-    ]
-    for name, x in all_activations(call).items():
-        template = re.sub(r"(?<=^transformer\.layer\.)0(?=\.)", "{n}", name)
-        if template.startswith("transformer.layer.") and template == name:
-            continue  # another block than the first
-        own = own_module(model.family, name)
-        if template != name:
-            own = own.replace(".0.", ".{n}.", 1)
-        axes = [str(x.shape[-1]) if a == "features" else a for a in model.row.axes(name)]
-        axes = ["batch", "heads", "query", "key"] if x.ndim == 4 else axes
-        lines.append(f'"{own}" = "{own}"  # ({", ".join(axes)})')
-    return "\n".join(lines) + "\n"
-
-
-def check_map(
-    names: NameMap, candidate: Collection[str], family: str, exact: Collection[str]
-) -> Iterator[str]:
-    """Yield what is idle in a map of one's own.  Raises InputError where it leads nowhere."""
-    if names in MAPS.values():
-        return
-    every = {*STEPS, *INPUTS, *LENGTHS, *exact}
-    every |= {re.sub(r"(?<=\.)\d+(?=\.)", "{n}", name) for name in exact}
-    idle = []
-    for theirs, target in names.items():
-        for step in re.split(r" \| |, ", target.replace("{*}", "{n}")) if target else ():
-            mine = canonical_module(family, step.strip())
-            if mine not in every and re.sub(r"(?<=\.)\d+(?=\.)", "{n}", mine) not in every:
-                own = [own_module(family, name) for name in sorted(every)]
-                raise InputError(
-                    f"the map says that {quote(theirs)} is {quote(step)}, which is no value that "
-                    f"npbert knows{suggest(step, own)}"
-                )
-        found = parse_template(theirs, target)
-        squashed = [flatten_name(name) for name in candidate]
-        if (
-            theirs != target
-            and not any(map(found.exact.fullmatch, candidate))
-            and not any(map(found.squashed.fullmatch, squashed))
-        ):
-            idle.append(theirs)
-    yield f"nothing is called so, as the map says: {listing(idle)}" if idle else ""
 
 
 def possible_steps(blocks: int) -> list[str]:
@@ -138,6 +80,7 @@ def possible_steps(blocks: int) -> list[str]:
 def rename_arrays(
     candidate: Mapping[str, NDArray[Any]], names: NameMap, family: str, blocks: int | None,
     known: Collection[str], notes: list[str],
+    fits: Callable[[str, str], bool] = lambda name, steps: True,
 ) -> Arrays:  # fmt: skip
     """Return a candidate's arrays by canonical names, and say by which system's they were read."""
     title = "pytorch"
@@ -146,7 +89,7 @@ def rename_arrays(
         if MAPS[title] is not PYTORCH:
             notes.append(f"the names are read as those of --map {title}")
     table = canonical_names(
-        candidate, names, family, dialect=MAPS[title], blocks=blocks, known=known
+        candidate, names, family, dialect=MAPS[title], blocks=blocks, known=known, fits=fits
     )
     return {mine: candidate[name] for name, mine in table.items()}
 
@@ -241,7 +184,14 @@ def read_steps(
     """
     exact, family = reference.exact, reference.family
     notes += check_map(names, candidate, family, exact)
-    arrays = rename_arrays(candidate, names, family, reference.blocks, exact.keys(), notes)
+
+    def is_possible(name: str, held: str) -> bool:
+        steps = held.split(", ")
+        return set(steps) <= exact.keys() and reference.fit(steps, candidate[name]) is not None
+
+    arrays = rename_arrays(
+        candidate, names, family, reference.blocks, exact.keys(), notes, is_possible
+    )
     arrays = {name: x for name, x in arrays.items() if name not in (*INPUTS, *LENGTHS)}
     last = [name for name in exact if name.endswith(".output_layer_norm")][-1:]
     if LAST_STATE in arrays and LAST_STATE not in exact and last:

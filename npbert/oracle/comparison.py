@@ -12,7 +12,6 @@ from npbert.errors import InputError, listing
 from npbert.families import canonical_module
 from npbert.model import Model
 from npbert.oracle.candidates import (
-    NameMap,
     Reference,
     check_names,
     read_inputs,
@@ -22,6 +21,7 @@ from npbert.oracle.candidates import (
 )
 from npbert.oracle.dialects import detect_family, translate_errors, translate_result
 from npbert.oracle.dumps import Arrays
+from npbert.oracle.maps import NameMap
 from npbert.oracle.measures import measure_values, safe_ratio
 from npbert.oracle.port_names import PYTORCH
 from npbert.oracle.replay import Precision, detect_precision, replay_steps, rounding_noise

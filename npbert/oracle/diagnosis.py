@@ -13,10 +13,11 @@ import numpy as np
 
 from npbert.errors import InputError, quote
 from npbert.model import Model
-from npbert.oracle.candidates import NameMap, check_names
+from npbert.oracle.candidates import check_names
 from npbert.oracle.comparison import Beside, Comparison, compare_steps, comparison_json, finite_json
 from npbert.oracle.dialects import translate_errors, translate_result
 from npbert.oracle.dumps import Arrays
+from npbert.oracle.maps import NameMap
 from npbert.oracle.mistakes import catalogue
 from npbert.oracle.mistakes.scene import (
     Candidate,

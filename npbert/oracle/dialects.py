@@ -5,20 +5,16 @@ calls them, by the tables of port_names; translate_result tells everything as th
 """
 
 import re
-import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from npbert.checkpoint.reading import parse_json, read_bytes
-from npbert.errors import CheckpointError, InputError, quote
+from npbert.errors import InputError, quote
 from npbert.families import BLOCK_PREFIX, DEFAULT_FAMILY, FAMILIES, canonical_module, own_module
 from npbert.oracle.port_names import BETWEEN, GIVEN, MAPS, OPERATIONS, PYTORCH, STEPS
-
-MAP_LIMIT: Final = 1 << 20  # bytes of a map; ours have 3,000
 
 # Around the names of a model's steps: wrappers of training and of exporters, and the encoder in a
 # larger model; behind them the number of an output.
@@ -29,36 +25,10 @@ WRAPPERS: Final = re.compile(
     rf"(?:(?:{ENCODERS})_)?(?=.)"
 )
 NAME_ENDINGS: Final = re.compile(r"(?:_output_0|:0|[./]__call__(?:[./]0)*)$")
-INSIDE: Final = re.compile(r"(?:aten::\w+|batchnorm)[./]")
+INSIDE: Final = re.compile(r"(?:aten::\w*[a-z0-9]|batchnorm|^__call__[./]0)[./]")
 PLURAL: Final = re.compile(r"(?i)(layer|block)s(?![a-z])")
 PLACEHOLDER: Final = re.compile(r"\{(\d*)([nL])(?:\+(\d+))?\}")
 NUMBER, ANYTHING = "\x01", "\x02"  # stand for placeholders while a template is squashed
-
-
-def read_map(named: str) -> Mapping[str, str]:
-    """Return a map by its name, or from a JSON or TOML file.  Raises InputError."""
-    if named in MAPS:
-        return MAPS[named]
-    path = Path(named)
-    if not path.is_file():
-        raise InputError(
-            f"--map {named}: expected one of {', '.join(MAPS)}, or a .json or .toml file"
-        )
-    try:
-        raw = read_bytes(path, MAP_LIMIT)
-        if path.suffix == ".toml":
-            table = tomllib.loads(raw.decode())
-        else:
-            table = parse_json(raw, str(path))
-    except CheckpointError as error:
-        raise InputError(str(error)) from None
-    except RecursionError:
-        raise InputError(f"{path}: is nested too deeply to be read") from None
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
-        raise InputError(f"{path}: expected an object of names, theirs to npbert's")
-    return table
 
 
 def flatten_name(text: str) -> str:
@@ -75,9 +45,16 @@ class Template:
     exact: re.Pattern[str]
     squashed: re.Pattern[str]
     target: str
+    looks: str  # squashed, and its number marked
     times: int = 1
     plus: int = 0
     of_all: bool = False  # the number is one of all blocks, not of one
+    starts_at_zero: bool = False  # which is left out
+
+    @property
+    def has_star(self) -> bool:
+        """Whether anything may stand somewhere in it."""
+        return ANYTHING in self.looks
 
     def block(self, match: re.Match[str] | None, blocks: int | None) -> int | None:
         """Return which block a match is of, 0 where it has no number; None for none."""
@@ -108,10 +85,34 @@ def parse_template(template: str, target: str) -> Template:
     def pattern(text: str) -> re.Pattern[str]:
         return re.compile(re.escape(text).replace(NUMBER, number).replace(ANYTHING, ".*"))
 
+    looks = flatten_name(marked)
     return Template(
-        pattern(marked), pattern(flatten_name(marked)), target, int(times or 1), int(plus or 0),
-        unit == "L",
+        pattern(marked), pattern(looks), target, looks, int(times or 1), int(plus or 0),
+        unit == "L", bool(times),
     )  # fmt: skip
+
+
+class TemplateIndex:
+    """Templates by what they look like without numbers, so that few are tried on a name."""
+
+    def __init__(self, templates: Iterable[Template]) -> None:
+        self.places: dict[str, list[tuple[int, Template]]] = defaultdict(list)
+        for place, each in enumerate(templates):
+            looks = {ANYTHING} if each.has_star else {each.looks}
+            looks |= {each.looks.replace(NUMBER, "")} if each.starts_at_zero else set()
+            for look in looks:
+                self.places[look].append((place, each))
+
+    def find(self, name: str, key: str, blocks: int | None) -> Iterator[tuple[int, Template, int]]:
+        """Yield the templates that fit a name, as it is and then squashed, and of which block."""
+        looks = {key[: m.start()] + NUMBER + key[m.end() :] for m in re.finditer(r"\d+", key)}
+        tried = [each for look in (key, ANYTHING, *looks) for each in self.places.get(look, ())]
+        for text, squashed in ((name, False), (key, True)):
+            for place, each in sorted(tried, key=lambda row: row[0]):
+                pattern = each.squashed if squashed else each.exact
+                n = each.block(pattern.fullmatch(text), blocks)
+                if n is not None:
+                    yield place, each, n
 
 
 class NameReading(NamedTuple):
@@ -119,6 +120,7 @@ class NameReading(NamedTuple):
 
     steps: str  # empty: a value between steps
     rank: int  # of two names of one step, the lower one counts
+    sure: bool = True  # or else another value has the same name in another version of a system
 
 
 class NameReader:
@@ -133,11 +135,13 @@ class NameReader:
         self.equal = 0 if table in MAPS.values() else len(theirs)  # rows that have equal rights
         around = FAMILIES[family].results
         rows = {} if table is PYTORCH else dialect
-        self.templates = theirs + [
-            parse_template(*row) for each in (rows, PYTORCH, around) for row in each.items()
-        ]
+        end = len(theirs) + len(rows) if rows != PYTORCH else len(theirs)
+        self.unsure = range(self.equal if table != PYTORCH else end, end)
+        rest = [parse_template(*row) for each in (rows, PYTORCH, around) for row in each.items()]
+        self.table, self.rest = TemplateIndex(theirs[: self.equal]), TemplateIndex(theirs + rest)
         steps = {name: s for s in (*GIVEN, *STEPS) for name in (s, own_module(family, s))}
-        self.own = [parse_template(*row) for row in steps.items()]
+        self.own = TemplateIndex(parse_template(*row) for row in steps.items())
+        self.last = len(theirs) + len(rest)
         self.between = [
             re.compile(BETWEEN[name]) for name in BETWEEN if MAPS[name] in (table, dialect)
         ]
@@ -147,31 +151,29 @@ class NameReader:
         bare = INSIDE.sub("", NAME_ENDINGS.sub("", WRAPPERS.sub("", name)))
         key = flatten_name(bare)
         own = self.find_match(self.own, bare, key)
-        found = self.find_match(self.templates[: self.equal], bare, key)
+        found = self.find_match(self.table, bare, key)
         if found is None and own is not None:
             return NameReading(own[0], -1)
-        found = found or self.find_match(self.templates, bare, key)
+        found = found or self.find_match(self.rest, bare, key)
         if found is not None:
             is_own = own is not None and own[0] == found[0]
-            return NameReading(found[0], -1 if is_own else max(found[1] - self.equal + 1, 0))
+            rank = -1 if is_own else max(found[1] - self.equal + 1, 0)
+            return NameReading(found[0], rank, found[1] not in self.unsure)
         module, _, operation = bare.replace("/", ".").rpartition(".")
         if operation == "0":  # of a tuple of one
             return self.read(module)
         if module and (own := self.find_match(self.own, module, flatten_name(module))) is not None:
             if operation.lower() not in OPERATIONS:
                 return NameReading("", 0)
-            rank = len(self.templates) + OPERATIONS.index(operation.lower())
-            return NameReading(own[0], rank)
+            rank = self.last + OPERATIONS.index(operation.lower())
+            return NameReading(own[0], rank, sure=False)
         return NameReading("", 0) if any(each.fullmatch(name) for each in self.between) else None
 
-    def find_match(self, templates: list[Template], bare: str, key: str) -> tuple[str, int] | None:
-        """Return the steps of the first template that fits, as they are or squashed, and which."""
-        for text, squashed in ((bare, False), (key, True)):
-            for place, each in enumerate(templates):
-                pattern = each.squashed if squashed else each.exact
-                n = each.block(pattern.fullmatch(text), self.blocks)
-                if n is not None and (steps := self.select_target(each.target, n)) is not None:
-                    return steps, place
+    def find_match(self, index: TemplateIndex, bare: str, key: str) -> tuple[str, int] | None:
+        """Return the steps of the first template that fits, and which that is."""
+        for place, each, n in index.find(bare, key, self.blocks):
+            if (steps := self.select_target(each.target, n)) is not None:
+                return steps, place
         return None
 
     def select_target(self, target: str, n: int) -> str | None:
@@ -198,13 +200,15 @@ def canonical_names(
     dialect: Mapping[str, str] = PYTORCH,
     blocks: int | None = None,
     known: Collection[str] = (),
+    fits: Callable[[str, str], bool] = lambda name, steps: True,
 ) -> dict[str, str]:
     """Return our name for each of theirs; one that nothing fits is taken for a step's own.
 
     The table comes first, then the family's own names, the dialect's table, and PyTorch's.  A name
     of a value between steps is left out; that of an array which holds several steps has them all,
     separated by commas.  `blocks` says how many there are, and `known` which steps, where a table
-    leaves that open.
+    leaves that open; `fits` whether the array of a name may be of these steps, where a system gives
+    one name to different values.
 
     A hook hears a step under its own name, and once more as the result of the modules around it:
     its own name counts, then one that the table has, then the innermost module.  Raises InputError
@@ -212,6 +216,9 @@ def canonical_names(
     """
     reader = NameReader(table, dialect, family, blocks, known)
     readings = {name: reader.read(name) for name in theirs}
+    for name, found in readings.items():
+        if found is not None and found.steps and not found.sure and not fits(name, found.steps):
+            readings[name] = NameReading("", 0)
     rank = {name: 0 if found is None else found.rank for name, found in readings.items()}
     made: dict[str, str] = {}
     taken: dict[str, str] = {}

@@ -106,14 +106,17 @@ ONNX_ATTENTION: Final = "transformer/layer.{n}/attention/"
 ONNX_SELF: Final = "encoder/layer.{n}/attention/self/"
 ONNX: Final = {
     "embeddings/Add_1": "embeddings.sum",  # of a family that adds token types first
+    "embeddings/aten::add_/Add": "embeddings.sum",
     "embeddings/Add": "embeddings.sum",
     ONNX_ATTENTION + "MatMul": BLOCK_PREFIX + "attention.scores",
     ONNX_ATTENTION + "Where": BLOCK_PREFIX + "attention.masked_scores",
+    ONNX_ATTENTION + "Select": BLOCK_PREFIX + "attention.masked_scores",
     ONNX_ATTENTION + "Add": BLOCK_PREFIX + "attention.masked_scores",
     ONNX_ATTENTION + "Softmax": BLOCK_PREFIX + "attention.weights",
     ONNX_ATTENTION + "MatMul_1": BLOCK_PREFIX + "attention.context",
     "transformer/layer.{n}/Add": BLOCK_PREFIX + "attention_residual",
     "transformer/layer.{n}/Add_1": BLOCK_PREFIX + "ffn_residual",
+    ONNX_SELF + "Divide": BLOCK_PREFIX + "attention.scores",
     ONNX_SELF + "Div": BLOCK_PREFIX + "attention.scores",
     ONNX_SELF + "MatMul": BLOCK_PREFIX + "attention.scores",
     ONNX_SELF + "Add": BLOCK_PREFIX + "attention.masked_scores",
@@ -125,9 +128,11 @@ ONNX: Final = {
     "Relu": "pooled",
 }
 # The other exporter, torch.export, counts the operations of each kind from the first to the last.
+# How many additions there are depends on the model, so that none is known by its number.
 DYNAMO: Final = {
     "embedding": "embeddings.word_embeddings",
-    "add": "embeddings.sum",
+    "embedding_1": "embeddings.token_type_embeddings | embeddings.position_embeddings",
+    "embedding_2": "embeddings.position_embeddings",
     "layer_norm": "embeddings.LayerNorm",
     "linear_{6n}": BLOCK_PREFIX + "attention.q_lin",
     "linear_{6n+1}": BLOCK_PREFIX + "attention.k_lin",
@@ -135,14 +140,14 @@ DYNAMO: Final = {
     "linear_{6n+3}": BLOCK_PREFIX + "attention.out_lin",
     "linear_{6n+4}": BLOCK_PREFIX + "ffn.lin1",
     "linear_{6n+5}": BLOCK_PREFIX + "ffn.lin2",
+    "div_{1n}": "encoder.layer.{n}.attention.self.scores",  # DistilBERT's are queries
     "matmul_{2n}": BLOCK_PREFIX + "attention.scores",
     "masked_fill_{1n}": BLOCK_PREFIX + "attention.masked_scores",
     "softmax_{1n}": BLOCK_PREFIX + "attention.weights",
     "matmul_{2n+1}": BLOCK_PREFIX + "attention.context",
-    "add_{2n+1}": BLOCK_PREFIX + "attention_residual",
+    "scaled_dot_product_attention_{1n}": BLOCK_PREFIX + "attention.context",
     "layer_norm_{2n+1}": BLOCK_PREFIX + "sa_layer_norm",
     "gelu_{1n}": BLOCK_PREFIX + "ffn.activation",
-    "add_{2n+2}": BLOCK_PREFIX + "ffn_residual",
     "layer_norm_{2n+2}": BLOCK_PREFIX + "output_layer_norm",
     "linear_{6L}": "pre_classifier | vocab_transform | qa_outputs | classifier",
     "relu": "pooled",
@@ -242,7 +247,9 @@ OPERATIONS: Final = (
 # Other operations of a module, and what exporters call values that belong to none: regular
 # expressions of names between steps, by the map.
 BETWEEN: Final = {
+    "pytorch": r".*/__call__/0/.*",  # Flax, once more inside
     "onnx": r"/.*|.*_output_\d+|.*aten::.*|__module\..*",
-    "dynamo": r"(?:val|view|transpose|select|unsqueeze|expand|slice|div|mul|permute|reshape|clone|"
-              r"add|getitem|to|eq|ones|masked_fill|contiguous|scalar_tensor|where|item)(?:_\d+)?",
+    "dynamo": r"(?:val|view|_to_copy|sub|transpose|select|unsqueeze|expand|slice|div|mul|permute|"
+              r"reshape|clone|add|getitem|to|eq|ones|masked_fill|contiguous|scalar_tensor|where|"
+              r"item)(?:_\d+)?",
 }  # fmt: skip
