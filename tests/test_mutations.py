@@ -11,10 +11,14 @@ import port
 import pytest
 import ruler
 from numpy.typing import NDArray
+from port import bert
 from safetensors import safe_open
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-INPUTS = ("input_ids", "attention_mask", "position_ids", "attention_head_mask")
+INPUTS = (
+    "input_ids", "attention_mask", "token_type_ids", "position_ids", "attention_head_mask",
+)  # fmt: skip
+OF_BERT_PORT = set(INPUTS[:3])
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -79,6 +83,45 @@ def test_results_alone_show_every_fault_but_a_missing_bias_of_the_keys() -> None
 
     unseen = [f for f in port.FAULTS if not any(shows(case, f) for case in cases())]
     assert unseen == ["k_lin bias dropped"]
+
+
+class BertCase(Case):
+    """The same of BERT; its port tells nothing of scores and residuals, which are not compared."""
+
+    def differences(self, within: float, fault: str | None = None) -> list[str]:
+        made = bert.BertPort(self.weights, self.config, fault or "")(self.architecture, self.inputs)
+        actual = {name.removeprefix("bert."): value for name, value in made.items()}
+        expected = {name: x for name, x in self.activations.items() if name in actual}
+        assert {"embeddings.sum", LAST_NORM_OF_BERT} < set(expected)
+        return ruler.differences(expected, {name: actual[name] for name in expected}, within)
+
+
+LAST_NORM_OF_BERT = "encoder.layer.2.output.LayerNorm"
+
+
+@functools.cache
+def bert_cases() -> list[BertCase]:
+    """Every golden case that BERT's port can run: gelu, positions 0, 1, 2 and all heads."""
+    every = [BertCase(*case) for name in bert.ALL for case in read_folder(GOLDEN / name)]
+    return [
+        case
+        for case in every
+        if case.config["hidden_act"] == "gelu" and set(case.inputs) <= OF_BERT_PORT
+    ]
+
+
+def test_the_port_of_bert_without_faults_agrees_with_every_golden_case_it_can_run() -> None:
+    assert {case.architecture for case in bert_cases()} == set(bert.ALL)
+    differences = {case.name: case.differences(within=1e-12) for case in bert_cases()}
+    assert {name: found for name, found in differences.items() if found} == {}
+
+
+@pytest.mark.parametrize("fault", bert.FAULTS)
+@pytest.mark.parametrize("architecture", bert.ALL)
+def test_the_golden_files_of_each_class_of_bert_see(architecture: str, fault: str) -> None:
+    if architecture in bert.FAULTS[fault][1]:
+        cases = [case for case in bert_cases() if case.architecture == architecture]
+        assert any(case.differences(within=1e-9, fault=fault) for case in cases)
 
 
 def test_the_ruler_measures_by_the_greatest_expected_value() -> None:

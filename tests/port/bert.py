@@ -77,8 +77,9 @@ class BertPort:
         self.heard: dict[str, Array] = {}
 
     def __call__(self, architecture: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        x = self.embed(inputs["input_ids"], inputs["token_type_ids"])
-        keep = inputs["attention_mask"][:, None, None, :] != 0
+        ids = inputs["input_ids"]
+        x = self.embed(ids, inputs.get("token_type_ids", np.zeros_like(ids)))
+        keep = inputs.get("attention_mask", np.ones_like(ids))[:, None, None, :] != 0
         for i in range(self.config["num_hidden_layers"]):
             x = self.layer(f"encoder.layer.{i}", x, keep)
         prefix = "" if architecture == BASE else "bert."
@@ -152,7 +153,7 @@ class BertPort:
     def pool(self, x: Array, prefix: str) -> Array:
         first = {
             "pooler on the last token": x[:, -1],
-            "pooler on the second token": x[:, 1],
+            "pooler on the second token": x[:, min(1, x.shape[1] - 1)],
             "pooler on the mean": x.mean(1),
         }.get(self.fault, x[:, 0])
         if self.fault == "pooler skipped":
