@@ -302,12 +302,11 @@ class Model(Rebuildable):
         What the pooler makes of a sequence is no part of it: first tokens may not be wanted.
         """
 
-        def columns_of(pack: Pack) -> Array:
+        def columns_of(pack: Pack) -> list[Array]:
             outcome = self.run(pack)
             axes = {name: self.row.axes(name) for name in outcome}
-            return np.concatenate(
-                [x for n, x in outcome.items() if self.row.reads_first or axes[n] != SEQUENCES]
-            )
+            some = [x for n, x in outcome.items() if self.row.reads_first or axes[n] != SEQUENCES]
+            return packs.split_sequences(np.concatenate(some), pack)
 
         count = count_threads(threads)
         return packs.compute_lists(

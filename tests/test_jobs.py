@@ -576,7 +576,7 @@ def test_jobs_that_are_killed_and_go_on_give_the_same_bytes(tmp_path):
     [
         (["--resume", "a"], "--resume goes on with a file; it needs --output FILE"),
         (["-o", "x.csv", "a"], "--output x.csv: answers are written as JSON lines, not as a table"),
-        (["-o", "x.npy", "a"], "--output x.npy: only sentence-embedding makes an array"),
+        (["-o", "x.npy", "a"], "--output x.npy: only sentence-embedding makes an array in .npy"),
         (["-i", "x", "a"], "there are TEXTs and --input, expected one of them"),
         (
             ["--field", "text=a", "--field", "b", "--jsonl", "{}"],

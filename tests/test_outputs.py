@@ -9,11 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from npbert import InputError
+from npbert.jobs import outputs
 from npbert.jobs.atomic import Places, is_whole, read_journal
-from npbert.jobs.outputs import GzipOutput, LinesOutput
+from npbert.jobs.line_files import GzipOutput, LinesOutput
+from npbert.jobs.outputs import MatrixOutput
 
 JOB = {"task": "t"}
 
@@ -211,3 +214,58 @@ def test_odd_streams_and_names_end_with_an_honest_status(command, status, tmp_pa
     done = shell(command, tmp_path)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ---- a sparse matrix, which is made of its rows at the end ---------------------------------------
+
+
+def rows_grown(path, count, *, resume=False, at=0):
+    output = MatrixOutput(path, JOB, resume=resume)
+    for i in range(at, count):
+        output.write((np.arange(i), np.arange(i) + 0.5, 9))
+        output.last = 0
+        output.commit(state(i + 1))
+    return output
+
+
+def test_a_matrix_that_is_killed_and_goes_on_is_the_same_file(path):
+    with rows_grown(path, 5) as output:
+        output.finish(state(5))
+    whole = path.read_bytes()
+    with np.load(path) as made:
+        assert made["indptr"].tolist() == [0, 0, 1, 3, 6, 10]
+        assert made["indices"].tolist() == [0, 0, 1, 0, 1, 2, 0, 1, 2, 3]
+        assert made["data"].tolist() == [0.5, 0.5, 1.5, 0.5, 1.5, 2.5, 0.5, 1.5, 2.5, 3.5]
+        assert made["shape"].tolist() == [5, 9]
+    path.unlink()
+    for killed_at in range(5):
+        killed(rows_grown(path, killed_at))
+        with rows_grown(path, 5, resume=True, at=killed_at) as output:
+            output.finish(state(5))
+        assert path.read_bytes() == whole
+        assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(InputError, match=r"^there are no texts, s"), rows_grown(path, 0) as output:
+        output.finish(state(0))
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("moment", ["write_journal", "end_named_job"])
+def test_a_matrix_whose_job_is_killed_at_its_end_is_whole_or_made_again(path, monkeypatch, moment):
+    output = rows_grown(path, 5)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, moment, fail)
+        with pytest.raises(KeyboardInterrupt):
+            output.finish(state(5))
+    killed(output)
+    whole = path.read_bytes()  # it has its name, and what it was made of is still there
+    if is_whole(path):
+        assert moment == "end_named_job"
+    else:
+        with rows_grown(path, 5, resume=True, at=5) as output:
+            output.finish(state(5))
+    assert path.read_bytes() == whole
+    assert list(path.parent.iterdir()) == [path]

@@ -237,7 +237,7 @@ REFUSED = {
     "a module that npbert has not": (
         [MEAN, ("WordWeights", {}, {})],
         "modules.json: module 2 is 'sentence_transformers.models.WordWeights', which npbert cannot "
-        "run; it runs Transformer, Pooling, Dense, LayerNorm, Normalize, Dropout of "
+        "run here; it runs Transformer, Pooling, Dense, LayerNorm, Normalize, Dropout of "
         "sentence_transformers",
     ),
     "no pooling": (

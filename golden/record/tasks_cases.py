@@ -244,6 +244,18 @@ def sentence_embedding() -> Iterator[Question]:
     yield Question("bert_st", {"form": "similarity", "a": TEXTS[:2], "b": TEXTS[3:5]})
 
 
+def sparse_embedding() -> Iterator[Question]:
+    models = ["splade_max", "splade_sum", "bert_splade", "bert_mlm"]
+    for i, text in enumerate(TEXTS):
+        yield Question(models[i % 4], text, {"top_k": 3 + i} if i % 3 == 1 else {})
+    for model in models:
+        yield Question(model, TEXTS[3:6], {"top_k": 12})
+    for options in ({"prompt": "a letter: "}, {"prompt_name": "passage"}):
+        yield Question("splade_sum", TEXTS[17], options)  # longer than max_seq_length
+        yield Question("splade_sum", TEXTS[1], options)
+    yield Question("splade_max", TEXTS[7], {"prompt": "who? ", "top_k": 9})
+
+
 def text_ranking() -> Iterator[Question]:
     for i, model in enumerate(["cross1", "cross1_identity"] * 4):
         asked = {"query": QUESTIONS[i % 6], "documents": TEXTS[2 * i : 2 * i + 5]}
@@ -289,6 +301,7 @@ QUESTIONS_OF = {
     "zero-shot-classification": zero_shot_classification,
     "multiple-choice": multiple_choice,
     "sentence-embedding": sentence_embedding,
+    "sparse-embedding": sparse_embedding,
     "text-ranking": text_ranking,
     "feature-extraction": feature_extraction,
 }

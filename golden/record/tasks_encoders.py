@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import CrossEncoder, SentenceTransformer, quantize_embeddings
+from sentence_transformers import (
+    CrossEncoder,
+    SentenceTransformer,
+    SparseEncoder,
+    quantize_embeddings,
+)
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tasks_cases import Question
@@ -50,6 +55,30 @@ def sentence_embedding(folder: Path, asked: Question) -> Any:
             raise Unfit("too close to call")
         made = quantize_embeddings(rows, precision, ranges=np.array(ranges))
     return made.tolist() if isinstance(given, list) else made[0].tolist()
+
+
+@cache
+def sparse_encoder(folder: Path) -> SparseEncoder:
+    return SparseEncoder(str(folder), device="cpu", model_kwargs=HOW)
+
+
+def sparse_embedding(folder: Path, asked: Question) -> Any:
+    model, options = sparse_encoder(folder), dict(asked.options)
+    k = options.pop("top_k", None)
+
+    def one(text: str) -> dict[str, Any]:
+        vector = model.encode(text, convert_to_sparse_tensor=False, **options)
+        told = model.decode(vector, top_k=k)
+        decided(weight for _, weight in model.decode(vector, top_k=k and k + 1))
+        if vector[vector > 0].min() < MARGIN:
+            raise Unfit("too close to call")
+        ids = model.tokenizer.convert_tokens_to_ids([token for token, _ in told])
+        return {
+            "indices": ids, "values": [weight for _, weight in told],
+            "tokens": [token for token, _ in told],
+        }  # fmt: skip
+
+    return each(one, asked.input)
 
 
 @cache

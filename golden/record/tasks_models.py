@@ -16,9 +16,10 @@ import numpy as np
 import torch
 import transformers
 from recording import drawn
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Normalize, Pooling
+from sentence_transformers.sparse_encoder.modules import SpladePooling
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from transformers import BertConfig, DistilBertConfig, PreTrainedModel
@@ -250,6 +251,15 @@ OLD = {
 UNREAD = ["README.md", "special_tokens_map.json", "vocab.txt"]
 
 
+# folder: how a sparse embedding is made
+SPARSE = {
+    "splade_max": lambda: SpladePooling("max"),
+    "splade_sum": lambda: SpladePooling("sum"),
+    "bert_splade": lambda: SpladePooling("max", activation_function="log1p_relu"),
+}
+SPARSER = 4.0  # is taken from all logits, as training does it
+
+
 def save_sentence_model(folder: Path) -> None:
     """Let sentence-transformers write a folder, then make its tokenizer's files small."""
     bare = folder.with_name(f"{folder.name}.bare")
@@ -263,14 +273,42 @@ def save_sentence_model(folder: Path) -> None:
         told = {"prompts": PROMPTS, "default_prompt_name": "query", "similarity_fn_name": "dot"}
     stack = [Transformer(str(bare), model_kwargs={"dtype": torch.float16})]
     model = SentenceTransformer(modules=[*stack, *STACKS[folder.name]()], device="cpu", **told)
+    save_small(model, bare, folder)
+    if folder.name in OLD:
+        make_old(folder)
+
+
+def save_small(model: SentenceTransformer | SparseEncoder, bare: Path, folder: Path) -> None:
+    """Save a model, with the tokenizer's files as they were."""
     model.save(str(folder), create_model_card=False)
     for name in UNREAD:
         (folder / name).unlink(missing_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(bare / name, folder / name)
     shutil.rmtree(bare)
-    if folder.name in OLD:
-        make_old(folder)
+
+
+def save_sparse_model(folder: Path) -> None:
+    """Let sentence-transformers write a folder, or rewrite it as versions before 5.4 wrote it."""
+    bare = folder.with_name(f"{folder.name}.bare")
+    bert, old = folder.name.startswith(BERT), folder.name == "splade_sum"
+    model = built("ForMaskedLM", {}, bert=bert)
+    fill(model, folder.name)
+    (model.cls.predictions if bert else model.vocab_projector).bias.data -= SPARSER
+    model.save_pretrained(bare)
+    write_tokenizer(bare, bert=bert)
+    how: Fields = {"model_kwargs": {"dtype": torch.float16}, "transformer_task": "fill-mask"}
+    told: Fields = {"prompts": PROMPTS, "default_prompt_name": "query"} if old else {}
+    encoder = Transformer(str(bare), **how)
+    stack = [encoder, SPARSE[folder.name]()]
+    save_small(SparseEncoder(modules=stack, device="cpu", **told), bare, folder)
+    if old:
+        settings = {"max_seq_length": 20, "do_lower_case": False}
+        (folder / "sentence_bert_config.json").write_text(compact(settings), "utf-8")
+        modules = json.loads((folder / "modules.json").read_text("utf-8"))
+        for module, name in zip(modules, ("MLMTransformer", "SpladePooling"), strict=True):
+            module["type"] = f"sentence_transformers.sparse_encoder.models.{name}"
+        (folder / "modules.json").write_text(json.dumps(modules, indent=2), "utf-8")
 
 
 def make_old(folder: Path) -> None:
@@ -296,3 +334,5 @@ def save_models(out: Path) -> None:
         (out / "cross1" / f"{name}.json").write_text(json.dumps(content) + "\n")
     for name in STACKS:
         save_sentence_model(out / name)
+    for name in SPARSE:
+        save_sparse_model(out / name)

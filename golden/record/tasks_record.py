@@ -19,7 +19,7 @@ NOTE = (
     'calls: "keywords" task(question=..., context=...), "predict" task.predict(pairs), '
     '"similarity" task.similarity(task(a), task(b), function). Options are named as in npbert.'
 )
-ENCODERS = {"sentence-embedding", "text-ranking"}
+ENCODERS = {"sentence-embedding", "sparse-embedding", "text-ranking"}
 
 
 def rounded(value: Any) -> Any:

@@ -217,7 +217,8 @@ def run_convert(args: argparse.Namespace) -> ExitStatus:
     from npbert.checkpoint.folders import convert
     from npbert.hub import is_name, locate
     from npbert.loading import load
-    from npbert.tasks.sentence_transformers import read_recipe
+    from npbert.tasks.sentence_transformers import is_sparse, read_recipe
+    from npbert.tasks.sparse_embedding import read_sparse_recipe
 
     source = locate(args.source, **hub_keywords(args))
     if args.folder is None and is_name(args.source):
@@ -225,7 +226,7 @@ def run_convert(args: argparse.Namespace) -> ExitStatus:
             f"{args.source}: is a name on the hub, and its cache is not written to; expected a "
             "FOLDER too"
         )
-    recipe = read_recipe(source)
+    recipe = read_sparse_recipe(source) if is_sparse(source) else read_recipe(source)
     how = {"architecture": args.architecture, "strict": args.strict}
     load(recipe[0] if recipe else source, **how)  # its tokenizer and modules are checked too
     written = convert(source, args.folder, **how)

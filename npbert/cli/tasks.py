@@ -59,8 +59,8 @@ def add_files(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help="write a file, which gets this name when complete: JSON lines, gzipped if it ends "
-        "in .gz; for embeddings also one array, if it ends in .npy",
+        help="write a file, which gets this name when complete: JSON lines, gzipped if it ends in "
+        f".gz{f'; or one array, if it ends in {row.array_suffix}' if row.array_suffix else ''}",
     )
     parser.add_argument(
         "--dask",

@@ -116,14 +116,19 @@ def read_ahead(lists: Iterable[Tokens | None]) -> Iterator[list[Tokens]]:
     yield together
 
 
+def split_sequences(x: Array, pack: Pack) -> list[Array]:
+    """Return the columns of what is computed of a pack by its sequences."""
+    return [x[:, s] for s in (pack.spans if pack.wanted is None else pack.wanted_spans)]
+
+
 def compute_lists(
-    compute: Callable[[Pack], Array],
+    compute: Callable[[Pack], list[Array]],
     lists: Sequence[Tokens],
     *,
     threads: int,
     batch_invariant: bool = False,
 ) -> Iterator[Array]:
-    """Yield for every token list, in order, its columns of what is computed of its pack.
+    """Yield for every token list, in order, what is computed of it: `compute` says it of a pack's.
 
     Rounding depends on what shares a pack; `batch_invariant` gives every list its own.
     """
@@ -133,10 +138,8 @@ def compute_lists(
     # The largest first, so that the cores have done at about the same time.
     order = sorted(range(len(packs)), key=lambda i: -sum(lengths[packs[i]]))
 
-    def columns_of(i: int) -> list[Array]:
-        pack = pack_lists(lists[packs[i]])
-        x = compute(pack)
-        return [x[:, s] for s in (pack.spans if pack.wanted is None else pack.wanted_spans)]
+    def compute_pack(i: int) -> list[Array]:
+        return compute(pack_lists(lists[packs[i]]))
 
-    results = dict(zip(order, map_in_threads(columns_of, order, threads), strict=True))
+    results = dict(zip(order, map_in_threads(compute_pack, order, threads), strict=True))
     return chain.from_iterable(results[i] for i in range(len(packs)))

@@ -121,7 +121,13 @@ def end_whole_job(places: Places) -> None:
         with open_part(places.part, create=False):
             give_name(places)
     else:
-        places.journal.unlink(missing_ok=True)
+        end_named_job(places)
+
+
+def end_named_job(places: Places) -> None:
+    """Remove what a job has left of which the file has its name."""
+    places.part.unlink(missing_ok=True)
+    remove_journal(places)
 
 
 def give_name(places: Places) -> None:

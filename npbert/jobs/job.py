@@ -25,9 +25,9 @@ from npbert.checkpoint.reading import open_file, read_bytes
 from npbert.errors import ExitStatus, InputError, tell
 from npbert.hub.cache import model_files
 from npbert.jobs.atomic import Places, is_whole
+from npbert.jobs.line_files import LinesOutput
 from npbert.jobs.outputs import (
-    ArrayOutput,
-    LinesOutput,
+    ARRAY_OUTPUTS,
     StreamOutput,
     answer_record,
     count_recorded,
@@ -262,10 +262,10 @@ def answer_source(
     items = source.items(counts.inputs, output.saved["sha256"] if counts.inputs else None)
     answers = job.answers(items, output, source.digest)
     quiet = source.texts or typed
+    arrays = type(output) in ARRAY_OUTPUTS.values()
     with job.stop:
         for item, result in answers if quiet else show_progress(answers, counts.inputs):
-            as_array = isinstance(output, ArrayOutput)
-            output.write(result if as_array else answer_record(item, result))
+            output.write(task.array_row(result) if arrays else answer_record(item, result))
     task.warn_of_losses(counts, task.options)
     if summary:
         tell(summarize(counts, before, time.monotonic() - began))
@@ -288,12 +288,13 @@ def check_output(
         raise InputError(f"--output {path}: is no file, and --resume goes on with one")
     if ends and next((end for end in reversed(ends) if end != ".gz"), "") in TABLE_SUFFIXES:
         raise InputError(f"--output {path}: answers are written as JSON lines, not as a table")
-    if ".npy" in ends[-2:-1]:
-        raise InputError(f"--output {path}: an array is not packed; expected a name in .npy")
-    if ends[-1:] == [".npy"] and not task.row.makes_arrays:
-        able = " and ".join(name for name, row in TASKS.items() if row.makes_arrays)
-        raise InputError(f"--output {path}: only {able} makes an array")
-    if ends[-1:] == [".npy"] and given.records_errors:
+    last, before = [*ends[::-1], "", ""][:2]
+    if before in ARRAY_OUTPUTS:
+        raise InputError(f"--output {path}: an array is not packed; expected a name in {before}")
+    if last in ARRAY_OUTPUTS and task.row.array_suffix != last:
+        able = " and ".join(name for name, row in TASKS.items() if row.array_suffix == last)
+        raise InputError(f"--output {path}: only {able} makes an array in {last}")
+    if last in ARRAY_OUTPUTS and given.records_errors:
         raise InputError(f"--output {path}: an array has no place to record an error")
     return path
 

@@ -1,195 +1,31 @@
-"""Where answers go: to stdout, or to files that appear whole: JSON lines, packed or not, arrays.
-
-What follows the bytes that a journal calls safe (atomic.py) is cut off and done again.
-"""
+"""Where answers go: to stdout, or to files that appear whole: JSON lines, packed or not, arrays."""
 
 import gzip
 import json
 import os
 import sys
-import time
+import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TextIO, TypeVar
+from typing import IO, Any, Final, Self, TextIO, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from npbert.checkpoint.drafts import is_stream
+from npbert.checkpoint.drafts import is_stream, replace_files
 from npbert.checkpoint.files import NPY_HEADER_LIMIT, parse_npy_header
 from npbert.errors import CheckpointError, InputError
-from npbert.jobs.atomic import (
-    Places,
-    end_whole_job,
-    give_name,
-    is_open,
-    open_part,
-    read_journal,
-    remove_journal,
-    require_same_job,
-    write_journal,
-)
+from npbert.jobs.atomic import end_named_job, write_journal
+from npbert.jobs.line_files import GzipOutput, LinesOutput
 from npbert.jobs.lines import to_line
 from npbert.jobs.records import Item
 from npbert.tasks.rows import ERROR, RESULTS
 from npbert.tasks.task import Refusal
 
-COMMIT_SECONDS: Final = (
-    0.5  # between two moments from which a job can go on; each waits for the disk
-)
-
-
-class LinesOutput:
-    """A file of JSON lines.
-
-    Parameters
-    ----------
-    path : Path
-        Where it shall appear.
-    job : mapping
-        What makes its bytes: a job goes on only where that is the same.
-    resume : bool
-        Go on with what is there; otherwise an unfinished job is refused.
-
-    Raises
-    ------
-    InputError, OSError
-    """
-
-    def __init__(self, path: Path, job: Mapping[str, Any], *, resume: bool) -> None:
-        self.places = Places.from_path(path)
-        self.job = dict(job)
-        self.passed: Mapping[str, Any] = {}  # from where a job could go on
-        self.saved: Mapping[str, Any] = {}  # from where it can, whatever happens
-        self.last = 0.0
-        self.whole = False
-        end_whole_job(self.places)
-        self.file = open_part(self.places.part, create=True)
-        try:
-            self.saved = self.resume_state(resume)
-            self.file.truncate(self.saved["bytes"])
-            self.begin()
-            self.file.seek(0, os.SEEK_END)
-        except BaseException:
-            self.close()
-            raise
-
-    def resume_state(self, resume: bool) -> Mapping[str, Any]:
-        """Return what an unfinished job has left, or begin one.  Raises InputError."""
-        part, journal = self.places.part, self.places.journal
-        size, anew = os.fstat(self.file.fileno()).st_size, f"delete {part} and its .json to start"
-        if not journal.exists():
-            if size:
-                raise InputError(
-                    f"{part}: is there, but no journal of a job; move it out of the way"
-                )
-            return self.record_state({"inputs": 0, "bytes": 0, "sha256": "", "job": self.job})
-        left = read_journal(self.places)
-        if not left["inputs"]:
-            return self.record_state({**left, "bytes": 0, "job": self.job})
-        if not resume:
-            raise InputError(
-                f"{part}: {left['inputs']:,} inputs of an unfinished job are answered there; "
-                f"--resume goes on with it; {anew} anew"
-            )
-        require_same_job(left["job"], self.job, f"{anew} anew")
-        if size < left["bytes"]:
-            raise InputError(
-                f"{part}: has lost some of the {left['bytes']} bytes that were safe; {anew} anew"
-            )
-        return left
-
-    def begin(self) -> None:
-        """Get ready to write behind what is safe."""
-
-    def write(self, answer: Any) -> None:
-        """Write the answer to one input."""
-        self.write_bytes(to_line(answer).encode() + b"\n")
-
-    def write_bytes(self, raw: bytes) -> None:
-        """Write bytes."""
-        self.file.write(raw)
-
-    def end_block(self) -> None:
-        """End what must be whole before a job can go on behind it."""
-
-    def commit(self, state: Mapping[str, Any]) -> None:
-        """Take note that a job can go on from here, and, now and then, make it safe."""
-        self.end_block()
-        self.passed = {**state, "bytes": self.file.tell(), "job": self.job}
-        if time.monotonic() - self.last > COMMIT_SECONDS:
-            self.make_safe()
-
-    def make_safe(self) -> None:
-        """Wait until the disk has what is written, and then how to go on behind it.
-
-        It is tried once: after an error a disk may call safe what it has dropped.
-        """
-        passed, self.passed = self.passed, {}
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.saved, self.last = self.record_state(passed), time.monotonic()
-
-    def record_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write down from where the job can go on, and return it."""
-        write_journal(self.places, state)
-        return state
-
-    def finish(self, state: Mapping[str, Any]) -> None:
-        """Give the file its name.  Raises InputError if somebody has taken it away."""
-        self.commit({**state, "whole": True})
-        if self.passed:
-            self.make_safe()
-        if not is_open(self.places.part, self.file):
-            raise InputError(f"{self.places.part}: was taken away while it was written")
-        if os.name == "nt":  # gives no name to what is open; elsewhere that keeps others away
-            self.file.close()
-        give_name(self.places)
-        self.whole = True
-
-    def close(self) -> None:
-        """Close the file; where no answer is safe, leave nothing behind."""
-        try:
-            if not self.whole and self.saved and not self.saved["inputs"]:
-                remove_journal(self.places)
-                if is_open(self.places.part, self.file):
-                    self.places.part.unlink()
-        finally:
-            self.file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        try:
-            if self.passed and not self.whole:
-                self.make_safe()
-        finally:
-            self.close()
-
-
-class GzipOutput(LinesOutput):
-    """The same, packed: a gzip member for every block, so that a job can go on behind any."""
-
-    member: gzip.GzipFile | None = None
-
-    def write_bytes(self, raw: bytes) -> None:
-        """Pack bytes."""
-        if self.member is None:
-            self.member = gzip.GzipFile("", "wb", fileobj=self.file, mtime=0)
-        self.member.write(raw)
-
-    def end_block(self) -> None:
-        """End the member; a file without any would be no gzip file."""
-        if self.member is None and not self.file.tell():
-            self.write_bytes(b"")
-        if self.member is not None:
-            self.member.close()
-            self.member = None
+NO_ARRAY: Final = "there are no texts, so that there is no array to write"
+ZIP_DATE: Final = (1980, 1, 1, 0, 0, 0)  # of what is in an .npz file: equal answers, equal bytes
 
 
 class ArrayOutput(LinesOutput):
@@ -224,28 +60,105 @@ class ArrayOutput(LinesOutput):
         """Write that there are so many rows."""
         assert self.row is not None
         dtype, shape = self.row
-        np.lib.format.write_array_header_1_0(
-            self.file,
-            {
-                "descr": np.lib.format.dtype_to_descr(dtype),
-                "fortran_order": False,
-                "shape": (count, *shape),
-            },
-        )
+        write_npy_header(self.file, dtype, (count, *shape))
 
     def finish(self, state: Mapping[str, Any]) -> None:
         """Say how many rows there are, and give the file its name."""
         if self.row is None:
-            raise InputError("there are no texts, so that there is no array to write")
+            raise InputError(NO_ARRAY)
         self.file.seek(0)
         self.write_header(state["inputs"])
         self.file.seek(0, os.SEEK_END)
         super().finish(state)
 
 
+class MatrixOutput(LinesOutput):
+    """A .npz file of a sparse matrix (n, width), which scipy.sparse.load_npz reads: CSR.
+
+    While it grows it is a row after the other: the width once, then how many values a row has,
+    their columns, and the values.  The archive is made at the end, in constant memory but for
+    where each row begins.
+    """
+
+    width = 0  # of all rows; 0: not known yet
+
+    def begin(self) -> None:
+        """Read from the file how wide its rows are."""
+        if self.saved["inputs"]:
+            self.file.seek(0)
+            self.width = read_number(self.file)
+
+    def write(self, answer: Any) -> None:
+        """Write one row: its columns in order, its values, and its width."""
+        indices, values, width = answer
+        if not self.width:
+            self.width = width
+            self.write_bytes(np.int64(width).tobytes())
+        self.write_bytes(np.int64(len(indices)).tobytes())
+        self.write_bytes(indices.astype(np.int32).tobytes() + values.astype(np.float32).tobytes())
+
+    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the columns and the values of every row that is written."""
+        self.file.seek(8)
+        for _ in range(self.saved["inputs"]):
+            size = 4 * read_number(self.file)
+            yield self.file.read(size), self.file.read(size)
+
+    def finish(self, state: Mapping[str, Any]) -> None:
+        """Make the archive of the rows, under its name, and forget how it came about."""
+        if not self.width:
+            raise InputError(NO_ARRAY)
+        self.commit(state)
+        if self.passed:
+            self.make_safe()
+        path = self.places.path
+        starts = np.zeros(state["inputs"] + 1, np.int64)
+        np.cumsum([len(values) // 4 for _, values in self.rows()], out=starts[1:])
+        count, shape = int(starts[-1]), np.array([state["inputs"], self.width])
+        with replace_files(path.parent) as draft, draft(path) as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                write_member(archive, "indices", "<i4", (count,), (row for row, _ in self.rows()))
+                write_member(archive, "indptr", "<i8", starts.shape, [starts.tobytes()])
+                write_member(archive, "format", "S3", (), [b"csr"])
+                write_member(archive, "shape", "<i8", (2,), [shape.tobytes()])
+                write_member(archive, "data", "<f4", (count,), (row for _, row in self.rows()))
+            file.flush()
+            os.fsync(file.fileno())
+        size = path.stat().st_size
+        write_journal(self.places, {**state, "whole": True, "bytes": size, "job": self.job})
+        if os.name == "nt":  # removes nothing that is open; elsewhere that keeps others away
+            self.file.close()
+        end_named_job(self.places)
+        self.whole = True
+
+
+def read_number(file: IO[bytes]) -> int:
+    """Return a number of eight bytes."""
+    return int(np.frombuffer(file.read(8), np.int64)[0])
+
+
+def write_npy_header(file: IO[bytes], dtype: DTypeLike, shape: tuple[int, ...]) -> None:
+    """Write what a .npy file begins with."""
+    described = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": described, "fortran_order": False, "shape": shape}
+    )
+
+
+def write_member(
+    archive: zipfile.ZipFile, name: str, dtype: str, shape: tuple[int, ...], parts: Iterable[bytes]
+) -> None:
+    """Write an array into an .npz file, part by part."""
+    with archive.open(zipfile.ZipInfo(f"{name}.npy", ZIP_DATE), "w", force_zip64=True) as file:
+        write_npy_header(file, dtype, shape)
+        for part in parts:
+            file.write(part)
+
+
 T = TypeVar("T")
 
-OUTPUTS: Final = {".npy": ArrayOutput, ".gz": GzipOutput}  # and JSON lines under any other name
+ARRAY_OUTPUTS: Final = {".npy": ArrayOutput, ".npz": MatrixOutput}
+OUTPUTS: Final = {**ARRAY_OUTPUTS, ".gz": GzipOutput}  # and JSON lines under any other name
 
 
 class StreamOutput:

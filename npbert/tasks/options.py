@@ -23,6 +23,7 @@ OTHER_NAMES: Final = {
     "max_answer_len": "max_answer_length", "grouped_entities": "aggregation_strategy",
     "multi_class": "multi_label", "normalize_embeddings": "normalize", "truncation": "long",
     "activation_fn": "function_to_apply", "apply_softmax": "function_to_apply",
+    "max_active_dims": "top_k",
 }  # fmt: skip
 # Bumblebee's names of strategies, without their colons.
 ALIASES: Final = {
@@ -177,6 +178,15 @@ class EmbeddingOptions(TruncatingOptions):
     ranges: Any = option(
         None, "for int8 and uint8: smallest and largest values, (2, dim), an array or a .npy file"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseOptions(TruncatingOptions):
+    """What sparse-embedding can be asked, as of sentence-transformers' SparseEncoder."""
+
+    prompt: str | None = option(None, "put this before every text")
+    prompt_name: str | None = option(None, "use the model's own prompt of that name")
+    top_k: int | None = option(None, "return this many words, the largest; default: all")
 
 
 @dataclass(frozen=True, kw_only=True)

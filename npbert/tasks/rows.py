@@ -47,7 +47,7 @@ class TaskRow:
     listed: tuple[str, ...] = ()  # of the fields, those that hold several texts
     needs_flag: bool = False  # one of the flags, where texts come plain
     gathers: bool = False  # all TEXTs together are one input
-    makes_arrays: bool = False  # of one size, so that many of them make one .npy file
+    array_suffix: str | None = None  # of a file that holds many answers as one array
     options: type[options.Options]
     built_in: str | None = None  # the model that ships with npbert
     aliases: tuple[str, ...] = ()  # what the task is called elsewhere
@@ -111,6 +111,11 @@ def embedding_columns(task: Any) -> dict[str, Column]:
     none = task.collect(iter(()), task.options)  # (0, dim)
     dtype = task.model.dtype if task.options.precision == "float32" else none.dtype
     return {"embedding": Vector(dtype.name, none.shape[1])}
+
+
+def word_columns(task: Any) -> dict[str, Column]:
+    """Return the columns of sparse-embedding."""
+    return {"indices": [WHOLE], "values": [NUMBER], "tokens": [TEXT]}
 
 
 def ranking_columns(task: Any) -> dict[str, Column]:
@@ -221,13 +226,26 @@ SENTENCE_EMBEDDING: Final = TaskRow(
     architecture="base",
     fields=("text",),
     options=options.EmbeddingOptions,
-    makes_arrays=True,
+    array_suffix=".npy",
     built_in="fill-mask",
     aliases=("sentence-similarity", "text-embedding", "embedding"),
     summary="Embed a text: one vector, close to those of texts with the same meaning.",
     example="npbert sentence-embedding --output embeddings.npy < texts.txt",
     answer="a text: an array (dim,); a list: (n, dim)",
     columns=embedding_columns,
+)
+SPARSE_EMBEDDING: Final = TaskRow(
+    name="sparse-embedding",
+    implementation="sparse_embedding.SparseEmbedding",
+    architecture="for_masked_language_modeling",
+    fields=("text",),
+    options=options.SparseOptions,
+    array_suffix=".npz",
+    aliases=("splade", "sparse-encoder"),
+    summary="Embed a text sparsely: which words of the vocabulary it is about, and how much.",
+    example="npbert sparse-embedding -m FOLDER --output embeddings.npz < texts.txt",
+    answer='a text: `{"indices", "values", "tokens"}`',
+    columns=word_columns,
 )
 TEXT_RANKING: Final = TaskRow(
     name="text-ranking",
@@ -263,6 +281,7 @@ TASKS: Final = {
     row.name: row
     for row in (
         TEXT_CLASSIFICATION, TOKEN_CLASSIFICATION, FILL_MASK, QUESTION_ANSWERING, MULTIPLE_CHOICE,
-        ZERO_SHOT_CLASSIFICATION, SENTENCE_EMBEDDING, TEXT_RANKING, FEATURE_EXTRACTION,
+        ZERO_SHOT_CLASSIFICATION, SENTENCE_EMBEDDING, SPARSE_EMBEDDING, TEXT_RANKING,
+        FEATURE_EXTRACTION,
     )
 }  # fmt: skip

@@ -98,10 +98,7 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         """Turn a text, behind its prompt, into tokens.  Raises InputError."""
         (text,) = self.parts(item)
         prompt = self.recipe.prompts.choose(options.prompt, options.prompt_name)
-        if prompt and isinstance(text, str):
-            text = prompt + text
-        if self.recipe.lower and isinstance(text, str):
-            text = text.lower()
+        text = self.recipe.prepare_text(text, prompt)
         encoding = self.tokenizer.encode(text, max_length=self.recipe.max_length)
         skipped = 0
         if prompt and not self.recipe.include_prompt:

@@ -20,7 +20,14 @@ from npbert.checkpoint.reading import read_json_object
 from npbert.engine.activations import ACTIVATIONS
 from npbert.errors import CheckpointError, InputError, listing, quote
 from npbert.hub.cache import ENCODER_SETTINGS
+from npbert.tasks.rows import SENTENCE_EMBEDDING, SPARSE_EMBEDDING
 from npbert.textbook import Affine, Array, Norm, Tap, activation, layer_norm, linear, no_tap
+
+FORMER_KINDS: Final = {"MLMTransformer": "Transformer"}  # module: what took its place
+KIND_HINTS: Final = {
+    "Pooling": f"this is a model of {SENTENCE_EMBEDDING.name}",
+    "SpladePooling": f"this is a model of {SPARSE_EMBEDDING.name}",
+}
 
 ModuleFunction = Callable[[Array], Array]  # (features,) -> (features,)
 
@@ -97,16 +104,28 @@ class Prompts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TextSettings:
+    """What a folder says of how its texts are read, and how alike two of them are."""
+
+    max_length: int | None = None  # tokens
+    lower: bool = False
+    prompts: Prompts = field(default_factory=Prompts)
+    similarity: str = "cosine"
+
+    def prepare_text(self, text: Any, prompt: str) -> Any:
+        """Return a text behind its prompt, as the tokenizer shall see it."""
+        if not isinstance(text, str):  # which the tokenizer refuses
+            return text
+        return (prompt + text).lower() if self.lower else prompt + text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(TextSettings):
     """What becomes of the hidden states of a text."""
 
     modes: Sequence[str] = ("mean",)
     include_prompt: bool = True
     steps: Sequence[tuple[str, ModuleFunction]] = ()  # after pooling, by the names of their folders
-    max_length: int | None = None  # tokens
-    lower: bool = False
-    prompts: Prompts = field(default_factory=Prompts)
-    similarity: str = "cosine"
 
     def dimensions(self, hidden_size: int) -> int:
         """Return how many dimensions an embedding has."""
@@ -146,37 +165,24 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
     path = folder / MODULES
     if not os.path.lexists(path):
         return None
-    found = read_modules(folder)
-    names = module_kinds([kind for kind, _ in found], path)
-    modules = [(name, place) for name, (_, place) in zip(names, found, strict=True)]
-    if names[:2] != ["Transformer", "Pooling"] or set(names[:2]) & set(names[2:]):
-        raise CheckpointError(
-            f"{path}: lists {listing(names) or 'nothing'}; expected Transformer, then Pooling"
-        )
-    encoder, pooling = modules[0][1], read_json_object(modules[1][1] / "config.json")
-    steps = [(under.name, MODULE_READERS[name](under, dtype)) for name, under in modules[2:]]
-    settings, more = read_encoder_settings(encoder), read_sentence_settings(folder)
-    similarity = more.get("similarity_fn_name") or "cosine"
-    if similarity not in SIMILARITIES:
-        raise CheckpointError(
-            f"{folder / SENTENCE_SETTINGS}: similarity_fn_name is {quote(similarity)}, expected "
-            f"one of {', '.join(SIMILARITIES)}"
-        )
+    names, places = name_modules(folder, ("Transformer", "Pooling"), tuple(MODULE_READERS))
+    encoder, pooling = places[0], read_json_object(places[1] / "config.json")
+    steps = [
+        (under.name, MODULE_READERS[name](under, dtype))
+        for name, under in zip(names[2:], places[2:], strict=True)
+    ]
     return encoder, Recipe(
-        modes=pooling_modes(pooling, modules[1][1] / "config.json"),
+        modes=pooling_modes(pooling, places[1] / "config.json"),
         include_prompt=pooling.get("include_prompt", True) is not False,
         steps=steps,
-        max_length=settings.get("max_seq_length"),
-        lower=settings.get("do_lower_case") is True,
-        prompts=read_prompts(folder),
-        similarity=similarity,
+        **read_text_settings(folder, encoder, "cosine"),
     )
 
 
 def read_embedder(folder: Path) -> tuple[Path, Recipe] | None:
-    """Return the same as read_recipe; None too where there is no pooling, as of a cross-encoder."""
+    """Return the same as read_recipe; None too where none is dense, as of a cross-encoder."""
     kinds = [kind.rpartition(".")[2] for kind, _ in read_modules(folder)]
-    return read_recipe(folder) if kinds[1:] else None
+    return read_recipe(folder) if kinds[1:] and not is_sparse(folder) else None
 
 
 def describe_recipe(recipe: Recipe, hidden_size: int) -> dict[str, Any]:
@@ -191,16 +197,56 @@ def describe_recipe(recipe: Recipe, hidden_size: int) -> dict[str, Any]:
     }
 
 
-def module_kinds(types: Sequence[str], path: Path) -> list[str]:
+def is_sparse(folder: Path) -> bool:
+    """Tell whether the modules of a folder make sparse embeddings.  Raises CheckpointError."""
+    return any(kind.endswith(".SpladePooling") for kind, _ in read_modules(folder))
+
+
+def name_modules(
+    folder: Path, first: Sequence[str], others: Sequence[str] = ()
+) -> tuple[list[str], list[Path]]:
+    """Return what the modules of a folder are called, and where they are.
+
+    `first` are those it must begin with, `others` may follow.  Raises CheckpointError.
+    """
+    path, found = folder / MODULES, read_modules(folder)
+    names = module_kinds([kind for kind, _ in found], path, (*first, *others))
+    begins = names[: len(first)] == [*first]
+    if not begins or set(first) & set(names[len(first) :]):
+        raise CheckpointError(
+            f"{path}: lists {listing(names) or 'nothing'}; expected {', then '.join(first)}"
+        )
+    return names, [place for _, place in found]
+
+
+def read_text_settings(folder: Path, encoder: Path, similarity: str) -> dict[str, Any]:
+    """Return the fields of TextSettings; `similarity` is used where nothing is said of it."""
+    settings, more = read_encoder_settings(encoder), read_sentence_settings(folder)
+    named = more.get("similarity_fn_name") or similarity
+    if named not in SIMILARITIES:
+        raise CheckpointError(
+            f"{folder / SENTENCE_SETTINGS}: similarity_fn_name is {quote(named)}, expected "
+            f"one of {', '.join(SIMILARITIES)}"
+        )
+    return {
+        "max_length": settings.get("max_seq_length"),
+        "lower": settings.get("do_lower_case") is True,
+        "prompts": read_prompts(folder),
+        "similarity": named,
+    }
+
+
+def module_kinds(types: Sequence[str], path: Path, known: Sequence[str]) -> list[str]:
     """Return the last word of each module's type.  Raises CheckpointError for one not known."""
     kinds = []
     for i, named in enumerate(types):
         package, _, name = named.rpartition(".")
-        known = ("Transformer", "Pooling", *MODULE_READERS)
+        name = FORMER_KINDS.get(name, name)
         if not package.startswith("sentence_transformers.") or name not in known:
+            hint = f"; {KIND_HINTS[name]}" if name in KIND_HINTS else ""
             raise CheckpointError(
-                f"{path}: module {i} is {quote(named)}, which npbert cannot run; it runs "
-                f"{', '.join(known)} of sentence_transformers"
+                f"{path}: module {i} is {quote(named)}, which npbert cannot run here; it runs "
+                f"{', '.join(known)} of sentence_transformers{hint}"
             )
         kinds.append(name)
     return kinds

@@ -203,9 +203,7 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
                     held = 0
 
         ready: list[Array] = []
-        for values in self.model.stream_groups(
-            lists(), threads=self.threads, batch_invariant=self.batch_invariant
-        ):
+        for values in self.compute(lists()):
             for value in values:
                 yield from self.take_unread(read, options)
                 reading = read[0]
@@ -222,6 +220,16 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         while read and (isinstance(first := read[0], Refusal) or not first.tokens):
             read.popleft()
             yield first if isinstance(first, Refusal) else self.answer(first, [], options)
+
+    def compute(self, lists: Iterable[Tokens | None]) -> Iterator[Iterator[Array]]:
+        """Yield what the model computes of token lists; see Model.stream_groups."""
+        return self.model.stream_groups(
+            lists, threads=self.threads, batch_invariant=self.batch_invariant
+        )
+
+    def array_row(self, result: Any) -> Any:
+        """Return a result as the row of an array; see TaskRow.array_suffix."""
+        return result
 
     def truncation_notice(self, texts: int, tokens: int, options: Asked) -> str:
         """Say how much was cut."""
