@@ -68,6 +68,12 @@ def text_classification() -> Iterator[Question]:
     for texts in PAIRS:
         yield Question("bert_classes", pair(*texts), {"top_k": None})
     yield Question("bert_classes", [TEXTS[0], pair(*PAIRS[0]), {"text": TEXTS[5]}], {"top_k": 2})
+    for i, model in enumerate(["classes5", "bert_classes"]):
+        yield Question(model, TOO_LONG, {"max_length": 64 - i})
+        for length in (5, 6, 9, 12):
+            yield Question(model, TEXTS[length + i], {"max_length": length})
+            yield Question(model, pair(TEXTS[length], TEXTS[i]), {"max_length": length + 7})
+            yield Question(model, pair(TEXTS[12 + i], TEXTS[0]), {"max_length": length})
 
 
 def fill_mask() -> Iterator[Question]:
@@ -93,6 +99,9 @@ def fill_mask() -> Iterator[Question]:
         mask = "<mask>" if model in ("tokens_unigram", "tokens_bpe") else "[MASK]"
         for text in token_texts(mask):
             yield Question(model, text, {"top_k": 3})
+    for length in (7, 8, 9, 10):
+        yield Question("demo/fill-mask", MASKED[0] + " It was cold.", {"max_length": length})
+        yield Question("bert_mlm", words, {"max_length": length, "targets": TARGETS[0]})
 
 
 STRATEGIES = ["none", "simple", "first", "average", "max"]
@@ -195,6 +204,10 @@ def zero_shot_classification() -> Iterator[Question]:
     for i, text in enumerate(TEXTS[:9]):
         more: Options = {"multi_label": True} if i % 2 else {}
         yield Question("bert_nli", text, {"candidate_labels": LABELS[i % 5], **more})
+    for i, length in enumerate((20, 22, 25)):
+        options = {"candidate_labels": LABELS[0], "max_length": length}
+        yield Question("nli2", TEXTS[i], options)
+        yield Question("bert_nli", TEXTS[17], {**options, "multi_label": True})
 
 
 def multiple_choice() -> Iterator[Question]:
@@ -206,6 +219,9 @@ def multiple_choice() -> Iterator[Question]:
     yield Question("choice", given[8:10])
     for each in given[:8]:
         yield Question("bert_choice", each)
+    for i, length in enumerate((8, 11, 14)):
+        yield Question("choice", given[i], {"max_length": length})
+        yield Question("bert_choice", given[i + 5], {"max_length": length})
 
 
 SENTENCE_MODELS = ["st_mean", "st_cls_norm", "st_max", "st_all", "st_dense", "st_dense_identity"]
@@ -242,6 +258,9 @@ def sentence_embedding() -> Iterator[Question]:
         yield Question(model, TEXTS[3 * i])
         yield Question(model, [TEXTS[i], TEXTS[i + 9], TEXTS[6]])
     yield Question("bert_st", {"form": "similarity", "a": TEXTS[:2], "b": TEXTS[3:5]})
+    for length, model in zip((5, 9, 30), ["st_mean", "bert_st", "st_prompts"], strict=True):
+        yield Question(model, TEXTS[17], {"max_length": length})  # st_prompts reads 20 by itself
+        yield Question(model, TEXTS[:3], {"max_length": length})
 
 
 def sparse_embedding() -> Iterator[Question]:
@@ -254,6 +273,8 @@ def sparse_embedding() -> Iterator[Question]:
         yield Question("splade_sum", TEXTS[17], options)  # longer than max_seq_length
         yield Question("splade_sum", TEXTS[1], options)
     yield Question("splade_max", TEXTS[7], {"prompt": "who? ", "top_k": 9})
+    for length, model in zip((5, 9, 30), models, strict=False):  # splade_sum reads 20 by itself
+        yield Question(model, TEXTS[17], {"max_length": length, "top_k": 15})
 
 
 def text_ranking() -> Iterator[Question]:
@@ -279,6 +300,10 @@ def text_ranking() -> Iterator[Question]:
         asked = {"query": QUESTIONS[i % 6], "documents": TEXTS[2 * i : 2 * i + 5]}
         yield Question("bert_cross", asked, {"top_k": 3} if i % 2 else {})
         yield Question("bert_cross", pair(*PAIRS[i % len(PAIRS)]))
+    for length, model in zip((9, 12, 16), ["cross1", "cross3", "bert_cross"], strict=True):
+        yield Question(model, pair(TEXTS[0], TEXTS[17]), {"max_length": length})
+        yield Question(model, {"form": "predict", "pairs": pairs[1:]}, {"max_length": length})
+    yield Question("cross1", {**asked, "documents": TEXTS[:4]}, {"max_length": 14})
 
 
 def feature_extraction() -> Iterator[Question]:
@@ -291,6 +316,9 @@ def feature_extraction() -> Iterator[Question]:
     yield Question("bio", SHORT[4:6], {"layer": 2, "offsets": True})
     for text, model in zip(SHORT[:4], cycle(["bert_bio", "bert_st"]), strict=False):
         yield Question(model, text, {"offsets": True})
+    for length, model in zip((3, 5), ["bio", "bert_bio"], strict=True):
+        yield Question(model, SHORT[0], {"max_length": length})
+        yield Question(model, SHORT[1], {"max_length": length, "layer": 1, "offsets": True})
 
 
 QUESTIONS_OF = {

@@ -1,5 +1,7 @@
 """Asks sentence-transformers what tasks_cases.py lists, in float64, with eager attention."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,15 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tasks_cases import Question
 from tasks_pipelines import HOW, MARGIN, Unfit, decided, each
+
+
+@contextmanager
+def limited(model: Any, max_length: int | None) -> Iterator[None]:
+    """Let a model read fewer tokens for a while."""
+    whole = model.max_seq_length
+    model.max_seq_length = max_length or whole
+    yield
+    model.max_seq_length = whole
 
 
 @cache
@@ -40,7 +51,8 @@ def sentence_embedding(folder: Path, asked: Question) -> Any:
         return scores
     precision, ranges = options.pop("precision", "float32"), options.pop("ranges", None)
     options["normalize_embeddings"] = options.pop("normalize", False)
-    vectors = model.encode(given, **options)
+    with limited(model, options.pop("max_length", None)):
+        vectors = model.encode(given, **options)
     if precision == "float32":
         return vectors.tolist()
     rows = np.atleast_2d(vectors)
@@ -64,10 +76,11 @@ def sparse_encoder(folder: Path) -> SparseEncoder:
 
 def sparse_embedding(folder: Path, asked: Question) -> Any:
     model, options = sparse_encoder(folder), dict(asked.options)
-    k = options.pop("top_k", None)
+    k, limit = options.pop("top_k", None), options.pop("max_length", None)
 
     def one(text: str) -> dict[str, Any]:
-        vector = model.encode(text, convert_to_sparse_tensor=False, **options)
+        with limited(model, limit):
+            vector = model.encode(text, convert_to_sparse_tensor=False, **options)
         told = model.decode(vector, top_k=k)
         decided(weight for _, weight in model.decode(vector, top_k=k and k + 1))
         if vector[vector > 0].min() < MARGIN:
@@ -106,6 +119,7 @@ def text_ranking(folder: Path, asked: Question) -> Any:
         answer = model.rank(item["query"], item["documents"], **options, **how)
         return [{**a, "score": float(a["score"])} for a in answer]
 
-    if isinstance(asked.input, dict) and "pairs" in asked.input:
-        return model.predict(asked.input["pairs"], **how).tolist()
-    return each(one, asked.input)
+    with limited(model, options.pop("max_length", None)):
+        if isinstance(asked.input, dict) and "pairs" in asked.input:
+            return model.predict(asked.input["pairs"], **how).tolist()
+        return each(one, asked.input)

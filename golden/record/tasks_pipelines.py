@@ -38,6 +38,13 @@ def decided(scores: Iterable[float]) -> None:
         raise Unfit("too close to call")
 
 
+def limited(options: Options, **names: str) -> Options:
+    """Options in transformers' names, with the limit as its tokenizers take it, and `names`."""
+    own = {names.get(name, name): options[name] for name in options if name != "max_length"}
+    limit = options.get("max_length")
+    return own | ({"truncation": True, "max_length": limit} if limit else {})
+
+
 def fits(tokenizer: PreTrainedTokenizerFast, *texts: Any, **how: Any) -> None:
     if len(tokenizer(*texts, **how)["input_ids"]) > tokenizer.model_max_length:
         raise Unfit("longer than the model")
@@ -73,20 +80,19 @@ def text_classification(folder: Path, asked: Question) -> Any:
             dict(zip(("text", "text_pair"), item["texts"], strict=True)) if "form" in item else item
         )
 
-    given = each(known, asked.input)
+    given, options = each(known, asked.input), limited(asked.options)
     for item in given if isinstance(given, list) else [given]:
-        fits(task.tokenizer, **(item if isinstance(item, dict) else {"text": item}))
-        scores = [a["score"] for a in task([item], **{**asked.options, "top_k": None})[0]]
-        decided(scores[: (asked.options.get("top_k", 1) or len(scores)) + 1])
-    return (
-        task(given, **asked.options)
-        if isinstance(given, list)
-        else task([given], **asked.options)[0]
-    )
+        if "max_length" not in options:
+            fits(task.tokenizer, **(item if isinstance(item, dict) else {"text": item}))
+        scores = [a["score"] for a in task([item], **{**options, "top_k": None})[0]]
+        decided(scores[: (options.get("top_k", 1) or len(scores)) + 1])
+    return task(given, **options) if isinstance(given, list) else task([given], **options)[0]
 
 
 def fill_mask(folder: Path, asked: Question) -> Any:
-    task, options = original("fill-mask", folder), asked.options
+    task, options = original("fill-mask", folder), dict(asked.options)
+    if limit := options.pop("max_length", None):
+        options["tokenizer_kwargs"] = {"truncation": True, "max_length": limit}
     targets = options.get("targets", [])
     if any(len(task.tokenizer.tokenize(word)) > 1 for word in targets):
         raise Unfit("a target of several pieces")
@@ -235,12 +241,17 @@ def zero_shot_classification(folder: Path, asked: Question) -> Any:
         raise Unfit("transformers takes another label for contradiction")
 
     def one(text: str) -> Any:
-        options = {name: asked.options[name] for name in asked.options}
+        options = dict(asked.options)
+        whole = task.tokenizer.model_max_length
+        limit = options.pop("max_length", None)  # which this pipeline does not take
         template = options.get("hypothesis_template", "This example is {}.")
         names = options["candidate_labels"]
         for label in names.split(",") if isinstance(names, str) else names:
-            fits(task.tokenizer, text, template.format(label))
+            if limit is None:
+                fits(task.tokenizer, text, template.format(label))
+        task.tokenizer.model_max_length = limit or whole
         answer = task(text, **options)
+        task.tokenizer.model_max_length = whole
         decided(answer["scores"])
         return answer
 
@@ -253,10 +264,11 @@ def multiple_choice(folder: Path, asked: Question) -> Any:
 
     def one(item: dict[str, Any]) -> dict[str, Any]:
         choices = item["choices"]
+        limit = limited(asked.options)
         for choice in choices:
-            fits(tokenizer, item["prompt"], choice)
+            fits(tokenizer, item["prompt"], choice, **limit)
         given = tokenizer(
-            [item["prompt"]] * len(choices), choices, padding=True, return_tensors="pt"
+            [item["prompt"]] * len(choices), choices, padding=True, return_tensors="pt", **limit
         )
         with torch.no_grad():
             logits = model(**{name: x[None] for name, x in given.items()}).logits
@@ -272,16 +284,18 @@ def multiple_choice(folder: Path, asked: Question) -> Any:
 def feature_extraction(folder: Path, asked: Question) -> Any:
     task, options = original("feature-extraction", folder), asked.options
 
+    limit = limited({name: options[name] for name in options if name == "max_length"})
+
     def one(text: str) -> Any:
-        (features,) = task(text)
+        (features,) = task(text, tokenize_kwargs=limit)
         if "layer" in options:
             with torch.no_grad():
-                given = task.tokenizer(text, return_tensors="pt")
+                given = task.tokenizer(text, return_tensors="pt", **limit)
                 states = task.model(**given, output_hidden_states=True).hidden_states
             features = states[options["layer"]][0].tolist()
         if not options.get("offsets"):
             return features
-        read = task.tokenizer(text, return_offsets_mapping=True)
+        read = task.tokenizer(text, return_offsets_mapping=True, **limit)
         tokens = task.tokenizer.convert_ids_to_tokens(read["input_ids"])
         offsets = [list(pair) for pair in read["offset_mapping"]]
         return {"features": features, "tokens": tokens, "offsets": offsets}

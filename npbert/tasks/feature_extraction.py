@@ -41,7 +41,8 @@ class FeatureExtraction(Task[FeatureOptions, TokenizedText]):
     def read(self, item: Any, options: FeatureOptions) -> Reading[TokenizedText]:
         """Turn a text, or a pair of texts, into tokens.  Raises InputError."""
         texts = self.parts(item)
-        encoding = self.tokenizer.encode(*texts)
+        text, pair = texts
+        encoding = self.tokenizer.encode(text, pair, self.token_limit(options))
         cut = self.check_truncation([encoding], options)
         return Reading([self.list_of(encoding)], TokenizedText(texts, encoding), cut)
 

@@ -42,8 +42,8 @@ class FillMask(Task[FillMaskOptions, Blanks]):
 
     def read(self, item: Any, options: FillMaskOptions) -> Reading[Blanks]:
         """Turn one input into tokens.  Raises InputError where no mask is left to fill."""
-        texts = self.parts(item)
-        encoding = self.tokenizer.encode(*texts)
+        texts, limit = self.parts(item), self.token_limit(options)
+        encoding = self.tokenizer.encode(texts[0], texts[1], limit)
         written = self.tokenizer.token_text("mask_token")
         asked = sum(text.count(written) for text in texts if text)
         if not asked:
@@ -51,8 +51,8 @@ class FillMask(Task[FillMaskOptions, Blanks]):
         places = [i for i, token in enumerate(encoding.ids) if token == self.mask]
         if (lost := asked - len(places)) > 0:
             raise InputError(
-                f"{lost} of its {asked} {written} would be cut off: the model reads "
-                f"{self.tokenizer.max_length} tokens, and {encoding.cut} more follow"
+                f"{lost} of its {asked} {written} would be cut off: the model reads {limit} "
+                f"tokens, and {encoding.cut} more follow"
             )
         cut = self.check_truncation([encoding], options)
         whole = self.list_of(encoding, places)

@@ -18,7 +18,7 @@ class MultipleChoice(Task[MultipleChoiceOptions, list[str]]):
         choices = list_of_texts("choices", given, "str")
         lists, cut = [], []
         for choice in choices:  # one by one, since there may be many
-            encoding = self.tokenizer.encode(prompt, choice)
+            encoding = self.tokenizer.encode(prompt, choice, self.token_limit(options))
             cut += self.check_truncation([encoding], options)
             lists.append(self.list_of(encoding))
         return Reading(lists, choices, cut)

@@ -19,6 +19,7 @@ Aggregation = Literal["none", "simple", "first", "average", "max"]
 # What options are called elsewhere: in transformers, sentence-transformers, and of old.
 OTHER_NAMES: Final = {
     "topk": "top_k", "return_all_scores": "top_k", "max_seq_len": "max_length",
+    "max_seq_length": "max_length",
     "doc_stride": "stride", "max_question_len": "max_question_length",
     "max_answer_len": "max_answer_length", "grouped_entities": "aggregation_strategy",
     "multi_class": "multi_label", "normalize_embeddings": "normalize", "truncation": "long",
@@ -39,6 +40,10 @@ def option(default: Any, meaning: str, *, lowest: int = 1) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What a task can be asked; a value that makes no sense raises InputError."""
+
+    max_length: int | None = option(
+        None, "tokens that are read of a text, or of a pair of texts; default: the model's limit"
+    )
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))

@@ -46,6 +46,7 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
                 "npbert takes the mean of its tokens"
             )
         self.recipe = recipe or Recipe()
+        self.folder_limit = self.recipe.max_length
         super().__init__(model.encoder_only(), options, row, **how)
 
     @classmethod
@@ -99,7 +100,7 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         (text,) = self.parts(item)
         prompt = self.recipe.prompts.choose(options.prompt, options.prompt_name)
         text = self.recipe.prepare_text(text, prompt)
-        encoding = self.tokenizer.encode(text, max_length=self.recipe.max_length)
+        encoding = self.tokenizer.encode(text, max_length=self.token_limit(options))
         skipped = 0
         if prompt and not self.recipe.include_prompt:
             before = encoding.sequence_ids.index(0) if 0 in encoding.sequence_ids else 0
@@ -128,10 +129,6 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         if needs_ranges(options):  # collected() will, when it has seen all
             return x
         return quantize(x, options.precision, options.ranges)
-
-    def token_limit(self) -> int:
-        """Return how many tokens of a text are read, as the folder says."""
-        return self.tokenizer.limit(self.recipe.max_length)
 
     def similarity(self, a: ArrayLike, b: ArrayLike, function: str | None = None) -> Array:
         """Return how alike are the embeddings of a to those of b: greater is nearer.

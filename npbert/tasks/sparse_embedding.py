@@ -96,6 +96,7 @@ class SparseEmbedding(Task[SparseOptions, None]):
             found = read_sparse_recipe(model.folder)
             recipe = found and found[1]
         self.recipe = recipe or SparseRecipe()
+        self.folder_limit = self.recipe.max_length
         super().__init__(model, options, row, **how)
         self.encoder = model.encoder_only()
 
@@ -122,7 +123,7 @@ class SparseEmbedding(Task[SparseOptions, None]):
         (text,) = self.parts(item)
         prompt = self.recipe.prompts.choose(options.prompt, options.prompt_name)
         encoding = self.tokenizer.encode(
-            self.recipe.prepare_text(text, prompt), max_length=self.recipe.max_length
+            self.recipe.prepare_text(text, prompt), max_length=self.token_limit(options)
         )
         return Reading([self.list_of(encoding)], None, self.check_truncation([encoding], options))
 
@@ -196,10 +197,6 @@ class SparseEmbedding(Task[SparseOptions, None]):
             np.cumsum([0, *(len(row.indices) for row in rows)], dtype=np.int64),
             (len(rows), width),
         )
-
-    def token_limit(self) -> int:
-        """Return how many tokens of a text are read, as the folder says."""
-        return self.tokenizer.limit(self.recipe.max_length)
 
 
 def read_sparse_recipe(folder: Path) -> tuple[Path, SparseRecipe] | None:

@@ -82,6 +82,7 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
 
     options: Asked
     folder: Path | None = None  # that all was read from
+    folder_limit: int | None = None  # tokens of an input that are read, as the folder says it
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         self.row = row
         self.model = model
         self.tokenizer = model.tokenizer
-        self.options = self.prepare_options(options)
+        self.options = self.check_options(options)
         self.threads = threads
         self.batch_invariant = batch_invariant
 
@@ -153,13 +154,20 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
     def with_changes(self, changes: Mapping[str, Any]) -> Asked:
         """Return the task's options with some changed.  Raises InputError."""
         return (
-            self.prepare_options(change_options(self.row.name, self.options, changes))
+            self.check_options(change_options(self.row.name, self.options, changes))
             if changes
             else self.options
         )
 
-    def prepare_options(self, options: Asked) -> Asked:
+    def check_options(self, options: Asked) -> Asked:
         """Return options ready for this model.  Raises InputError for what it cannot do."""
+        most = self.tokenizer.max_length
+        if options.max_length is not None and options.max_length > most:
+            raise InputError(f"max_length is {options.max_length}, but the model reads {most}")
+        return self.prepare_options(options)
+
+    def prepare_options(self, options: Asked) -> Asked:
+        """Return options as a task of this kind uses them.  Raises InputError."""
         return options
 
     def collect(self, results: Iterator[Any], options: Asked) -> Any:
@@ -235,13 +243,13 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         """Say how much was cut."""
         return (
             f"{texts} of the texts {'was' if texts == 1 else 'were'} truncated to "
-            f"{self.token_limit()} tokens, {tokens} tokens were not read (long='error' refuses "
-            "such texts)"
+            f"{self.token_limit(options)} tokens, {tokens} tokens were not read (long='error' "
+            "refuses such texts)"
         )
 
-    def token_limit(self) -> int:
-        """Return how many tokens of a text are read."""
-        return self.tokenizer.max_length
+    def token_limit(self, options: Asked) -> int:
+        """Return how many tokens of a text, or of a pair, are read at most."""
+        return self.tokenizer.limit(options.max_length or self.folder_limit)
 
     def read_numbered(self, i: int, item: Any, options: Asked) -> Reading[Given]:
         """Read input number i.  Raises InputError saying which input it was."""

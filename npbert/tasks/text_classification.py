@@ -13,7 +13,8 @@ class TextClassification(Task[ClassificationOptions, None]):
 
     def read(self, item: Any, options: ClassificationOptions) -> Reading[None]:
         """Turn a text, or a pair of texts, into tokens.  Raises InputError."""
-        encoding = self.tokenizer.encode(*self.parts(item))
+        text, pair = self.parts(item)
+        encoding = self.tokenizer.encode(text, pair, self.token_limit(options))
         return Reading([self.list_of(encoding)], None, self.check_truncation([encoding], options))
 
     def answer(

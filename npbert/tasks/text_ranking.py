@@ -46,7 +46,7 @@ class TextRanking(Task[RankingOptions, Shelf]):
             model.config, read_sentence_settings(folder) if folder else {}
         )
         self.prompts = read_prompts(folder) if folder else Prompts()
-        self.limit = read_encoder_settings(folder).get("max_seq_length") if folder else None
+        self.folder_limit = read_encoder_settings(folder).get("max_seq_length") if folder else None
         super().__init__(model, options, row, **how)
 
     def prepare_options(self, options: RankingOptions) -> RankingOptions:
@@ -67,13 +67,14 @@ class TextRanking(Task[RankingOptions, Shelf]):
                 "by one; pairs of query and document can be scored"
             )
         prompt = self.prompts.choose(options.prompt, options.prompt_name)
+        limit = self.token_limit(options)
         asked = self.tokenizer.tokenize_used(
-            prompt + query if isinstance(query, str) else query, self.limit
+            prompt + query if isinstance(query, str) else query, limit
         )
         lists, cut = [], []
         for document in documents:  # one by one, since there may be many
-            some = self.tokenizer.tokenize_used(document, self.limit)
-            encoding = self.tokenizer.fit([asked, some], self.limit)
+            some = self.tokenizer.tokenize_used(document, limit)
+            encoding = self.tokenizer.fit([asked, some], limit)
             cut += self.check_truncation([encoding], options)
             lists.append(self.list_of(encoding))
         return Reading(lists, Shelf(documents, alone), cut)
@@ -94,10 +95,6 @@ class TextRanking(Task[RankingOptions, Shelf]):
         if options.return_documents:
             return [{**each, "text": documents[each["corpus_id"]]} for each in ranking]
         return ranking
-
-    def token_limit(self) -> int:
-        """Return how many tokens of a pair are read, as the folder says."""
-        return self.tokenizer.limit(self.limit)
 
     def predict(self, pairs: Any, **changes: Any) -> Any:
         """Return the score of a (query, document), or a list of those of many.

@@ -54,12 +54,13 @@ class ZeroShotClassification(Task[ZeroShotOptions, Candidates]):
                 "to judge a label by itself the model needs a class called contradiction (or "
                 f"not_entailment); it has {class_list(self.model.config)}"
             )
-        premise = self.tokenizer.tokenize_used(text)
+        limit = self.token_limit(options)
+        premise = self.tokenizer.tokenize_used(text, limit)
         lists, cut = [], []
         for label in labels:  # one by one, since there may be many
             hypothesis = options.hypothesis_template.replace("{}", label)
-            some = self.tokenizer.tokenize_used(hypothesis)
-            encoding = self.tokenizer.fit([premise, some], cut="first")
+            some = self.tokenizer.tokenize_used(hypothesis, limit)
+            encoding = self.tokenizer.fit([premise, some], limit, cut="first")
             cut += self.check_truncation([encoding], options)
             lists.append(self.list_of(encoding))
         return Reading(lists, Candidates(text, labels), cut[:1])
