@@ -9,6 +9,7 @@ import pytest
 from rigged import WIDTH, rigged
 
 import npbert
+from npbert.cli import main
 from npbert.tasks.feature_extraction import blocks_below
 
 # ---- zero-shot classification -------------------------------------------------------------------
@@ -77,13 +78,13 @@ def test_great_logits_do_not_overflow(tmp_path):
 def test_names_of_classes_are_read_in_any_case(tmp_path):
     labels = ["CONTRADICTION", "Neutral", "Entailment"]
     task = npbert.pipeline("zero-shot-classification", by_first_token(tmp_path, labels, [0, 0, 0]))
-    assert (task.entailment, task.contradiction) == (2, 0)
+    assert task.find_classes(task.options) == (2, 0)
 
 
 def test_not_entailed_serves_as_contradiction(tmp_path):
     labels = ["entailment", "not_entailment"]
     task = npbert.pipeline("zero-shot-classification", by_first_token(tmp_path, labels, [0, 0]))
-    assert (task.entailment, task.contradiction) == (0, 1)
+    assert task.find_classes(task.options) == (0, 1)
 
 
 def test_a_model_without_these_classes_is_refused(tmp_path):
@@ -92,7 +93,7 @@ def test_a_model_without_these_classes_is_refused(tmp_path):
         npbert.pipeline("zero-shot-classification", folder)
     assert str(error.value) == (
         "zero-shot-classification needs a model of natural language inference, with a class called "
-        "entailment; this one has good, bad"
+        "entailment; this one has good, bad; entailment= says which of them means that"
     )
     folder = by_first_token(tmp_path / "b", ["entailment", "neutral"], [0, 0])
     task = npbert.pipeline("zero-shot-classification", folder)
@@ -101,8 +102,59 @@ def test_a_model_without_these_classes_is_refused(tmp_path):
         task("x", candidate_labels="a,b", multi_label=True)
     assert str(error.value) == (
         "text 0: to judge a label by itself the model needs a class called contradiction (or "
-        "not_entailment); it has entailment, neutral"
+        "not_entailment); it has entailment, neutral; contradiction= says which of them means that"
     )
+
+
+def test_classes_without_names_can_be_said_to_mean_entailment_and_contradiction(tmp_path):
+    folder = by_first_token(tmp_path, ["LABEL_0", "LABEL_1", "LABEL_2"], [0.1, 3.0, 0.5])
+    task = npbert.pipeline("zero-shot-classification", folder, entailment="LABEL_2")
+    assert task("x", candidate_labels="a,b")["scores"] == [0.5, 0.5]
+    with pytest.raises(npbert.InputError, match=r"; contradiction= says which of them means that$"):
+        task("x", candidate_labels="a")
+    peak = np.sqrt(WIDTH - 1)
+    expected = 1 / (1 + np.exp(-(0.5 - 0.1) * peak))
+    both = {"entailment": "LABEL_2", "contradiction": "LABEL_0"}
+    assert task("x", candidate_labels="a", **both)["scores"] == pytest.approx([expected], rel=1e-4)
+    turned = {"entailment": "LABEL_0", "contradiction": "LABEL_2", "candidate_labels": "a"}
+    assert task("x", **turned)["scores"] == pytest.approx([1 - expected], rel=1e-4)
+    for options, why in (
+        (
+            {"entailment": "LABEL_3"},
+            "entailment is 'LABEL_3', which is no class of the model; did ",
+        ),
+        ({"contradiction": "no"}, "contradiction is 'no', which is no class of the model; it has "),
+        (
+            {"contradiction": "LABEL_2"},
+            "entailment and contradiction are both 'LABEL_2', expected ",
+        ),
+        ({"entailment": 2}, "entailment is 2, expected a str"),
+    ):
+        with pytest.raises(npbert.InputError) as raised:
+            task("x", candidate_labels="a", **options)
+        assert str(raised.value).startswith(why)
+
+
+def test_what_is_said_of_classes_goes_before_their_names(tmp_path):
+    folder = by_first_token(tmp_path, NLI, [0.5, 3.0, 0.1])
+    task = npbert.pipeline("zero-shot-classification", folder, candidate_labels="a")
+    assert task.find_classes(task.with_changes({"entailment": "neutral"})) == (1, 2)
+    assert task.find_classes(task.with_changes({"contradiction": "neutral"})) == (0, 1)
+
+
+def test_of_two_classes_the_other_one_means_contradiction(tmp_path):
+    folder = by_first_token(tmp_path, ["LABEL_0", "LABEL_1"], [0.5, 0.1])
+    task = npbert.pipeline("zero-shot-classification", folder, entailment="LABEL_1")
+    assert task.find_classes(task.options) == (1, 0)
+
+
+def test_the_command_says_the_classes_in_flags(tmp_path, capsys):
+    folder = by_first_token(tmp_path, ["LABEL_0", "LABEL_1", "LABEL_2"], [0.1, 3.0, 0.5])
+    command = ["zero-shot-classification", "-m", str(folder), "--candidate-labels", "a", "x"]
+    assert main(command) == 2
+    assert capsys.readouterr().err.endswith("; --entailment says which of them means that\n")
+    assert main([*command, "--entailment", "LABEL_2", "--contradiction", "LABEL_0"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == ["a"]
 
 
 def test_a_long_text_is_cut_and_the_hypothesis_is_not(tmp_path):

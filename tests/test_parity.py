@@ -40,13 +40,15 @@ OURS_ALONE = {
 
 
 @cache
-def task_of(name: str, model: str) -> Any:
-    return npbert.pipeline(name, ROOT / model)
+def task_of(name: str, model: str, **needed: str) -> Any:
+    return npbert.pipeline(name, ROOT / model, **needed)
 
 
 def answer(name: str, case: dict) -> Any:
     """Ask npbert what the original was asked; a form says how the call looked."""
-    task, given, options = task_of(name, case["model"]), case["input"], dict(case["options"])
+    given, options = case["input"], dict(case["options"])
+    needed = {"entailment": options["entailment"]} if "entailment" in options else {}
+    task = task_of(name, case["model"], **needed)
     form = given.get("form") if isinstance(given, dict) else None
     if form == "keywords":
         return task(question=given["question"], context=given["context"], **options)

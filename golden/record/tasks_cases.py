@@ -208,6 +208,13 @@ def zero_shot_classification() -> Iterator[Question]:
         options = {"candidate_labels": LABELS[0], "max_length": length}
         yield Question("nli2", TEXTS[i], options)
         yield Question("bert_nli", TEXTS[17], {**options, "multi_label": True})
+    both = {"entailment": "yes", "contradiction": "no"}
+    turned = {"entailment": "no", "contradiction": "yes"}
+    for i, more in enumerate(({"entailment": "perhaps"}, both, turned)):
+        options = {"candidate_labels": LABELS[i], **more}
+        yield Question("cross3", TEXTS[i + 2], options)
+        if "contradiction" in more:
+            yield Question("cross3", TEXTS[i + 2], {**options, "multi_label": True})
 
 
 def multiple_choice() -> Iterator[Question]:
@@ -267,8 +274,10 @@ def sparse_embedding() -> Iterator[Question]:
     models = ["splade_max", "splade_sum", "bert_splade", "bert_mlm"]
     for i, text in enumerate(TEXTS):
         yield Question(models[i % 4], text, {"top_k": 3 + i} if i % 3 == 1 else {})
-    for model in models:
+    for i, model in enumerate(models):
         yield Question(model, TEXTS[3:6], {"top_k": 12})
+        yield Question(model, TEXTS[12 + i], {"top_k": 5})
+        yield Question(model, TEXTS[7 - i], {"top_k": 8})
     for options in ({"prompt": "a letter: "}, {"prompt_name": "passage"}):
         yield Question("splade_sum", TEXTS[17], options)  # longer than max_seq_length
         yield Question("splade_sum", TEXTS[1], options)

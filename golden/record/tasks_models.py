@@ -173,16 +173,18 @@ def fill(model: torch.nn.Module, key: str, damped: float = 1.0, wide: bool = Fal
 
 def built(head: str, fields: Fields, *, bert: bool = False) -> PreTrainedModel:
     if bert:
-        config = BertConfig(
-            vocab_size=len(pieces()), max_position_embeddings=LONGEST, hidden_size=24,
-            num_hidden_layers=3, num_attention_heads=3, intermediate_size=40, layer_norm_eps=1e-5,
-            **fields,
-        )  # fmt: skip
+        usual = {
+            "vocab_size": len(pieces()), "max_position_embeddings": LONGEST, "hidden_size": 24,
+            "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40,
+            "layer_norm_eps": 1e-5,
+        }  # fmt: skip
+        config = BertConfig(**{**usual, **fields})
         return getattr(transformers, f"Bert{head}")(config)
-    config = DistilBertConfig(
-        vocab_size=len(pieces()), max_position_embeddings=LONGEST, dim=24, n_layers=3, n_heads=3,
-        hidden_dim=40, **fields,
-    )  # fmt: skip
+    usual = {
+        "vocab_size": len(pieces()), "max_position_embeddings": LONGEST, "dim": 24, "n_layers": 3,
+        "n_heads": 3, "hidden_dim": 40,
+    }  # fmt: skip
+    config = DistilBertConfig(**{**usual, **fields})
     return getattr(transformers, f"DistilBert{head}")(config)
 
 
@@ -292,7 +294,7 @@ def save_sparse_model(folder: Path) -> None:
     """Let sentence-transformers write a folder, or rewrite it as versions before 5.4 wrote it."""
     bare = folder.with_name(f"{folder.name}.bare")
     bert, old = folder.name.startswith(BERT), folder.name == "splade_sum"
-    model = built("ForMaskedLM", {}, bert=bert)
+    model = built("ForMaskedLM", {"num_hidden_layers": 1} if bert else {"n_layers": 1}, bert=bert)
     fill(model, folder.name)
     (model.cls.predictions if bert else model.vocab_projector).bias.data -= SPARSER
     model.save_pretrained(bare)

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 MARGIN = 1e-4
+NLI_ROLES = ("entailment", "contradiction")
 HOW = {"dtype": torch.float64, "attn_implementation": "eager"}
 
 
@@ -237,13 +238,21 @@ def chances(task: Pipeline, window: dict[str, Any]) -> list[np.ndarray]:
 def zero_shot_classification(folder: Path, asked: Question) -> Any:
     task = original("zero-shot-classification", folder)
     labels = task.model.config.id2label
-    if labels[len(labels) - 1 if task.entailment_id == 0 else 0] != "contradiction":
+    roles = {asked.options[name]: name for name in NLI_ROLES if name in asked.options}
+    if roles:  # which this pipeline takes from the names
+        labels = {i: roles.get(name, "neutral") for i, name in labels.items()}
+        task.model.config.label2id = {name: i for i, name in labels.items()}
+    if (
+        "contradiction" in labels.values()
+        and labels[len(labels) - 1 if task.entailment_id == 0 else 0] != "contradiction"
+    ):
         raise Unfit("transformers takes another label for contradiction")
 
     def one(text: str) -> Any:
         options = dict(asked.options)
         whole = task.tokenizer.model_max_length
         limit = options.pop("max_length", None)  # which this pipeline does not take
+        options = {name: options[name] for name in options if name not in NLI_ROLES}
         template = options.get("hypothesis_template", "This example is {}.")
         names = options["candidate_labels"]
         for label in names.split(",") if isinstance(names, str) else names:

@@ -152,6 +152,13 @@ class ZeroShotOptions(TruncatingOptions):
         "This example is {}.", "a sentence with {} where the label goes"
     )
     multi_label: bool = option(False, "score every label by itself; scores need not sum to 1")
+    entailment: str | None = option(
+        None, "the model's class that means entailment; default: the one that is called so"
+    )
+    contradiction: str | None = option(
+        None, "the class that means the opposite; default: the one that is called so, or "
+        "where entailment is said of two classes, the other one"
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if isinstance(self.candidate_labels, str):
