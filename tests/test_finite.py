@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 import npbert
 from npbert.cli import main
 from npbert.errors import CheckpointError, InputError
-from npbert.tasks.sentence_transformers import normalize
+from npbert.tasks.modules import normalize
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "tasks"
 

@@ -10,7 +10,8 @@ from rigged import WIDTH, rigged
 from safetensors.numpy import save_file
 
 import npbert
-from npbert.tasks.sentence_transformers import POOLINGS, Recipe, normalize, pool, read_recipe
+from npbert.tasks.modules import POOLINGS, normalize, pool
+from npbert.tasks.sentence_transformers import Recipe, read_recipe
 from npbert.textbook import erf
 
 TYPES = "sentence_transformers.models"
@@ -102,6 +103,38 @@ def test_dense_norms_and_normalize_run_in_their_order(tmp_path):
     x = (x - x.mean()) / np.sqrt(x.var() + 1e-5) * gain + shift
     made = npbert.pipeline("sentence-embedding", folder)("cat dog")
     np.testing.assert_allclose(made, x / np.linalg.norm(x), rtol=1e-5, atol=1e-6)
+
+
+def test_dense_layers_before_the_pooling_work_on_every_token(tmp_path):
+    rng = np.random.default_rng(2)
+    shapes = ((7, WIDTH), (5, 7), (3, 5))
+    weights = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    bias = rng.normal(size=7).astype(np.float32)
+    tokens = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
+    name = "torch.nn.modules.{}".format
+    one = {"in_features": WIDTH, "out_features": 7, "activation_function": name("activation.Tanh")}
+    two = {"in_features": 7, "out_features": 5, "bias": False,
+           "activation_function": name("linear.Identity"), "module_output_name": None}  # fmt: skip
+    last = {"in_features": 5, "out_features": 3, "activation_function": name("activation.ReLU"),
+            "bias": False}  # fmt: skip
+    for i, (pooling, join) in enumerate(
+        [(MEAN, lambda x: x.mean(0)), (CLS, lambda x: x[0]),
+         (("Pooling", {"pooling_mode": "max"}, {}), lambda x: x.max(0))]
+    ):  # fmt: skip
+        folder = written(
+            tmp_path / str(i),
+            ("Dense", {**one, **tokens}, {"linear.weight": weights[0], "linear.bias": bias}),
+            ("Dense", {**tokens, **two}, {"linear.weight": weights[1]}),
+            pooling,
+            ("Dense", last, {"linear.weight": weights[2]}),
+        )
+        x = np.tanh(hidden(folder, "cat dog") @ weights[0].T + bias) @ weights[1].T
+        embed = npbert.pipeline("sentence-embedding", folder)
+        np.testing.assert_allclose(
+            embed("cat dog"), np.maximum(weights[2] @ join(x), 0), rtol=1e-4, atol=1e-5
+        )
+        assert embed.collect(iter(()), embed.options).shape == (0, 3)
+        assert npbert.trace(npbert.load(folder), [[1, 2]])["pooling"].shape == (1, 5)
 
 
 def test_a_model_that_does_not_say_how_is_told_of(tmp_path):
@@ -258,8 +291,23 @@ REFUSED = {
         [MEAN, ("Dense", {"use_residual": True}, {})],
         "config.json: use_residual is true, which npbert cannot run",
     ),
-    "dense over tokens": (
-        [MEAN, ("Dense", {"module_input_name": "token_embeddings"}, {})],
+    "a dense layer before the pooling that reads sentences": (
+        [("Dense", {"activation_function": "torch.nn.Tanh"}, {}), MEAN],
+        "config.json: works on 'sentence_embedding', expected token_embeddings",
+    ),
+    "a dense layer before the pooling whose result nobody reads": (
+        [("Dense", {"module_input_name": "token_embeddings", "module_output_name": "x"}, {}), MEAN],
+        "config.json: makes 'x', expected token_embeddings",
+    ),
+    "two poolings": (
+        [MEAN, ("Pooling", {}, {})],
+        "modules.json: lists Transformer, Pooling, Pooling; expected Transformer, then Pooling",
+    ),
+    "a norm before the pooling": (
+        [("LayerNorm", {}, {}), MEAN],
+        "modules.json: lists Transformer, LayerNorm, Pooling; expected Transformer, then Pooling",
+    ),
+    "dense over tokens": (        [MEAN, ("Dense", {"module_input_name": "token_embeddings"}, {})],
         "config.json: works on 'token_embeddings', expected sentence_embedding",
     ),
     "weights of another shape": (

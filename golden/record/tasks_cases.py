@@ -265,6 +265,9 @@ def sentence_embedding() -> Iterator[Question]:
         yield Question(model, TEXTS[3 * i])
         yield Question(model, [TEXTS[i], TEXTS[i + 9], TEXTS[6]])
     yield Question("bert_st", {"form": "similarity", "a": TEXTS[:2], "b": TEXTS[3:5]})
+    for i in range(4):
+        yield Question("st_tokens", TEXTS[i + 4])
+    yield Question("st_tokens", TEXTS[:3], {"normalize": True, "truncate_dim": 5})
     for length, model in zip((5, 9, 30), ["st_mean", "bert_st", "st_prompts"], strict=True):
         yield Question(model, TEXTS[17], {"max_length": length})  # st_prompts reads 20 by itself
         yield Question(model, TEXTS[:3], {"max_length": length})

@@ -238,6 +238,11 @@ STACKS = {
         dense("one", 24, 17, activation_function=torch.nn.GELU(), bias=False),
         dense("two", 17, 11, activation_function=None),
     ],
+    "st_tokens": lambda: [
+        dense("tokens", 24, 13, module_input_name="token_embeddings"),
+        Pooling(13, ("max", "mean")),
+        dense("behind", 26, 9, bias=False),
+    ],
     "st_layernorm": lambda: [pooling("mean"), layer_norm()],
     "st_prompts": lambda: [pooling("cls", "mean", "weightedmean", include_prompt=False)],
     "st_lower": lambda: [pooling("mean")],

@@ -16,7 +16,7 @@ from npbert.explaining.passes import (
 )
 from npbert.explaining.steps import NORMED, Functions, activation_source, step_section, token_map
 from npbert.families import FAMILIES, own_module
-from npbert.tasks import sentence_transformers
+from npbert.tasks import modules, sentence_transformers
 from npbert.tasks.task import best_indices, probabilities
 
 MASKS: Final = 4  # of a text, of which the best words are told
@@ -168,7 +168,7 @@ def base_section(run: Pass, sheet: Sheet) -> str:
     if "sentence_embedding" in after:
         says += " This one comes with a recipe that makes one vector of them, for the whole text."
         recipe = (sentence_transformers.Recipe.embed, ("pooling", "sentence_embedding"))
-        functions = [*functions, recipe, (sentence_transformers.pool, ())]
+        functions = [*functions, recipe, (modules.pool, ())]
     elif own_module(run.model.family, "pooled") in after:
         says += " Its file also has the layer that pools the first token."
         functions = [*functions, (heads.pool_first, ("pre_classifier", "pooled"))]

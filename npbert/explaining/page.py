@@ -25,8 +25,9 @@ from npbert.explaining.markup import (
 from npbert.explaining.passes import Pass
 from npbert.explaining.steps import Functions, step_section
 from npbert.families import own_module
+from npbert.tasks.modules import pool
 from npbert.tasks.sentence_embedding import SentenceEmbedding
-from npbert.tasks.sentence_transformers import Recipe, pool
+from npbert.tasks.sentence_transformers import Recipe
 from npbert.textbook import Array
 
 PAGE_BUDGET: Final = 2_600_000  # characters of the page that numbers and their pictures may take

@@ -16,9 +16,9 @@ from npbert.families import ARCHITECTURES, own_module
 from npbert.heads import HEADS, find_spans
 from npbert.model import Model
 from npbert.oracle.traces import Trace, pad_encodings, trace
+from npbert.tasks.modules import normalize
 from npbert.tasks.options import QuestionAnsweringOptions
 from npbert.tasks.question_answering import answer_edges, rank_spans
-from npbert.tasks.sentence_transformers import normalize
 from npbert.tasks.task import best_indices, probabilities, scores_of
 from npbert.tasks.text_classification import default_score_function
 from npbert.tasks.token_classification import group_entities, parse_labels, word_labels

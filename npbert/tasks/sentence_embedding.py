@@ -14,9 +14,10 @@ from npbert.engine.inputs import number_array
 from npbert.errors import CheckpointError, InputError, quote, warn
 from npbert.loading import load
 from npbert.model import Model
+from npbert.tasks.modules import normalize
 from npbert.tasks.options import EmbeddingOptions
 from npbert.tasks.rows import TaskRow
-from npbert.tasks.sentence_transformers import SIMILARITIES, Recipe, normalize, read_recipe
+from npbert.tasks.sentence_transformers import SIMILARITIES, Recipe, read_recipe
 from npbert.tasks.task import Reading, Task
 from npbert.textbook import Array
 

@@ -6,7 +6,7 @@ module is run or refused by name; none is passed over.  Source: Reimers and Gure
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,14 +14,20 @@ from typing import Any, Final
 import numpy as np
 
 from npbert.checkpoint import MODULES
-from npbert.checkpoint.files import FLOATS, MappedFiles
-from npbert.checkpoint.folders import read_modules, read_tensors
+from npbert.checkpoint.folders import read_modules
 from npbert.checkpoint.reading import read_json_object
-from npbert.engine.activations import ACTIVATIONS
 from npbert.errors import CheckpointError, InputError, listing, quote
 from npbert.hub.cache import ENCODER_SETTINGS
+from npbert.tasks.modules import (
+    MODULE_READERS,
+    POOLINGS,
+    ModuleFunction,
+    pool,
+    read_dense,
+    require_finite,
+)
 from npbert.tasks.rows import SENTENCE_EMBEDDING, SPARSE_EMBEDDING
-from npbert.textbook import Affine, Array, Norm, Tap, activation, layer_norm, linear, no_tap
+from npbert.textbook import Array, Tap, no_tap
 
 FORMER_KINDS: Final = {"MLMTransformer": "Transformer"}  # module: what took its place
 KIND_HINTS: Final = {
@@ -29,59 +35,9 @@ KIND_HINTS: Final = {
     "SpladePooling": f"this is a model of {SPARSE_EMBEDDING.name}",
 }
 
-ModuleFunction = Callable[[Array], Array]  # (features,) -> (features,)
-
 SENTENCE_SETTINGS: Final = "config_sentence_transformers.json"
 SIMILARITIES: Final = ("cosine", "dot", "euclidean", "manhattan")
-TORCH_ACTIVATIONS: Final = {
-    "Identity": "linear", "Tanh": "tanh", "GELU": "gelu", "ReLU": "relu", "SiLU": "silu",
-    "Sigmoid": "sigmoid", "Mish": "mish", "ReLU6": "relu6", "LeakyReLU": "leaky_relu",
-}  # fmt: skip
-TORCH_EPSILON: Final = 1e-5  # of PyTorch's LayerNorm; the encoder's own norms use another
-SHORTEST_LENGTH: Final = 1e-12  # of a smaller one squares are not exact
-
-
-def weighted_mean(x: Array, first: int) -> Array:
-    """The mean of tokens, each weighted by its place in the text, counted from 1."""
-    places = np.arange(first + 1, first + len(x) + 1, dtype=x.dtype)[:, None]
-    return (x * places).sum(axis=-2) / places.sum()
-
-
-# In the order in which they are joined, and under the names that old files have for them.
-POOLINGS: Final[Mapping[str, tuple[str, Callable[[Array, int], Array]]]] = {
-    "cls": ("pooling_mode_cls_token", lambda x, _: x[0]),
-    "max": ("pooling_mode_max_tokens", lambda x, _: x.max(axis=-2)),
-    "mean": ("pooling_mode_mean_tokens", lambda x, _: x.mean(axis=-2)),
-    "mean_sqrt_len_tokens": (
-        "pooling_mode_mean_sqrt_len_tokens",
-        lambda x, _: x.sum(axis=-2) / np.sqrt(x.dtype.type(len(x))),
-    ),
-    "weightedmean": ("pooling_mode_weightedmean_tokens", weighted_mean),
-    "lasttoken": ("pooling_mode_lasttoken", lambda x, _: x[-1]),
-}
-
-
-def pool(x: Array, modes: Sequence[str], skipped: int = 0) -> Array:
-    """Return one vector for the vectors of tokens, (tokens, D), the modes side by side.
-
-    The first `skipped` tokens, a prompt, take no part.  Of no tokens every mode makes zeros, where
-    a mean would be 0 / 0.
-    """
-    heard = x[skipped:]
-    if not len(heard):
-        return np.zeros(len(modes) * x.shape[-1], x.dtype)
-    return np.concatenate([POOLINGS[mode][1](heard, skipped) for mode in modes])
-
-
-def normalize(x: Array) -> Array:
-    """Return vectors with length 1, of any that are not zero."""
-    with np.errstate(over="ignore", under="ignore"):
-        lengths = np.sqrt((x * x).sum(axis=-1, keepdims=True))
-    if not (np.isfinite(lengths) & (lengths > SHORTEST_LENGTH)).all():  # squares that do not fit
-        most = np.abs(x).max(axis=-1, keepdims=True, initial=0)
-        x = x / np.where(most == 0, 1, most)
-        lengths = np.sqrt((x * x).sum(axis=-1, keepdims=True))
-    return x / np.where(lengths == 0, 1, lengths)
+TOKENS_OF: Final = "token_embeddings"  # what a module reads that stands before the pooling
 
 
 @dataclass(frozen=True)
@@ -125,7 +81,8 @@ class Recipe(TextSettings):
 
     modes: Sequence[str] = ("mean",)
     include_prompt: bool = True
-    steps: Sequence[tuple[str, ModuleFunction]] = ()  # after pooling, by the names of their folders
+    token_steps: Sequence[tuple[str, ModuleFunction]] = ()  # before pooling, by their folders
+    steps: Sequence[tuple[str, ModuleFunction]] = ()  # after pooling
 
     def dimensions(self, hidden_size: int) -> int:
         """Return how many dimensions an embedding has."""
@@ -135,26 +92,16 @@ class Recipe(TextSettings):
         """Return the vector of a text whose tokens have these, (tokens, D).
 
         A tap hears "pooling", and what follows under its module's folder, e.g. "2_Dense".  Raises
-        CheckpointError naming the first of them that makes what is not finite.
+        CheckpointError naming the first module that makes what is not finite.
         """
         with np.errstate(over="ignore", invalid="ignore"):
+            for name, step in self.token_steps:
+                x = require_finite(name, step(x))
             made = pool(x, self.modes, 0 if self.include_prompt else skipped)
             made = tap("pooling", require_finite("pooling", made))
             for name, step in self.steps:
                 made = tap(name, require_finite(name, step(made)))
         return tap("sentence_embedding", made)
-
-
-def require_finite(module: str, x: Array) -> Array:
-    """Return what a module made.  Raises CheckpointError where that is not finite."""
-    wrong = np.flatnonzero(~np.isfinite(x))
-    if len(wrong):
-        raise CheckpointError(
-            f"{module} made {len(wrong)} of {x.size} values that are not finite, {x[wrong[0]]} in "
-            f"place {wrong[0]}: either its weights are not finite (npbert info --check tells), or "
-            f"the computation overflows {x.dtype} (npbert.load(MODEL, dtype='float64') does not)"
-        )
-    return x
 
 
 def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Path, Recipe] | None:
@@ -165,15 +112,17 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
     path = folder / MODULES
     if not os.path.lexists(path):
         return None
-    names, places = name_modules(folder, ("Transformer", "Pooling"), tuple(MODULE_READERS))
-    encoder, pooling = places[0], read_json_object(places[1] / "config.json")
+    names, places = name_modules(folder, "Pooling", ("Dense",), tuple(MODULE_READERS))
+    encoder, middle = places[0], names.index("Pooling")
+    pooling = read_json_object(places[middle] / "config.json")
     steps = [
         (under.name, MODULE_READERS[name](under, dtype))
-        for name, under in zip(names[2:], places[2:], strict=True)
+        for name, under in zip(names[middle + 1 :], places[middle + 1 :], strict=True)
     ]
     return encoder, Recipe(
-        modes=pooling_modes(pooling, places[1] / "config.json"),
+        modes=pooling_modes(pooling, places[middle] / "config.json"),
         include_prompt=pooling.get("include_prompt", True) is not False,
+        token_steps=[(u.name, read_dense(u, dtype, TOKENS_OF)) for u in places[1:middle]],
         steps=steps,
         **read_text_settings(folder, encoder, "cosine"),
     )
@@ -203,18 +152,23 @@ def is_sparse(folder: Path) -> bool:
 
 
 def name_modules(
-    folder: Path, first: Sequence[str], others: Sequence[str] = ()
+    folder: Path, pooling: str, before: Sequence[str] = (), after: Sequence[str] = ()
 ) -> tuple[list[str], list[Path]]:
     """Return what the modules of a folder are called, and where they are.
 
-    `first` are those it must begin with, `others` may follow.  Raises CheckpointError.
+    They are an encoder, what may stand before the pooling, this, and what may follow.  Raises
+    CheckpointError for others.
     """
     path, found = folder / MODULES, read_modules(folder)
-    names = module_kinds([kind for kind, _ in found], path, (*first, *others))
-    begins = names[: len(first)] == [*first]
-    if not begins or set(first) & set(names[len(first) :]):
+    known = tuple(dict.fromkeys(("Transformer", pooling, *before, *after)))
+    names = module_kinds([kind for kind, _ in found], path, known)
+    first, *others = names or [""]
+    early, late = others, [pooling]  # where it is missing, it may not follow either
+    if pooling in others:
+        early, late = others[: others.index(pooling)], others[others.index(pooling) + 1 :]
+    if first != "Transformer" or set(early) - {*before} or set(late) - {*after}:
         raise CheckpointError(
-            f"{path}: lists {listing(names) or 'nothing'}; expected {', then '.join(first)}"
+            f"{path}: lists {listing(names) or 'nothing'}; expected Transformer, then {pooling}"
         )
     return names, [place for _, place in found]
 
@@ -301,98 +255,3 @@ def pooling_modes(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
             f"{path}: pooling_mode is {quote(named)}, expected of {', '.join(POOLINGS)}"
         )
     return tuple(modes)
-
-
-def read_dense(folder: Path, dtype: type[np.floating]) -> ModuleFunction:
-    """Return activation(W x + b)."""
-    path = folder / "config.json"
-    config = read_json_object(path)
-    where = config.get("module_input_name", "sentence_embedding")
-    if where != "sentence_embedding" or config.get("module_output_name", where) != where:
-        raise CheckpointError(f"{path}: works on {quote(where)}, expected sentence_embedding")
-    if config.get("use_residual"):
-        raise CheckpointError(f"{path}: use_residual is true, which npbert cannot run")
-    named = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    package, _, name = named.rpartition(".")
-    if not package.startswith("torch.nn") or name not in TORCH_ACTIVATIONS:
-        raise CheckpointError(
-            f"{path}: activation_function is {quote(named)}; npbert knows torch.nn's "
-            f"{', '.join(TORCH_ACTIVATIONS)}"
-        )
-    sizes = config.get("out_features"), config.get("in_features")
-    biased = config.get("bias", True) is not False
-    layer = read_affine(folder, "linear", dtype, sizes, sizes[:1] if biased else None)
-    function = ACTIVATIONS[TORCH_ACTIVATIONS[name]]
-    return require_features(
-        path, sizes[1], lambda x: activation(function, linear(layer, x[:, None]))[:, 0]
-    )
-
-
-def read_layer_norm(folder: Path, dtype: type[np.floating]) -> ModuleFunction:
-    """Return a norm with PyTorch's epsilon."""
-    size = (read_json_object(folder / "config.json").get("dimension"),)
-    norm = Norm(*read_affine(folder, "norm", dtype, size, size), TORCH_EPSILON)
-
-    def apply_norm(x: Array) -> Array:
-        made: Array = layer_norm(norm, x[:, None])[:, 0]
-        # Of a variance that overflows a norm makes zeros, which look like an answer.
-        apart = x - x.mean()
-        return made if np.isfinite((apart * apart).mean()) else np.full_like(made, np.inf)
-
-    return require_features(folder / "config.json", size[0], apply_norm)
-
-
-def require_features(path: Path, size: Any, function: ModuleFunction) -> ModuleFunction:
-    """Return the function, which then raises CheckpointError for a vector of another size."""
-
-    def apply(x: Array) -> Array:
-        if len(x) != size:
-            raise CheckpointError(
-                f"{path}: works on vectors of {size} features, but the module before it makes "
-                f"{len(x)}"
-            )
-        return function(x)
-
-    return apply
-
-
-def read_affine(
-    folder: Path, name: str, dtype: type[np.floating], shape: tuple[Any, ...],
-    bias: tuple[Any, ...] | None,
-) -> Affine:  # fmt: skip
-    """Read a weight and its bias, which is 0 where there is none.  Raises CheckpointError."""
-    tensors = read_tensors(folder)
-    wanted = {f"{name}.weight": shape} | ({f"{name}.bias": bias} if bias else {})
-    if set(tensors) != set(wanted):
-        raise CheckpointError(
-            f"{folder}: holds {listing(sorted(tensors))}, expected {listing(sorted(wanted))}"
-        )
-    for tensor, expected in wanted.items():
-        found = tensors[tensor]
-        if found.shape != expected or found.dtype not in FLOATS:
-            raise CheckpointError(
-                f"{found.path}: {tensor} is {found.dtype} {found.shape}, but config.json says "
-                f"{quote(expected)}"
-            )
-    mapped = {tensor: tensors[tensor].array(dtype) for tensor in wanted}
-    arrays = {tensor: array.copy() for tensor, array in mapped.items()}  # they are small
-    MappedFiles(mapped.values()).require_unchanged()
-    for tensor, array in arrays.items():
-        if count := np.count_nonzero(~np.isfinite(array)):
-            raise CheckpointError(
-                f"{tensors[tensor].path}: {tensor} has {count} of {array.size} values that are not "
-                f"finite in {array.dtype}; training diverged, or the file is damaged: take "
-                "another copy of the model (npbert info --check tells of every tensor)"
-            )
-    weight = arrays[f"{name}.weight"]
-    column = weight if weight.ndim == 2 else weight[:, None]
-    zeros = np.zeros((len(column), 1), dtype)
-    return Affine(column, arrays[f"{name}.bias"][:, None] if bias else zeros)
-
-
-MODULE_READERS: Final[Mapping[str, Callable[[Path, type[np.floating]], ModuleFunction]]] = {
-    "Dense": read_dense,
-    "LayerNorm": read_layer_norm,
-    "Normalize": lambda *_: normalize,
-    "Dropout": lambda *_: lambda x: x,  # as always when nobody trains
-}

@@ -206,7 +206,7 @@ def read_sparse_recipe(folder: Path) -> tuple[Path, SparseRecipe] | None:
     """
     if not os.path.lexists(folder / MODULES):
         return None
-    _, (encoder, pooling) = name_modules(folder, ("Transformer", "SpladePooling"))
+    _, (encoder, pooling) = name_modules(folder, "SpladePooling")
     path = pooling / "config.json"
     config = read_json_object(path)
     recipe = {}
