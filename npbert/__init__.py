@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from npbert.model import Model, Output
     from npbert.oracle import Trace, compare, diagnose, trace
     from npbert.tasks import pipeline
+    from npbert.tasks.search import semantic_search
     from npbert.text.tokenizer import Tokenizer
 
 __version__: Final = "0.1.0"
@@ -48,6 +49,7 @@ __all__ = [
     "init",
     "load",
     "pipeline",
+    "semantic_search",
     "trace",
 ]
 
@@ -55,7 +57,7 @@ _HOMES: Final = {
     "Config": "checkpoint.config", "Model": "model", "Output": "model",
     "Tokenizer": "text.tokenizer", "init": "loading", "load": "loading", "pipeline": "tasks",
     "Trace": "oracle", "compare": "oracle", "diagnose": "oracle", "trace": "oracle",
-    "Explanation": "explaining", "explain": "explaining",
+    "Explanation": "explaining", "explain": "explaining", "semantic_search": "tasks.search",
 }  # fmt: skip
 
 _import_lock: Final = RLock()  # whoever imports on first use has it, and so has whoever forks

@@ -195,7 +195,7 @@ def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme()
 def test_every_public_function_is_described_with_its_real_parameters():
     for name in (
         "load", "init", "pipeline", "trace", "compare", "diagnose", "explain",
-        "distributed.map_dataframe",
+        "distributed.map_dataframe", "semantic_search",
     ):  # fmt: skip
         (row,) = re.findall(rf"^\| `npbert\.{name}\((.*?)\)` \|", README, re.MULTILINE)
         real = inspect.signature(attrgetter(name)(npbert)).parameters

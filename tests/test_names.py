@@ -23,31 +23,32 @@ absence activation add address affine answer answers apply array arrow assemble 
 attention average axes bars base batch batches begin bench blame blas block blocks buffer build
 cache call candidate case catalogue cause cell chain chances change characters check checks choice
 choose class classification classify close collect colour column columns commit companion compare
-comparison compute config connect context convert count data decode decoder describe detect diagnose
-digest digits dimensions discard distance draw drop dropout dump effects embed embedding embeddings
-encode encoder encoding end entity entry erf errors escape execute explain exponentials extend facts
-fault feature feed fetch ffn field fill filling find findings finish fit flag flatten float32 forget
-form frame function gather gelu give group guard guess hand hash head heads heat helper highlight
-hold html hub id import importance infer init input int8 integer interleave items job join keep keys
-kit label layer layout length limit linear list listing lists load locate log logits machine main
-make map mask mean measure merge model modification module multiply name nbytes norm normalize
-normalizer note number oklab omission open option output override pack pad page pair palette pandas
-parameter parse part parts pass pattern peak pick pieces pin pipeline place png pool pooler pooling
-pop port position predict prepare price print probabilities product project quantize query question
-quote raise rank ranking reach read readings rebuild record records rectangle reference refuse
-release remove rename replace replay report repository repr request require reset residual resume
-return reword rms room round rounding row rows run save scale score scores scratch script select
-sentence sequence set settings setup shake shape shard share shorten show sigmoid similarity
-sinusoids size sizes slices softmax softplus sort source span spans spell split spread stage step
-storage stream suggest summarize swap sync table take tanh tap targets task teardown tell template
-text thread time token tokenize tokens trace transformer translate transpose truncation unit uphold
-value values vector verdict verify warn weights window word wordpiece write zero
+comparison compute config connect context convert count data decode decoder describe detect
+diagnose digest digits dimensions discard distance draw drop dropout dump effects embed embedding
+embeddings encode encoder encoding end entity entry erf errors escape execute explain exponentials
+extend facts fault feature feed fetch ffn field fill filling find findings finish fit flag flatten
+float32 forget form frame function gather gelu give group guard guess hand hash head heads heat
+helper highlight hold html hub id import importance infer init input int8 integer interleave items
+job join keep keys kit label layer layout length limit linear list listing lists load locate log
+logits machine main make map mask mean measure merge model modification module multiply name nbytes
+norm normalize normalizer note number oklab omission open option output override pack pad page pair
+palette pandas parameter parse part parts pass pattern peak pick pieces pin pipeline place png pool
+pooler pooling pop port position predict prepare price print probabilities product project quantize
+query question quote raise rank ranking reach read readings rebuild record records rectangle
+reference refuse release remove rename replace replay report repository repr request require reset
+residual resume return reword rms room round rounding row rows run save scale score scores scratch
+script search select sentence sequence set settings setup shake shape shard share shorten show
+sigmoid similarity sinusoids size sizes slices softmax softplus sort source span spans spell split
+spread stage step storage stream suggest summarize swap sync table take tanh tap targets task
+teardown tell template text thread time token tokenize tokens trace transformer translate transpose
+truncation unit uphold value values vector verdict verify warn weights window word wordpiece write
+zero
 """
 # What a longer name may begin with, but no name may be: they say how, or which, of what follows.
 QUALIFYING = """
 all as best built canonical causal complete default finite first fitting from greatest has hidden
 is large last live longest masked missing multiplies narrowest needs no own partial per plain
-possible reads safe self sinusoidal small stored to unique unknown weighted with worst
+possible reads safe self semantic sinusoidal small stored to unique unknown weighted with worst
 """
 FIRST_WORDS, QUALIFIERS = set(FIRST.split()), set(QUALIFYING.split())
 # Model.packed, a name of the library before these rules; and what zipfile and io ask of a file

@@ -62,9 +62,10 @@ def normalize(x: Array) -> Array:
     """Return vectors with length 1, of any that are not zero."""
     with np.errstate(over="ignore", under="ignore"):
         lengths = np.sqrt((x * x).sum(axis=-1, keepdims=True))
-    if not (np.isfinite(lengths) & (lengths > SHORTEST_LENGTH)).all():  # squares that do not fit
+    odd = ~(np.isfinite(lengths) & (lengths > SHORTEST_LENGTH))  # of squares that do not fit
+    if odd.any():
         most = np.abs(x).max(axis=-1, keepdims=True, initial=0)
-        x = x / np.where(most == 0, 1, most)
+        x = x / np.where(odd & (most != 0), most, 1)
         lengths = np.sqrt((x * x).sum(axis=-1, keepdims=True))
     return x / np.where(lengths == 0, 1, lengths)
 

@@ -27,6 +27,7 @@ from npbert.tasks.modules import (
     require_finite,
 )
 from npbert.tasks.rows import SENTENCE_EMBEDDING, SPARSE_EMBEDDING
+from npbert.tasks.search import SCORE_FUNCTIONS
 from npbert.textbook import Array, Tap, no_tap
 
 FORMER_KINDS: Final = {"MLMTransformer": "Transformer"}  # module: what took its place
@@ -36,7 +37,7 @@ KIND_HINTS: Final = {
 }
 
 SENTENCE_SETTINGS: Final = "config_sentence_transformers.json"
-SIMILARITIES: Final = ("cosine", "dot", "euclidean", "manhattan")
+SIMILARITIES: Final = tuple(SCORE_FUNCTIONS)
 TOKENS_OF: Final = "token_embeddings"  # what a module reads that stands before the pooling
 
 
