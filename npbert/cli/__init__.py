@@ -15,7 +15,7 @@ from functools import cache
 from typing import Final
 
 from npbert import __version__
-from npbert.cli import models, oracle, tasks
+from npbert.cli import models, oracle, search, tasks
 from npbert.cli.shared import Commands, spell_as_flags
 from npbert.errors import ExitStatus, InputError, NpbertError, discard_output, tell
 from npbert.tasks.rows import TASKS
@@ -103,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     tasks.add_task_parsers(commands)
     models.add_model_parsers(commands)
     oracle.add_oracle_parsers(commands)
+    search.add_search_parsers(commands)
     for name, made in commands.parsers.choices.items():
         flags = {action.dest for action in made._actions if action.option_strings} - {"help"}
         fields = TASKS[name].names if name in TASKS else ()

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Collection
 from dataclasses import fields
 from types import NoneType
 from typing import Any, Final, get_type_hints
@@ -82,6 +83,11 @@ def add_files(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
         help="stop at an input that cannot be read, or write its number and the reason in place of "
         f"an answer, under {ERROR}, and exit with {ExitStatus.SOME_FAILED:d} at the end",
     )
+    add_input_flags(parser, row)
+
+
+def add_input_flags(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
+    """Add the flags that say how inputs stand in a file."""
     parser.add_argument(
         "--jsonl",
         dest="form",
@@ -109,10 +115,14 @@ def add_files(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
     )
 
 
-def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None:
-    """Add a flag for each option, as its declaration says it."""
+def add_options(
+    parser: argparse.ArgumentParser, options: type[Options], left_out: Collection[str] = ()
+) -> None:
+    """Add a flag for each option but some, as its declaration says it."""
     hints = get_type_hints(options)
     for each in fields(options):
+        if each.name in left_out:
+            continue
         kinds = option_types(hints[each.name])
         meaning = each.metadata["meaning"].replace("%", "%%")
         words = [kind for kind in kinds if isinstance(kind, str)]
@@ -153,12 +163,7 @@ def run_task(args: argparse.Namespace) -> ExitStatus:
     from npbert.tasks import pipeline
 
     row = TASKS[args.task]
-    asked = {each.name: getattr(args, each.name) for each in fields(row.options)}
-    options: dict[str, Any] = {
-        name: list_values(value) if isinstance(value, list) else None if value == "all" else value
-        for name, value in asked.items()
-        if value is not None
-    }
+    options = option_values(args, row.options)
     fixed = {name: getattr(args, name) for name in row.flags}
     given = InputFormat(
         task=args.task,
@@ -188,6 +193,18 @@ def run_task(args: argparse.Namespace) -> ExitStatus:
             "--dask reads the files of --input PATTERN, and writes to the folder --output FOLDER"
         )
     return run_on_cluster(task, given, args.input, args.output, args.dask, resume=args.resume)
+
+
+def option_values(
+    args: argparse.Namespace, options: type[Options], left_out: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return what the flags of add_options were given."""
+    names = [each.name for each in fields(options) if each.name not in left_out]
+    return {
+        name: list_values(value) if isinstance(value, list) else None if value == "all" else value
+        for name in names
+        if (value := getattr(args, name)) is not None
+    }
 
 
 def list_values(values: list[str]) -> list[str]:
