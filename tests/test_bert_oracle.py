@@ -220,25 +220,6 @@ def test_where_numbers_are_first_not_finite_is_told_in_berts_names() -> None:
         model(IDS)
 
 
-def test_the_kit_of_a_bert_checks_a_port_with_token_types(
-    tmp_path: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["kit", str(tmp_path)]) == 0
-    own = tmp_path / "BertModel"
-    types = own / "trace" / "token_type_ids.npy"
-    assert main(["diagnose", str(own / "model"), str(own / "trace")]) == 0
-    given = npbert.Trace.load(own / "inputs")
-    assert np.array_equal(given["token_type_ids"], np.load(types))
-    traced = own / "again.npz"
-    inputs = ["--inputs", str(own / "inputs"), "-o", str(traced)]
-    assert main(["trace", str(own / "model"), *inputs]) == 0
-    assert npbert.compare(own / "trace.safetensors", traced).same
-    types.unlink()  # without them the port seems to have made them up
-    capsys.readouterr()
-    assert main(["diagnose", str(own / "model"), str(own / "trace")]) == 1
-    assert capsys.readouterr().out.startswith("embeddings.token_type_embeddings: ")
-
-
 TEXTS = {
     "pooled": "pooler.activation",
     "pooled: rows and columns had changed places":

@@ -20,7 +20,7 @@ from npbert.explaining import Explanation
 from npbert.hub.cache import Snapshot
 from npbert.jobs.outputs import ArrayOutput, LinesOutput
 from npbert.oracle.dumps import write_dump
-from npbert.oracle.verify import kit
+from npbert.oracle.kit import kit
 
 BINS = Path(__file__).parent.parent / "golden" / "bins"
 ARRAYS = {"a": np.arange(6000.0), "b": np.ones((2, 3), np.float32)}
@@ -221,7 +221,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
 from test_drafts import BINS, WRITERS, bin_folder, convert, model
 from npbert.errors import NpbertError
-from npbert.oracle.verify import kit
+from npbert.oracle.kit import kit
 root, limits = Path(sys.argv[2]), [0, 100, 7000, 20000]
 source = bin_folder(root / "source")
 writers = {name: write for name, (write, _) in WRITERS.items() if name not in ("ref", "answers")}

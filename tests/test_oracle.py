@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 import npbert
 from npbert.cli import main
-from npbert.families import FAMILIES, class_name, list_architectures
+from npbert.families import FAMILIES, list_architectures
 from npbert.oracle.dialects import canonical_names
 from npbert.oracle.layouts import fit_layout
 from npbert.oracle.maps import read_map
@@ -432,23 +432,6 @@ def test_what_ships_is_what_was_recorded_and_small():
     recorded = {path.read_bytes() for path in GOLDEN.glob("*Bert*/*")}
     assert all(path.read_bytes() in recorded for path in files)
     assert len(case_folders()) == 13
-
-
-def test_the_kit_is_a_port_that_is_right(tmp_path, capsys):
-    assert main(["kit", str(tmp_path / "kit")]) == 0
-    made = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert [folder.name for folder in made] == sorted(
-        class_name(family, name) for family in FAMILIES for name in list_architectures(family)
-    )
-    for folder in made:
-        assert main(["compare", str(folder / "model"), str(folder / "trace")]) == 0
-        inputs = {path.stem: np.load(path) for path in (folder / "inputs").glob("*.npy")}
-        given = npbert.Trace.load(folder / "trace.safetensors").given
-        assert all(np.array_equal(inputs[name], x) for name, x in given.items())
-        has_types = npbert.load(folder / "model").config.type_vocab_size > 0
-        assert ("token_type_ids" in inputs) == has_types
-        assert not has_types or inputs["token_type_ids"].max() > 1
-    assert "npbert diagnose FOLDER/model YOUR_FOLDER" in (tmp_path / "kit/README.md").read_text()
 
 
 def test_a_candidate_is_a_trace_a_mapping_of_arrays_or_a_path(tmp_path):

@@ -42,9 +42,9 @@ except npbert.NpbertError as error:
 KIT = """
 import sys
 from npbert.cli import main
-from npbert.oracle import verify
-cases = verify.case_folders()
-verify.case_folders = lambda: cases[:1]  # of many architectures that are written alike
+from npbert.oracle import kit
+classes = kit.list_classes()
+kit.list_classes = lambda: classes[:1]  # of many architectures that are written alike
 sys.exit(main(["kit", "out/k"]))
 """
 TRACE = ["npbert", "trace", str(GOLDEN / "DistilBertModel"), "--ids", "1 2 3", "-o"]

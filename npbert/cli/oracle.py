@@ -261,7 +261,7 @@ def run_verify(args: argparse.Namespace) -> ExitStatus:
 
 def run_kit(args: argparse.Namespace) -> ExitStatus:
     """Write the porter's kit."""
-    from npbert.oracle.verify import kit
+    from npbert.oracle.kit import kit
 
     for folder in kit(Path(args.folder)):
         print(folder)

@@ -1,9 +1,9 @@
 """Is this installation right, and a real checkpoint?  Recorded cases, and published numbers.
 
 The recorded cases are small checkpoints, and what transformers computes on them; they check an
-installation, with its NumPy and its BLAS on this machine, and make the kit for ports.  The
-published numbers are of real checkpoints, none of which ships here.  Their sources: the tests of
-transformers, Bumblebee and rust-bert, and the notes of flodl and SpawnDev.ILGPU.ML.
+installation, with its NumPy and its BLAS on this machine.  The published numbers are of real
+checkpoints, none of which ships here.  Their sources: the tests of transformers, Bumblebee and
+rust-bert, and the notes of flodl and SpawnDev.ILGPU.ML.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,13 +14,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbert.checkpoint.drafts import replace_files
-from npbert.errors import CheckpointError, InputError
+from npbert.errors import InputError
 from npbert.families import ENCODER_ARCHITECTURE, canonical_module, own_module
 from npbert.loading import load
 from npbert.model import Model
-from npbert.oracle.dumps import write_arrays, write_npy
-from npbert.oracle.traces import Call, Trace, distance, record_activations, trace
+from npbert.oracle.traces import Call, Trace, distance, record_activations
 
 CASES_FOLDER: Final = Path(__file__).parent / "recorded"
 CASE_FILE: Final = "case.safetensors"
@@ -29,23 +27,6 @@ BOUNDS: Final = {  # of the worst activation, in units of its greatest value
     "textbook, float32": ("float32", "textbook", 5e-5),
     "kernels, float32": ("float32", "kernels", 2e-4),
 }
-KIT_README: Final = """# A porter's kit
-
-One folder for each architecture of each family, by its class in transformers, made by `npbert kit`:
-
-* `model/`: a small checkpoint as transformers saves it, config.json and model.safetensors; every
-  size is different, and every parameter is drawn, so that no mistake can hide;
-* `inputs/*.npy`: input_ids, attention_mask, position_ids, attention_head_mask, and token_type_ids
-  where the family has them (multiple choice has (batch, choices, length));
-* `trace.safetensors`, `trace/*.npy`: every activation in float64, by the names of the modules in
-  PyTorch, rows outside: (batch, length, features), attention (batch, heads, query, key).
-  `trace/about.json` says their order.
-
-Run your port on `inputs`, write what you have under the same names (float32 is fine, some of them
-are fine), the inputs too, as .npy files in a folder, an .npz, or a .safetensors; then
-
-    npbert diagnose FOLDER/model YOUR_FOLDER
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,34 +77,6 @@ def worst_activation(model: Model, recorded: Trace) -> tuple[float, str]:
     }
     name = max(every, key=every.__getitem__)
     return every[name], own_module(model.family, name)
-
-
-def kit(target: Path) -> list[Path]:
-    """Write a small checkpoint, inputs and a full trace for every class, all or nothing."""
-    made = []
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        with replace_files(target) as draft:
-            for folder in case_folders():
-                own = target / folder.name
-                for name in ("config.json", "model.safetensors"):
-                    with draft(own / "model" / name) as file:
-                        file.write((folder / name).read_bytes())
-                given = Trace.load(folder / CASE_FILE).given
-                told = trace(load(folder, dtype="float64"), **given, noise=True)  # type: ignore[arg-type]
-                for name, x in told.given.items():
-                    with draft(own / "inputs" / f"{name}.npy") as file:
-                        write_npy(file, x)
-                for name in ("trace.safetensors", "trace"):
-                    write_arrays(draft, own / name, told.arrays, told.about)
-                made.append(own)
-            with draft(target / "README.md") as file:
-                file.write(KIT_README.encode())
-    except CheckpointError as error:
-        raise InputError(str(error)) from None
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror}") from None
-    return made
 
 
 def checks_json(checks: list[Check]) -> list[dict[str, Any]]:
