@@ -14,7 +14,7 @@ import difflib
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import IntEnum
 
@@ -83,10 +83,10 @@ def warn(message: str) -> None:
     warnings.warn(message, NpbertWarning, stacklevel=level)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str], show: Callable[[str], str] = repr) -> str:
     """Return '; did you mean X?' for the known name most like this one, or ''."""
     matches = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    return f"; did you mean {show(matches[0])}?" if matches else ""
 
 
 def quote(value: object) -> str:

@@ -12,6 +12,7 @@ from npbert.checkpoint.config import Config, find_architecture
 from npbert.checkpoint.folders import read_checkpoint
 from npbert.checkpoint.other_folders import explain_file
 from npbert.checkpoint.parameters import PROJECTOR, WORDS, draw_parameters, parameter_shapes
+from npbert.engine.spellings import explain_arguments
 from npbert.errors import CheckpointError, InputError, quote, warn
 from npbert.hub import locate, pin_source, suggest_name
 from npbert.model import Model
@@ -20,6 +21,7 @@ from npbert.text.tokenizer import Tokenizer
 DTYPES: Final[Mapping[str, type[np.floating]]] = {"float32": np.float32, "float64": np.float64}
 
 
+@explain_arguments
 def load(
     source: str | os.PathLike[str],
     architecture: str | None = None,
@@ -114,6 +116,7 @@ def load(
     return model
 
 
+@explain_arguments
 def init(
     config: Config, architecture: str, *, seed: int = 0, dtype: DTypeLike = "float32"
 ) -> Model:

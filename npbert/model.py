@@ -19,6 +19,7 @@ from npbert.checkpoint.parameters import WORDS, LoadReport, Parameters, assemble
 from npbert.encoder import Operations, Pack, Run, encode
 from npbert.engine import inputs, kernels, packs
 from npbert.engine.activations import ACTIVATIONS
+from npbert.engine.spellings import explain_arguments
 from npbert.engine.taps import Dropout, Keeper, chain_taps, raise_at_not_finite
 from npbert.engine.threads import count_threads, map_in_threads
 from npbert.errors import CheckpointError, InputError, quote, warn
@@ -92,6 +93,7 @@ class Model(Rebuildable):
         """What is known of its architecture."""
         return ARCHITECTURES[self.architecture]
 
+    @explain_arguments
     def __call__(
         self,
         input_ids: ArrayLike,
@@ -158,7 +160,7 @@ class Model(Rebuildable):
         # Dropout draws for the whole batch at once, in the order that it documents.
         slices = [slice(0, len(given.ids))] if dropout else packs.batch_slices(given)
         parts = map_in_threads(compute, slices, count_threads(threads))
-        outputs, heard = map(join_rows, zip(*parts, strict=True))
+        outputs, heard = map(packs.join_rows, zip(*parts, strict=True))
         if not len(given.ids):  # then no attention was heard of
             length = given.ids.shape[1]
             counts = [len(self.config.heads(i)) for i in range(self.config.num_blocks)]
@@ -187,6 +189,7 @@ class Model(Rebuildable):
             more=FAMILIES[config.family].dropouts,
         )
 
+    @explain_arguments
     def packed(
         self,
         sequences: Iterable[Any],
@@ -245,6 +248,7 @@ class Model(Rebuildable):
         grouped = [inputs.list_of("a group", group) for group in given]
         return [choice for group in grouped for choice in group], inputs.count_choices(grouped)
 
+    @explain_arguments
     def stream(
         self,
         sequences: Iterable[Sequence[Any]],
@@ -365,6 +369,7 @@ class Model(Rebuildable):
         model.encoder = self.encoder._replace(blocks=self.encoder.blocks[:blocks])
         return model
 
+    @explain_arguments
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.safetensors and the tokenizer, as transformers reads them.
 
@@ -387,10 +392,3 @@ def choose_engine(engine: str | None, dtype: np.dtype[np.floating]) -> str:
             f"engine is {quote(engine)}, expected 'textbook'" + (" or 'kernels'" if fast else "")
         )
     return engine or ("kernels" if fast else "textbook")
-
-
-def join_rows(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """Join the rows of parts of a batch under each name."""
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}

@@ -109,7 +109,7 @@ def test_stdin_that_is_not_utf_8_is_status_2():
 
 def test_usage_errors_are_status_2():
     _, err = npbert_says("text-classificatoin", "x", status=2)
-    assert "invalid choice: 'text-classificatoin'" in err
+    assert "no command 'text-classificatoin'; did you mean 'text-classification'?" in err
     npbert_says(status=2)
 
 

@@ -182,7 +182,10 @@ EMPTY = {
     "one text": ("Who?", "text 0: is 'Who?', expected a dict or tuple of question and context"),
     "no context": ({"question": "Who?"}, "text 0: has no context"),
     "a number": (("Who?", 5), "text 0: a text is a str, not int: 5"),
-    "three": (("a", "b", "c"), "text 0: is a tuple of 3, expected question and context"),
+    "three": (
+        ("a", "b", "c"),
+        "text 0: is a tuple of 3, expected question and context; many inputs are a list",
+    ),
     "nothing": (
         None,
         "question-answering reads a dict of question and context, or many, not NoneType",

@@ -352,7 +352,7 @@ BAD = {
     "a number in a list": (["ok", 5], "text 1: a text is a str, not int: 5"),
     "three texts": (
         ("a", "b", "c"),
-        "text 0: is a tuple of 3, expected text and perhaps text_pair",
+        "text 0: is a tuple of 3, expected text and perhaps text_pair; many inputs are a list",
     ),
     "another key": ({"txt": "a"}, "text 0: has 'txt', expected text and perhaps text_pair"),
     "no text": ({"text_pair": "a"}, "text 0: has no text"),

@@ -17,8 +17,9 @@ from typing import Final
 from npbert import __version__
 from npbert.cli import models, oracle, search, tasks
 from npbert.cli.shared import Commands, spell_as_flags
-from npbert.errors import ExitStatus, InputError, NpbertError, discard_output, tell
-from npbert.tasks.rows import TASKS
+from npbert.engine.spellings import explain_name, explain_task
+from npbert.errors import ExitStatus, InputError, NpbertError, discard_output, quote, tell
+from npbert.tasks.rows import TASKS, flag_of
 
 STATUSES: Final = (
     "exit status: 0 fine or equal; 1 different (compare, diagnose, verify); 2 usage or unreadable\n"
@@ -30,13 +31,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
-    args = build_parser().parse_args(argv)
+    try:
+        args = parse_arguments(list(sys.argv[1:] if argv is None else argv))
+    except InputError as error:
+        tell(str(error))
+        return ExitStatus.UNUSABLE
     explain_bus_errors()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tell(
             spell_as_flags(str(message), args.flags, args.fields)
         )
         return run_command(args)
+
+
+def parse_arguments(given: list[str]) -> argparse.Namespace:
+    """Return what the command line says.  Raises InputError for a command or a flag there is not.
+
+    What else argparse finds wrong it tells itself, and ends the process.
+    """
+    commands = build_commands()
+    parser, there = commands.parser, commands.parsers.choices
+    if given and not given[0].startswith("-") and given[0] not in there:
+        known = {name: TASKS[name].aliases if name in TASKS else () for name in there}
+        hint = explain_task(given[0], known) or "; npbert --help lists them"
+        raise InputError(f"there is no command {quote(given[0])}{hint}")
+    args, more = parser.parse_known_args(given)
+    flags = [each.partition("=")[0] for each in more if each.startswith("-")]
+    if flags:
+        hint = explain_name(flags[0], args.flags, flag_of)
+        hint = hint or f"; npbert {given[0]} --help lists those it has"
+        raise InputError(spell_as_flags(f"{given[0]} has no flag {flags[0]}{hint}", args.flags))
+    if more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    return args
 
 
 BUS_ERROR: Final = (
@@ -94,6 +121,11 @@ def run_command(args: argparse.Namespace) -> ExitStatus:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
+    return build_commands().parser
+
+
+def build_commands() -> Commands:
+    """Return all commands, with their parsers."""
     parser = argparse.ArgumentParser(
         prog="npbert", usage="npbert [-h] [--version] COMMAND ...",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -113,4 +145,4 @@ def build_parser() -> argparse.ArgumentParser:
         f"{commands.listing()}\nnpbert COMMAND --help says more."
     )
     parser.epilog = STATUSES
-    return parser
+    return commands

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
+from npbert.engine.spellings import explain_arguments
 from npbert.errors import InputError, quote
 from npbert.model import Model
 from npbert.tasks import pipeline
@@ -17,6 +18,7 @@ __all__ = ["map_dataframe", "require_packages"]
 PACKAGES: Final = ("dask.dataframe", "distributed", "pandas", "pyarrow")
 
 
+@explain_arguments
 def map_dataframe(
     ddf: Any,
     task: str,

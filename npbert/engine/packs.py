@@ -143,3 +143,10 @@ def compute_lists(
 
     results = dict(zip(order, map_in_threads(compute_pack, order, threads), strict=True))
     return chain.from_iterable(results[i] for i in range(len(packs)))
+
+
+def join_rows(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    """Join the rows of parts of a batch under each name."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from npbert.checkpoint.drafts import is_stream, replace_file
+from npbert.engine.spellings import explain_arguments
 from npbert.errors import CheckpointError, InputError, quote
 from npbert.explaining.page import comparison_page, pass_page
 from npbert.explaining.passes import trace_pass
@@ -50,6 +51,7 @@ class Explanation:
         )
 
 
+@explain_arguments
 def explain(
     source_or_model: str | os.PathLike[str] | Model | None,
     text: str | Sequence[str],

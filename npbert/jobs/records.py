@@ -5,17 +5,30 @@ path from there: records, to items, to a job.
 """
 
 import dataclasses
+import difflib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from npbert.errors import InputError, listing, quote
 from npbert.jobs.lines import Record, form_of, parse_object, read_records
 from npbert.jobs.raw_lines import Lines
 from npbert.tasks.rows import ERROR, RESULTS, TASKS, TaskRow, flag_of
+
+OTHER_MARKS: Final = (";", "\t", "|")  # that separate columns elsewhere
+# What datasets call the fields of inputs.
+FIELD_SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "text": (
+        "sentence", "sequence", "content", "body", "review", "comment", "document", "texts",
+        "sentence1", "premise", "input", "inputs", "message", "title", "tweet",
+    ),
+    "question": ("query", "q", "questions"),
+    "documents": ("passages", "corpus", "docs", "texts", "candidates", "document", "passage"),
+    "prompt": ("text", "sentence", "context", "beginning", "startphrase", "sent1"),
+}  # fmt: skip
 
 
 class Item(NamedTuple):
@@ -88,18 +101,39 @@ class InputFormat:
                 if clash := [name for name in taken if name in rest]:
                     raise InputError(f"has a field {clash[0]!r}, where the answer would go")
                 if absent := [key for key in named if key not in row]:
-                    raise InputError(f"has no field {listing(map(repr, absent))}")
+                    hint = explain_absence(row, absent[0])
+                    raise InputError(f"has no field {listing(map(repr, absent))}{hint}")
                 if not self.fixed and not any(key in row for key in keys.values()):
+                    name = self.row.names[0]
+                    hint = explain_absence(row, name, name) or "; --field says where it stands"
                     raise InputError(
-                        f"has no {self.row.names[0]}, but {listing(map(quote, row)) or 'nothing'}; "
-                        "--field says where it stands"
+                        f"has no {name}, but {listing(map(quote, row)) or 'nothing'}{hint}"
                     )
+                self.explain_fields(row, keys)
             except InputError as error:
                 kept = {name: value for name, value in rest.items() if name not in taken}
                 yield Item(number, error, kept, unit)
             else:
                 read = {name: row[key] for name, key in keys.items() if key in row}
                 yield Item(number, {**self.fixed, **read}, rest, unit)
+
+    def explain_fields(self, row: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+        """Refuse a row that lacks a field, or has a list for a text, if it says how to read it.
+
+        Raises InputError; what else is wrong the task finds.
+        """
+        for name in self.row.fields[: self.row.required]:
+            given = {name, *(k for k, own in self.row.alternatives.items() if own == name)}
+            lacking = not any(keys.get(each) in row or each in self.fixed for each in given)
+            if lacking and (hint := explain_absence(row, name, name)):
+                raise InputError(f"has no {name}{hint}")
+        for other, name in self.row.alternatives.items():
+            key = keys.get(name)
+            if key is not None and isinstance(row.get(key), list):
+                raise InputError(
+                    f"has a list under {key!r}, where a text is read; --field {other}={key} reads "
+                    f"{other}"
+                )
 
     def plain_items(self, found: Iterator[Record], unit: str) -> Iterator[Item]:
         """Yield an input for each text, or one for all of them.  Raises InputError."""
@@ -127,6 +161,18 @@ class InputFormat:
                 return Item(number, text, unit=unit)
             texts.append(text)
         return Item(0 if unit == "text" else 1, {name: texts, **self.fixed}, unit=unit)
+
+
+def explain_absence(row: Mapping[str, Any], key: str, field: str = "") -> str:
+    """Return why a row perhaps has no such key, or ''; a field can be read from another."""
+    if len(row) == 1 and (marks := [mark for mark in OTHER_MARKS if mark in next(iter(row))]):
+        how = "--tsv reads tabs" if marks[0] == "\t" else "write them with commas"
+        return f"; are its columns separated by {marks[0]!r}? {how}"
+    like = [name for name in row if field and name.lower() in FIELD_SPELLINGS.get(field, ())]
+    if like := like or difflib.get_close_matches(key, list(row), n=1):
+        flag = f"--field {like[0]}" if field else repr(like[0])
+        return f"; is it {like[0]!r}? {flag}" if field else f"; did you mean {flag}?"
+    return ""
 
 
 class Source:

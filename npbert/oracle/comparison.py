@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from npbert.engine.spellings import explain_arguments
 from npbert.errors import InputError, listing
 from npbert.families import canonical_module
 from npbert.model import Model
@@ -113,6 +114,7 @@ class Beside(NamedTuple):
     comparison: Comparison
 
 
+@explain_arguments
 def compare(
     reference: Model | TraceLike,
     candidate: TraceLike,

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from npbert.engine.spellings import explain_arguments
 from npbert.errors import InputError, quote
 from npbert.model import Model
 from npbert.oracle.candidates import check_names
@@ -104,6 +105,7 @@ class Diagnosis:
     notes: list[str] = field(default_factory=list)
 
 
+@explain_arguments
 def diagnose(
     model: Model, candidate: TraceLike, *, names: NameMap | None = None, partial: bool = False
 ) -> Diagnosis:

@@ -19,6 +19,7 @@ from npbert import __version__
 from npbert.checkpoint.parameters import Parameters, assemble
 from npbert.engine import inputs
 from npbert.engine.packs import pack_rows
+from npbert.engine.spellings import explain_arguments
 from npbert.engine.taps import Keeper
 from npbert.errors import InputError, quote
 from npbert.families import own_module
@@ -192,6 +193,7 @@ def distance(
     )
 
 
+@explain_arguments
 def trace(
     model: Model,
     input_ids: ArrayLike | None = None,

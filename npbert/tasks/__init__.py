@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from npbert import _import_lock
-from npbert.errors import InputError, quote, suggest
-from npbert.tasks.options import change_options
+from npbert.engine.spellings import explain_arguments, explain_task
+from npbert.errors import InputError, quote
+from npbert.tasks.options import PIPELINE_ARGUMENTS, change_options
 from npbert.tasks.rows import TASKS, TaskRow
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def task_class(row: TaskRow) -> "type[Task[Any, Any]]":
     return found
 
 
+@explain_arguments
 def pipeline(
     task: str,
     source_or_model: "str | os.PathLike[str] | Model | None" = None,
@@ -95,7 +97,7 @@ def pipeline(
     'POSITIVE'
     """
     row = find_row(task)
-    chosen = change_options(task, row.options(), options)
+    chosen = change_options(task, row.options(), options, PIPELINE_ARGUMENTS)
     with _import_lock:
         from npbert.hub import locate, pin_source
         from npbert.model import Model
@@ -144,8 +146,6 @@ def find_row(task: str) -> TaskRow:
     """Return the row of a task.  Raises InputError for a name that none has."""
     if isinstance(task, str) and task in TASKS:
         return TASKS[task]
-    hint = suggest(str(task), TASKS) or f"; there are {', '.join(TASKS)}"
-    for row in TASKS.values():
-        if task in row.aliases:
-            hint = f"; it is called {row.name!r} here"
+    known = {name: row.aliases for name, row in TASKS.items()}
+    hint = explain_task(task, known) or f"; there are {', '.join(TASKS)}"
     raise InputError(f"unknown task {quote(task)}{hint}")

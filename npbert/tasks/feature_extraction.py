@@ -30,13 +30,13 @@ class FeatureExtraction(Task[FeatureOptions, TokenizedText]):
         encoder = model.encoder_only(blocks_below(model, options.layer))
         super().__init__(encoder, options, row, **how)
 
-    def __call__(self, inputs: Any, **changes: Any) -> Any:
+    def __call__(self, inputs: Any = None, *more: Any, **changes: Any) -> Any:
         """Answer for one input, or many; see Task."""
         options = self.with_changes(changes)
         if options.layer == self.options.layer:
-            return super().__call__(inputs, **changes)
+            return super().__call__(inputs, *more, **changes)
         how = {"threads": self.threads, "batch_invariant": self.batch_invariant}
-        return FeatureExtraction(self.whole, options, self.row, **how)(inputs)
+        return FeatureExtraction(self.whole, options, self.row, **how)(inputs, *more)
 
     def read(self, item: Any, options: FeatureOptions) -> Reading[TokenizedText]:
         """Turn a text, or a pair of texts, into tokens.  Raises InputError."""

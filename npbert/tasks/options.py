@@ -9,23 +9,19 @@ from dataclasses import dataclass, field, fields, replace
 from types import NoneType
 from typing import Any, Final, Literal, TypeVar, get_args, get_type_hints
 
-from npbert.errors import InputError, quote, suggest
+from npbert.engine.spellings import explain_name
+from npbert.errors import InputError, listing, quote
 
 Names = tuple[str, ...]
 ScoreFunction = Literal["softmax", "sigmoid", "none"]
 Unit = Literal["char", "byte", "utf16"]
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
-# What options are called elsewhere: in transformers, sentence-transformers, and of old.
-OTHER_NAMES: Final = {
-    "topk": "top_k", "return_all_scores": "top_k", "max_seq_len": "max_length",
-    "max_seq_length": "max_length",
-    "doc_stride": "stride", "max_question_len": "max_question_length",
-    "max_answer_len": "max_answer_length", "grouped_entities": "aggregation_strategy",
-    "multi_class": "multi_label", "normalize_embeddings": "normalize", "truncation": "long",
-    "activation_fn": "function_to_apply", "apply_softmax": "function_to_apply",
-    "max_active_dims": "top_k",
-}  # fmt: skip
+# Of npbert.pipeline beside the options.
+PIPELINE_ARGUMENTS: Final = (
+    "source_or_model", "architecture", "strict", "threads", "batch_invariant", "revision",
+    "subfolder", "cache_dir", "token", "offline", "copy",
+)  # fmt: skip
 # Bumblebee's names of strategies, without their colons.
 ALIASES: Final = {
     "same": "simple", "word_first": "first", "word_average": "average", "word_max": "max",
@@ -229,15 +225,22 @@ class FeatureOptions(TruncatingOptions):
 Asked = TypeVar("Asked", bound=Options)
 
 
-def change_options(task: str, options: Asked, changes: Mapping[str, Any]) -> Asked:
-    """Return options with some changed.  Raises InputError for names that a task does not have."""
+def change_options(
+    task: str, options: Asked, changes: Mapping[str, Any], also: Collection[str] = ()
+) -> Asked:
+    """Return options with some changed.  Raises InputError for names that a task does not have.
+
+    `also` are arguments that whoever passes the changes has besides.
+    """
     known = [each.name for each in fields(options)]
     for name in changes:
+        if name in PIPELINE_ARGUMENTS and name not in known:
+            raise InputError(f"{task} has no option {name!r}: npbert.pipeline takes it, once")
         if name not in known:
-            hint = suggest(name, known) or f"; it has {', '.join(known)}"
-            if OTHER_NAMES.get(name) in known:
-                hint = f"; it is called {OTHER_NAMES[name]!r} here"
-            raise InputError(f"{task} has no option {name!r}{hint}")
+            hint = explain_name(name, [*known, *also])
+            raise InputError(
+                f"{task} has no option {name!r}{hint or f'; it has {listing(known, 20)}'}"
+            )
     return replace(options, **changes)
 
 

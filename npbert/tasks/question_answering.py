@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert.errors import InputError
+from npbert.tasks.containers import convert_inputs
 from npbert.tasks.options import QuestionAnsweringOptions
 from npbert.tasks.task import (
     Answer,
@@ -46,8 +47,9 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
     """
 
     def __call__(
-        self, inputs: Any = None, *, question: Any = None, context: Any = None, **changes: Any
-    ) -> Any:
+        self, inputs: Any = None, *more: Any, question: Any = None, context: Any = None,
+        **changes: Any,
+    ) -> Any:  # fmt: skip
         """Answer one question, or many.
 
         Parameters
@@ -63,7 +65,7 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
         InputError
         """
         if question is None and context is None:
-            return super().__call__(inputs, **changes)
+            return super().__call__(inputs, *more, **changes)
         if inputs is not None:
             raise InputError(f"{self.row.name} takes inputs, or question= and context=, not both")
         return super().__call__(pair_inputs(question, context), **changes)
@@ -152,6 +154,9 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
 
 def pair_inputs(question: Any, context: Any) -> Any:
     """Return what question= and context= stand for: an input, or a list of them."""
+    question, context = (
+        convert_inputs(each, ("question", "context")) for each in (question, context)
+    )
     many = [len(each) for each in (question, context) if isinstance(each, list)]
     if not many:
         return {"question": question, "context": context}

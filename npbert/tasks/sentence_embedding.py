@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from npbert.checkpoint.files import parse_npy
 from npbert.checkpoint.reading import read_bytes
 from npbert.engine.inputs import number_array
+from npbert.engine.spellings import explain_arguments
 from npbert.errors import CheckpointError, InputError, quote, warn
 from npbert.loading import load
 from npbert.model import Model
@@ -131,6 +132,7 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
             return x
         return quantize(x, options.precision, options.ranges)
 
+    @explain_arguments
     def similarity(self, a: ArrayLike, b: ArrayLike, function: str | None = None) -> Array:
         """Return how alike are the embeddings of a to those of b: greater is nearer.
 

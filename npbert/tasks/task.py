@@ -4,7 +4,7 @@ import codecs
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, Self, SupportsIndex, TypeVar
@@ -19,6 +19,7 @@ from npbert.errors import InputError, listing, quote, warn
 from npbert.hub import Rebuildable
 from npbert.loading import load
 from npbert.model import Model
+from npbert.tasks.containers import convert_inputs
 from npbert.tasks.options import Asked, Unit, change_options
 from npbert.tasks.rows import TaskRow
 from npbert.text.encodings import Encoding
@@ -121,15 +122,15 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         """Load the model of a folder for this task; `loading` is what npbert.load is told."""
         return cls(load(folder, **loading), options, row, **how)
 
-    def __call__(self, inputs: Any, **changes: Any) -> Any:
+    def __call__(self, inputs: Any = None, *more: Any, **changes: Any) -> Any:
         """Answer for one input, or for many of them.
 
         Parameters
         ----------
         inputs : one input; a list of them; or any other iterable of them
             An input is a str, or a tuple or dict of the task's fields.  One input gives one
-            result, a list a list.  Any other iterable gives an iterator that reads a little ahead
-            of what it yields, in constant memory.
+            result; a list, a Series, an array or a set gives a list.  Any other iterable gives an
+            iterator that reads a little ahead of what it yields, in constant memory.
         **changes
             Options that hold for this call only.
 
@@ -139,6 +140,13 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
             Says which input, what is wrong with it, and what was expected.
         """
         options = self.with_changes(changes)
+        if more:
+            raise InputError(
+                f"{self.row.name} takes one input, or many in a list, but {1 + len(more)} came; "
+                f"what belongs together is a tuple or dict of {' and '.join(self.row.fields)}, and "
+                f"options have names: {listing((each.name for each in fields(options)), 20)}"
+            )
+        inputs = convert_inputs(inputs, self.row.names)
         if isinstance(inputs, list):
             return self.collect(self.stream(inputs, options), options)
         self.require_streamable(options)
@@ -147,8 +155,8 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
             return result
         if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray):
             return self.stream(inputs, options)
-        fields = self.row.fields
-        one = "a str" if self.row.required == 1 else f"a dict of {' and '.join(fields)}"
+        together = " and ".join(self.row.fields)
+        one = "a str" if self.row.required == 1 else f"a dict of {together}"
         raise InputError(f"{self.row.name} reads {one}, or many, not {type(inputs).__name__}")
 
     def with_changes(self, changes: Mapping[str, Any]) -> Asked:
@@ -308,7 +316,9 @@ def input_parts(item: Any, names: tuple[str, ...], required: int) -> list[Any]:
     if isinstance(item, tuple) and required <= len(item) <= len(names):
         return [*item, *[None] * (len(names) - len(item))]
     if isinstance(item, tuple):
-        raise InputError(f"is a tuple of {len(item)}, expected {fields_named}")
+        raise InputError(
+            f"is a tuple of {len(item)}, expected {fields_named}; many inputs are a list"
+        )
     if required > 1:
         raise InputError(f"is {quote(item)}, expected a dict or tuple of {fields_named}")
     return [item, *[None] * (len(names) - 1)]
@@ -336,6 +346,7 @@ def has_empty_text(item: Any, names: Collection[str]) -> bool:
 
 def list_of_texts(name: str, value: Any, of: str, *, lowest: int = 1) -> list[Any]:
     """Return a list of so many str, or more.  Raises InputError."""
+    value = convert_inputs(value, (name,))
     if not isinstance(value, list | tuple):
         raise InputError(f"{name} is {quote(value)}, expected a list of {of}")
     if len(value) < lowest:

@@ -3,14 +3,16 @@
 Names and rules are those of sentence-transformers' CrossEncoder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npbert.checkpoint.config import Config
+from npbert.engine.spellings import explain_arguments
 from npbert.errors import CheckpointError, InputError, quote
 from npbert.model import Model
+from npbert.tasks.containers import convert_inputs
 from npbert.tasks.options import RankingOptions, ScoreFunction
 from npbert.tasks.rows import TaskRow
 from npbert.tasks.sentence_transformers import (
@@ -96,6 +98,7 @@ class TextRanking(Task[RankingOptions, Shelf]):
             return [{**each, "text": documents[each["corpus_id"]]} for each in ranking]
         return ranking
 
+    @explain_arguments
     def predict(self, pairs: Any, **changes: Any) -> Any:
         """Return the score of a (query, document), or a list of those of many.
 
@@ -103,10 +106,16 @@ class TextRanking(Task[RankingOptions, Shelf]):
         """
         if isinstance(pairs, tuple):
             return self.predict([pairs], **changes)[0]
+        pairs = convert_inputs(pairs, self.row.fields)
+        if isinstance(pairs, str | Mapping) or not isinstance(pairs, Iterable):
+            raise InputError(
+                f"pairs is {quote(pairs)}, expected a tuple of query and document, or a list"
+            )
         given = (tuple(pair) if isinstance(pair, list) else pair for pair in pairs)
         answers = self.stream(given, self.with_changes(changes))
         return [each["score"] if "score" in each else each["scores"] for each in answers]
 
+    @explain_arguments
     def rank(self, query: str, documents: list[str], **changes: Any) -> list[Answer]:
         """Return documents by their score, as for an input of both."""
         ranking: list[Answer] = self({"query": query, "documents": documents}, **changes)
