@@ -2,23 +2,24 @@
 
 import copy
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npbert import textbook
 from npbert.checkpoint.config import Config
 from npbert.checkpoint.drafts import replace_files
 from npbert.checkpoint.files import MappedFiles
 from npbert.checkpoint.folders import make_folder, save_checkpoint
 from npbert.checkpoint.parameters import WORDS, LoadReport, Parameters, assemble
-from npbert.encoder import Operations, Pack, Run, encode
-from npbert.engine import inputs, kernels, packs
+from npbert.checkpoint.summary import facts_line, facts_table, model_facts
+from npbert.encoder import Pack, Run, encode
+from npbert.engine import inputs, packs
 from npbert.engine.activations import ACTIVATIONS
+from npbert.engine.choice import ENGINES, choose_engine
 from npbert.engine.spellings import explain_arguments
 from npbert.engine.taps import Dropout, Keeper, chain_taps, raise_at_not_finite
 from npbert.engine.threads import count_threads, map_in_threads
@@ -36,8 +37,6 @@ from npbert.hub import Rebuildable
 from npbert.text.encodings import Encoding
 from npbert.text.tokenizer import Tokenizer
 from npbert.textbook import Array, Tap, no_tap
-
-ENGINES: Final[Mapping[str, Operations]] = {"kernels": kernels, "textbook": textbook}
 
 Outcome = dict[str, Array]  # an array of columns for each output
 
@@ -92,6 +91,17 @@ class Model(Rebuildable):
     def row(self) -> Architecture:
         """What is known of its architecture."""
         return ARCHITECTURES[self.architecture]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it is at a glance, by name, in words."""
+        return model_facts(self.config, self.architecture, self.parameters, self.folder)
+
+    def __repr__(self) -> str:
+        return facts_line("Model", self.facts)
+
+    def _repr_html_(self) -> str:
+        return facts_table("Model", self.facts)
 
     @explain_arguments
     def __call__(
@@ -382,13 +392,3 @@ class Model(Rebuildable):
             if self.tokenizer is not None:
                 self.tokenizer.write_drafts(draft, into)
             save_checkpoint(draft, into, self.config, self.architecture, self.parameters)
-
-
-def choose_engine(engine: str | None, dtype: np.dtype[np.floating]) -> str:
-    """Return the engine to compute with: kernels for float32, unless the textbook was asked for."""
-    fast = dtype == np.float32
-    if engine not in (None, *ENGINES) or (engine == "kernels" and not fast):
-        raise InputError(
-            f"engine is {quote(engine)}, expected 'textbook'" + (" or 'kernels'" if fast else "")
-        )
-    return engine or ("kernels" if fast else "textbook")

@@ -94,6 +94,7 @@ def describe(
     import numpy as np
 
     from npbert.checkpoint.folders import read_modules
+    from npbert.checkpoint.summary import count_parameters
     from npbert.families import ENCODER_ARCHITECTURE
     from npbert.loading import load
     from npbert.tasks.sentence_transformers import describe_recipe, read_embedder
@@ -148,11 +149,6 @@ def module_arrays(folder: Path, dtype: Any) -> Iterator[tuple[str, Any]]:
             for name, tensor in read_tensors(place).items():
                 if tensor.dtype in FLOATS:
                     yield f"{place.name}.{name}", tensor.array(dtype)
-
-
-def count_parameters(parameters: Mapping[str, Any]) -> int:
-    """Return how many numbers a model has; tied tensors count once."""
-    return sum(array.size for array in {id(a): a for a in parameters.values()}.values())
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

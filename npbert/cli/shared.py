@@ -34,7 +34,7 @@ class Commands:
         return "\n".join(lines)
 
 
-SOURCE: Final = "a folder, or a name on the hub"
+SOURCE: Final = "a folder, a built-in model (builtin:ner), or a name on the hub"
 
 
 def add_hub_flags(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from npbert.cli.shared import (
     load_keywords,
 )
 from npbert.engine.threads import blas_environment
-from npbert.errors import ExitStatus, InputError
+from npbert.errors import ExitStatus, InputError, tell
 from npbert.tasks.options import Names, Options, option_types, split_names
 from npbert.tasks.rows import ERROR, RESULTS, TASKS, TaskRow, flag_of
 
@@ -162,6 +162,9 @@ def run_task(args: argparse.Namespace) -> ExitStatus:
     from npbert.jobs.records import InputFormat
     from npbert.tasks import pipeline
 
+    for text in args.texts:
+        if os.path.isfile(text):  # noqa: PTH113  (pathlib raises for a name that is too long)
+            tell(f"{text!r} is a file, and its name was read as a text; -i reads what is in it")
     row = TASKS[args.task]
     options = option_values(args, row.options)
     fixed = {name: getattr(args, name) for name in row.flags}

@@ -43,6 +43,10 @@ class Explanation:
             why = getattr(error, "strerror", None) or error
             raise InputError(f"{path}: cannot be written: {why}") from None
 
+    def __repr__(self) -> str:
+        size = len(self.html.encode("utf-8", "replace")) / 1000
+        return f"<npbert.Explanation: a page of {size:,.0f} kB; save(path) writes it>"
+
     def _repr_html_(self) -> str:
         """Return the page in a frame, so that it and the notebook leave each other be."""
         return (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Self, SupportsIndex
 
 from npbert.checkpoint.other_folders import find_in_cache
-from npbert.errors import HubError, InputError, listing, quote, warn
+from npbert.errors import HubError, InputError, listing, quote, suggest, warn
 from npbert.hub.cache import (
     cache_folder,
     find_snapshot,
@@ -21,6 +21,8 @@ from npbert.hub.fetching import Token, Wanted, fetch
 
 ModelSource = str | os.PathLike[str]
 
+BUILT_IN: Final = Path(__file__).parent.parent / "demo"  # the folder of the models that come along
+BUILT_IN_PREFIX: Final = "builtin:"
 ADDRESS: Final = re.compile(
     r"(?:(?:https?|hf|git|ssh)://(?:[^/]*@)?|git@)?"
     r"(?:(?<=hf://)|(?:(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)|(?<=//)[^/]+)[:/])"
@@ -42,6 +44,8 @@ def locate(
 ) -> Path:
     """Return the folder of a model, fetching it from the hub where it is not here yet.
 
+    A name is that of a folder, or else of a built-in model, or else of a repository on the hub.
+
     A model that is whole in the cache is taken from there, and the hub is not asked, unless `fresh`
     wants what the branch is today.  `offline` asks nobody; None does as HF_HUB_OFFLINE says.
     Raises InputError, HubError.
@@ -57,6 +61,8 @@ def locate(
         raise InputError(f"token is a {type(token).__name__}, expected a string or a bool")
     if not isinstance(cache_dir, str | os.PathLike | None):
         raise InputError(f"cache_dir is {quote(cache_dir)}, expected the path of a folder")
+    if isinstance(source, str) and (name := built_in_name(source)):
+        source = BUILT_IN / name
     if isinstance(source, str) and not os.path.lexists(source):
         refuse_address(source)
     if not isinstance(source, str) or not is_name(source):
@@ -97,6 +103,23 @@ def locate(
             f"{listing(open_yet)}, and {reason}; npbert download {source} finds out"
         )
     return usable
+
+
+def built_in_name(source: str) -> str | None:
+    """Return the name of the built-in model that is meant, or None.
+
+    Raises HubError for a name behind "builtin:" that none has.
+    """
+    there = sorted(path.parent.name for path in BUILT_IN.glob("*/config.json"))
+    name = source.removeprefix(BUILT_IN_PREFIX)
+    if name in there and (name != source or not os.path.lexists(source)):
+        return name
+    if name == source:
+        return None
+    raise HubError(
+        f"{source}: there is no such built-in model{suggest(name, there)}; there are "
+        f"{', '.join(BUILT_IN_PREFIX + each for each in there)}"
+    )
 
 
 def refuse_address(source: str) -> None:
@@ -152,6 +175,8 @@ def pin_source(
     `folder` is what locate(source, **where) returned.  A token is no part of it: it would be
     written down wherever this is, and HF_TOKEN says it there.
     """
+    if isinstance(source, str) and (name := built_in_name(source)):
+        return BUILT_IN_PREFIX + name, {}
     if not isinstance(source, str) or not is_name(source):
         return os.path.realpath(folder), {}
     depth = len(Path(where["subfolder"] or "").parts)

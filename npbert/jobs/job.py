@@ -228,6 +228,9 @@ def run_batch(
         return ExitStatus.SOME_FAILED if failed else ExitStatus.FINE
     if not texts and input_path in (None, "-") and sys.stdin is None:
         raise InputError("there is no TEXT, and stdin is closed")
+    if not texts and not given.says_all and input_path in (None, "-") and sys.stdin.isatty():
+        end = "Ctrl-Z and Enter end" if os.name == "nt" else "Ctrl-D ends"
+        tell(f"reads what is typed here, a text a line; {end} it")
     with closing(Source(given, texts, input_path)) as source:
         if path:
             refuse_input_as_output(path, source)
@@ -263,8 +266,12 @@ def answer_source(
     answers = job.answers(items, output, source.digest)
     quiet = source.texts or typed
     arrays = type(output) in ARRAY_OUTPUTS.values()
+    if not quiet:
+        size = source.lines.size if source.lines else None
+        position = source.lines.position if source.lines and size is not None else None
+        answers = show_progress(answers, counts.inputs, total=size, position=position)
     with job.stop:
-        for item, result in answers if quiet else show_progress(answers, counts.inputs):
+        for item, result in answers:
             output.write(task.array_row(result) if arrays else answer_record(item, result))
     task.warn_of_losses(counts, task.options)
     if summary:

@@ -6,7 +6,7 @@ import os
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self, TextIO, TypeVar
@@ -242,9 +242,16 @@ def as_json_value(result: Any) -> Any:
 
 
 def show_progress(
-    results: Iterator[T], before: int, unit: str = "texts", total: int | None = None
+    results: Iterator[T],
+    before: int,
+    unit: str = "texts",
+    total: int | None = None,
+    position: Callable[[], int] | None = None,
 ) -> Iterator[T]:
-    """Yield results, and show how many there were so far, where a person looks at stderr."""
+    """Yield results, and show how many there were so far, where a person looks at stderr.
+
+    With a `position`, in bytes of a file, `total` is the size of that, and so the bar's.
+    """
     if sys.stderr is None or not sys.stderr.isatty():
         yield from results
         return
@@ -253,11 +260,14 @@ def show_progress(
     except ImportError:
         yield from results
         return
-    with tqdm(
-        unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, initial=before, total=total
-    ) as bar:
-        for result in results:
+    how: dict[str, Any] = {"unit": f" {unit}", "initial": before}
+    if position:
+        how = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    with tqdm(**how, file=sys.stderr, dynamic_ncols=True, total=total) as bar:
+        for count, result in enumerate(results, before + 1):
             if sys.stdout.isatty():
                 bar.clear()  # so that the result gets a line of its own
             yield result
-            bar.update()
+            if position:
+                bar.set_postfix_str(f"{count:,} {unit}", refresh=False)
+            bar.update(position() - bar.n if position else 1)

@@ -3,6 +3,8 @@
 import codecs
 import hashlib
 import io
+import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -74,6 +76,19 @@ class Lines:
                 start = raw.read(2)
                 stream = io.BufferedReader(PutBack(start, raw))
             self.stream = GzipFile(fileobj=stream) if start == GZIP else stream
+
+    @property
+    def size(self) -> int | None:
+        """The bytes of the file, as it is stored; None for a pipe, whose end nobody knows."""
+        try:
+            about = os.fstat(self.raw.fileno())
+        except OSError:  # it has no descriptor
+            return None
+        return about.st_size if stat.S_ISREG(about.st_mode) else None
+
+    def position(self) -> int:
+        """Return how many of its bytes were read."""
+        return self.raw.tell()
 
     def close(self) -> None:
         """Close the file; stdin is left to whoever opened it."""

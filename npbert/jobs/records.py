@@ -63,6 +63,11 @@ class InputFormat:
         """Whether the reason stands in the place of an answer that there is not."""
         return self.on_error == "record"
 
+    @property
+    def says_all(self) -> bool:
+        """Whether no field is left to read."""
+        return len(self.fixed) == len(self.row.names)
+
     def keys(self) -> tuple[dict[str, str], list[str]]:
         """Return where each field stands in a record, and which of these places were named.
 
@@ -192,8 +197,7 @@ class Source:
         self.texts = texts
         self.form = given.form or (form_of(named) if named else "lines")
         self.table = self.form != "lines"
-        all_said = len(given.fixed) == len(given.row.names)
-        self.alone = all_said and not texts and path is None and not self.table
+        self.alone = given.says_all and not texts and path is None and not self.table
         self.lines = lines or (None if texts or self.alone else Lines(named))
         if given.field and not self.table:
             raise InputError(

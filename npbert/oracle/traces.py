@@ -59,6 +59,15 @@ class Trace(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self.arrays)
 
+    def __repr__(self) -> str:
+        last = next(reversed(self.arrays), None)
+        end = (
+            ""
+            if last is None
+            else (f", the last {last} {self.arrays[last].shape} in {self.arrays[last].dtype}")
+        )
+        return f"<npbert.Trace: {len(self.given)} inputs, {len(self.activations)} activations{end}>"
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a trace, or what a port wrote: .safetensors, .npz, or a folder of .npy files.

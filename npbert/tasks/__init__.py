@@ -33,7 +33,9 @@ USUAL: Final[Mapping[str, Any]] = {
 
 def built_in_folder(name: str) -> Path:
     """Return the folder of a built-in model."""
-    return Path(__file__).parent.parent / "demo" / name
+    from npbert.hub import BUILT_IN  # which loads NumPy
+
+    return BUILT_IN / name
 
 
 def task_class(row: TaskRow) -> "type[Task[Any, Any]]":

@@ -1,6 +1,7 @@
 """fill-mask: which words may stand where a text says [MASK]?"""
 
-from typing import Any, NamedTuple
+import re
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,12 @@ from npbert.tasks.options import FillMaskOptions
 from npbert.tasks.rows import TaskRow
 from npbert.tasks.task import Answer, Reading, Task, TokenList, best_indices, probabilities
 from npbert.textbook import Array
+
+# What a mask is called by other models, and by people.
+OTHER_MASKS: Final = re.compile(
+    r"[\[<{(]\|?\s*(?:mask|blank)\d*\s*\|?[\])>}]|<extra_id_\d+>|\bMASK\b|_{3,}|\.{4,}|…|\[ *\]",
+    re.IGNORECASE,
+)
 
 Pieces = tuple[int, ...]  # the ids that a word is made of
 Link = tuple[int, Pieces, int]  # where a word goes, its pieces known so far, how many are hidden
@@ -47,7 +54,9 @@ class FillMask(Task[FillMaskOptions, Blanks]):
         written = self.tokenizer.token_text("mask_token")
         asked = sum(text.count(written) for text in texts if text)
         if not asked:
-            raise InputError(f"has no {written}, so that there is nothing to fill in")
+            found = [match[0] for text in texts if text and (match := OTHER_MASKS.search(text))]
+            hint = f"; its {found[0]!r} is {written} for this model" if found else ""
+            raise InputError(f"has no {written}, so that there is nothing to fill in{hint}")
         places = [i for i, token in enumerate(encoding.ids) if token == self.mask]
         if (lost := asked - len(places)) > 0:
             raise InputError(

@@ -115,6 +115,17 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         how = {"threads": self.threads, "batch_invariant": self.batch_invariant}
         return (partial(made, **how), arguments) if self.rebuild else (made, arguments, *more)
 
+    def __repr__(self) -> str:
+        usual = type(self.options)()
+        changed = {
+            each.name: f"array{value.shape}" if hasattr(value, "shape") else quote(value)
+            for each in fields(usual)
+            if (value := getattr(self.options, each.name)) is not getattr(usual, each.name)
+            and not (isinstance(value, str | int | tuple) and value == getattr(usual, each.name))
+        }
+        options = "".join(f", {name}={value}" for name, value in changed.items())
+        return f"<npbert {self.row.name}{options}, by {self.model!r}>"
+
     @classmethod
     def from_folder(
         cls, folder: Path, loading: Mapping[str, Any], options: Asked, row: TaskRow, **how: Any
