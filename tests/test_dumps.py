@@ -1,6 +1,7 @@
 """Dumps as ports write them: their names, their layouts, and arrays without any name."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -328,7 +329,9 @@ def test_arrays_that_differ_in_a_number_are_one_step_of_every_block(model: Any) 
     dump = {f"out{i + 7}": wrong[name] * scale for i, name in enumerate(STATES[1:])}
     found = npbert.compare(model, {"input_ids": IDS, "attention_mask": MASK, **dump})
     assert [step.name for step in found.steps] == STATES[1:]
-    assert "transformer.layer.2.output_layer_norm: is 'out9', guessed by its value" in found.notes
+    assert found.notes == [
+        "transformer.layer.0.output_layer_norm (blocks 0, 1, 2): is 'out7', guessed by its value"
+    ]
     assert found.first is not None
 
 
@@ -336,6 +339,38 @@ def test_an_array_of_a_shape_of_its_own_is_known_by_it(model: Any, right: Any) -
     found = npbert.compare(model, {**given(right), "y": -right["logits"]})
     assert [step.name for step in found.steps if step.off] == ["classifier"]
     assert found.notes == ["classifier: is 'y', guessed by its shape"]
+
+
+def test_inputs_without_a_name_are_known_by_their_values(model: Any, right: Any) -> None:
+    found = npbert.compare(model, [IDS, MASK, *[right[name] for name in STATES]])
+    assert [step.name for step in found.steps] == STATES
+    assert found.same
+    assert found.notes[:2] == [
+        "input_ids: is '0', guessed by its value", "attention_mask: is '1', guessed by its value",
+    ]  # fmt: skip
+    for two in ([IDS, IDS // 2 + 1], [MASK]):  # of which none is known
+        with pytest.raises(InputError, match="the candidate has no input_ids"):
+            npbert.compare(model, [*two, right["logits"]])
+
+
+def test_blocks_may_be_numbered_from_1(model: Any, right: Any) -> None:
+    def renumber(name: str) -> str:
+        return re.sub(r"(?<=layer\.)\d", lambda m: str(int(m[0]) + 1), name)
+
+    found = npbert.compare(model, {renumber(name): x for name, x in right.items()})
+    assert found.same
+    assert found.notes == ["the blocks are numbered from 1"]
+    assert len(found.steps) == len(npbert.trace(model, IDS, MASK).activations)
+
+
+def test_layouts_are_repaired_between_two_traces_too(traces: Any) -> None:
+    ours = traces["distilbert"]
+    name = "transformer.layer.1.attention.q_lin"
+    for turn in (LAYOUTS["tokens alone"], LAYOUTS["batch and heads as one axis"]):
+        found = npbert.compare(ours, {name: turn(ours[name])})
+        assert [step.name for step in found.steps] == [name]
+        assert len(found.notes) == 1
+    assert npbert.compare(ours, {name: split(ours[name])}).same
 
 
 def test_a_trace_may_be_a_list_of_arrays(traces: Any) -> None:
@@ -366,7 +401,7 @@ def test_a_candidate_is_not_judged_by_a_small_part_of_it(
     assert str(error.value) == (
         "1 of 4 arrays were understood: logits; not so xa, xb, xc. Name them as npbert does, or in "
         "a file for --map (npbert trace MODEL --names prints one to fill in), or judge what was "
-        "understood with --partial"
+        "understood: partial=True"
     )
     assert npbert.compare(model, dump, partial=True).same
     assert npbert.diagnose(model, dump, partial=True).findings == []
@@ -374,6 +409,7 @@ def test_a_candidate_is_not_judged_by_a_small_part_of_it(
     npbert.Trace(dump).save(tmp_path / "dump.npz")
     for command in ("compare", "diagnose"):
         assert main([command, folder, str(tmp_path / "dump.npz")]) == 2
+        assert capsys.readouterr().err.endswith("or judge what was understood: --partial\n")
         assert main([command, folder, str(tmp_path / "dump.npz"), "--partial"]) == 0
 
 

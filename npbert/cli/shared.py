@@ -108,6 +108,7 @@ def spell_as_flags(message: str, names: Iterable[str], fields: Collection[str] =
     for name in names:
         flag = f"--{name.replace('_', '-')}"
         message = re.sub(rf"(?<![\w.'-]){name}='(\w+)'", rf"{flag} \1", message)
+        message = re.sub(rf"(?<![\w.'-]){name}=True\b", flag, message)
         message = re.sub(rf"(?<![\w.'-]){name}=False\b", f"--no-{flag[2:]}", message)
         message = re.sub(rf"(?<![\w.'-]){name}=\[\.\.\.\]", f"{flag}, once for each", message)
         message = re.sub(rf"(?<![\w.'-]){name}=(?=[,;\s]|$)", flag, message)

@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 
 from npbert.errors import InputError, listing, quote, suggest
 from npbert.families import BLOCK_PREFIX, own_module
-from npbert.model import Model
 from npbert.oracle.dialects import canonical_names, guess_dialect
 from npbert.oracle.dumps import Arrays
 from npbert.oracle.layouts import Fitted, KeyMask, fit_layout, fit_parts
 from npbert.oracle.maps import NameMap, check_map
-from npbert.oracle.port_names import BLOCK_STEPS, MAPS, PYTORCH, STEPS
-from npbert.oracle.traces import INPUTS, Call, Trace, is_masked
+from npbert.oracle.port_names import BLOCK_STEPS, GIVEN, MAPS, PYTORCH, STEPS
+from npbert.oracle.traces import Call, is_masked
 
-LENGTHS: Final = ("cumulative_lengths", "lengths")  # of sequences that lie one after the other
 NEAR: Final = 0.5  # of what values vary: an array further off is no guess, nor is one as near again
+SAMPLE: Final = 5000  # values by which an array is recognised
 LAST_STATE: Final = "last_hidden_state"
 
 
@@ -33,6 +32,7 @@ class Reference(NamedTuple):
     exact: Arrays
     family: str
     call: Call | None = None  # where it is a model
+    mask: KeyMask | None = None  # where it is a trace, if that tells it
 
     @property
     def blocks(self) -> int | None:
@@ -43,13 +43,22 @@ class Reference(NamedTuple):
     @property
     def key_mask(self) -> KeyMask | None:
         """Where tokens are, (batch, length)."""
-        return None if self.call is None else self.call.inputs.key_mask
+        return self.mask if self.call is None else self.call.inputs.key_mask
 
     def heads(self, name: str) -> int:
         """Return how many heads the attention of a step has, 0 for a step without."""
-        if self.call is None or ".attention." not in name:
+        if ".attention." not in name:
             return 0
-        return len(self.call.model.config.heads(int(name.split(".")[2])))
+        if self.call is not None:
+            return len(self.call.model.config.heads(int(name.split(".")[2])))
+        inner = name.rpartition(".")[0]
+        told = [self.exact.get(f"{inner}.{step}") for step in ("weights", "scores")]
+        return next((x.shape[1] for x in told if x is not None and x.ndim == 4), 0)
+
+    def is_input(self, x: NDArray[Any]) -> bool:
+        """Tell whether an array under another name is one that the call was given."""
+        given = {} if self.call is None else self.call.arrays
+        return x.dtype.kind in "iub" and any(np.array_equal(x, each) for each in given.values())
 
     def fit(self, names: list[str], x: NDArray[Any]) -> list[Fitted] | None:
         """Return an array as these steps; None where no arrangement of its axes fits."""
@@ -83,92 +92,24 @@ def rename_arrays(
     fits: Callable[[str, str], bool] = lambda name, steps: True,
 ) -> Arrays:  # fmt: skip
     """Return a candidate's arrays by canonical names, and say by which system's they were read."""
-    title = "pytorch"
+    title, first = "pytorch", 0
     if names not in MAPS.values():
-        title = guess_dialect(list(candidate), family, blocks, known)
+        title, first = guess_dialect(list(candidate), family, blocks, known)
         if MAPS[title] is not PYTORCH:
             notes.append(f"the names are read as those of --map {title}")
+        if first:
+            notes.append("the blocks are numbered from 1")
     table = canonical_names(
-        candidate, names, family, dialect=MAPS[title], blocks=blocks, known=known, fits=fits
+        candidate,
+        names,
+        family,
+        dialect=MAPS[title],
+        blocks=blocks,
+        known=known,
+        first=first,
+        fits=fits,
     )
     return {mine: candidate[name] for name, mine in table.items()}
-
-
-# ---- inputs -------------------------------------------------------------------------------------
-
-
-def read_inputs(
-    model: Model, candidate: Mapping[str, NDArray[Any]], names: NameMap, notes: list[str]
-) -> Call:
-    """Return the call that a candidate answers.  Raises InputError without input_ids."""
-    blocks = model.config.num_blocks
-    arrays = rename_arrays(candidate, names, model.family, blocks, possible_steps(blocks), [])
-    arrays = pad_inputs(model, arrays, notes)
-    if "input_ids" not in arrays:
-        raise InputError(
-            "the candidate has no input_ids, and without them nothing can be computed again; "
-            f"it has {listing(sorted(arrays))}"
-        )
-    given: Arrays = {}
-    rank = 3 if model.row.has_choices else 2
-    for name in INPUTS:
-        if name in arrays:
-            x = arrays[name]
-            wide = x if name == "attention_head_mask" or x.ndim >= rank else x[None]
-            if wide is not x:
-                notes.append(f"{name}: its batch axis was left out")
-            whole = (
-                name in ("input_ids", "position_ids", "token_type_ids") and wide.dtype.kind == "f"
-            )
-            given[name] = wide.astype(np.int64) if whole else wide
-    return Call(model, given)
-
-
-def pad_inputs(model: Model, arrays: Arrays, notes: list[str]) -> Arrays:
-    """Return inputs as a padded batch, where the tokens of all sequences are one row.
-
-    How long each sequence is, the cumulative lengths say, or the lengths, or an attention mask.
-    Raises InputError where these are of another number of tokens.
-    """
-    ids, mask = arrays.get("input_ids"), arrays.get("attention_mask")
-    if ids is None or ids.size != max(ids.shape, default=0):
-        return arrays
-    if "cumulative_lengths" in arrays:
-        lengths = np.diff(arrays["cumulative_lengths"].ravel().astype(np.int64))
-    elif "lengths" in arrays:
-        lengths = arrays["lengths"].ravel().astype(np.int64)
-    elif mask is not None and mask.ndim == 2 and (mask != 0).sum() == ids.size < mask.size:
-        return arrays | pad_tokens(model, arrays, mask != 0, notes)
-    else:
-        return arrays
-    if (lengths < 0).any() or lengths.sum() != ids.size or not ids.size:
-        raise InputError(
-            f"input_ids are {ids.size} tokens, and the lengths of the sequences {lengths.tolist()}"
-        )
-    places = np.arange(lengths.max()) < lengths[:, None]
-    return arrays | pad_tokens(model, arrays, places, notes)
-
-
-def pad_tokens(model: Model, arrays: Arrays, places: KeyMask, notes: list[str]) -> Arrays:
-    """Return inputs of tokens alone at their places in a batch, and what mask that is."""
-    notes.append(f"padding was left out of the inputs; the batch is {places.shape}")
-    made: Arrays = {"attention_mask": places.astype(np.int64)}
-    for name in ("input_ids", "position_ids", "token_type_ids"):
-        if name in arrays and arrays[name].size == places.sum():
-            pad = model.config.pad_token_id or 0 if name == "input_ids" else 0
-            made[name] = np.full(places.shape, pad, np.int64)
-            made[name][places] = arrays[name].ravel()
-    return made
-
-
-def require_same_inputs(reference: Trace, arrays: Arrays) -> None:
-    """Refuse to compare answers to different questions.  Raises InputError."""
-    for name, x in reference.given.items():
-        theirs = arrays.get(name)
-        if theirs is not None and not (
-            theirs.size == x.size and np.array_equal(theirs.ravel(), x.ravel())
-        ):
-            raise InputError(f"{name} of the two differ: {theirs.shape} and {x.shape}")
 
 
 # ---- steps --------------------------------------------------------------------------------------
@@ -192,7 +133,7 @@ def read_steps(
     arrays = rename_arrays(
         candidate, names, family, reference.blocks, exact.keys(), notes, is_possible
     )
-    arrays = {name: x for name, x in arrays.items() if name not in (*INPUTS, *LENGTHS)}
+    arrays = {name: x for name, x in arrays.items() if name not in GIVEN}
     last = [name for name in exact if name.endswith(".output_layer_norm")][-1:]
     if LAST_STATE in arrays and LAST_STATE not in exact and last:
         arrays = {last[0]: arrays.pop(LAST_STATE)} | arrays
@@ -201,7 +142,8 @@ def read_steps(
     for held in sorted(arrays, key=lambda held: held.count(",")):
         steps, x = held.split(", "), arrays[held]
         if not set(steps) <= exact.keys():
-            unknown[held] = x
+            if not reference.is_input(x):
+                unknown[held] = x
             continue
         for name, found in fit_steps(reference, steps, x):
             if name not in made or not len(steps) > 1:
@@ -245,7 +187,7 @@ def check_understood(reference: Reference, made: Arrays, left: list[str], partia
             f"{len(made)} of {len(made) + len(left)} arrays were understood: "
             f"{listing([own_module(reference.family, name) for name in made], 4)}; not so "
             f"{listing(left, 4)}. Name them as npbert does, or in a file for --map (npbert trace "
-            "MODEL --names prints one to fill in), or judge what was understood with --partial"
+            "MODEL --names prints one to fill in), or judge what was understood: partial=True"
         )
 
 
@@ -329,18 +271,20 @@ def rank_guesses(
 
 
 def distance_in_spreads(reference: Reference, name: str, x: NDArray[Any]) -> float:
-    """Return how far an array is from a step, in units of how much that varies."""
-    like = reference.exact[name]
-    hidden = is_masked(name, like)
-    if not np.array_equal(hidden, is_masked(name, x)):
-        return np.inf
-    live = ~hidden & np.isfinite(x)
+    """Return how far some values of an array are from a step's, in units of how those vary."""
+    shape = x.shape
+    live = np.broadcast_to(True, shape)
     if reference.call is not None:
-        live &= reference.call.live_values(name, like.shape)
-    if not live.any():
+        live = reference.call.live_values(name, shape)
+    places = np.unravel_index(np.linspace(0, x.size - 1, min(x.size, SAMPLE), dtype=int), shape)
+    counts, theirs, ours = live[places], x[places], reference.exact[name][places]
+    hidden = is_masked(name, ours)
+    counts = counts & np.isfinite(theirs) & ~hidden
+    if not counts.any() or not np.array_equal(hidden, is_masked(name, theirs)):
         return np.inf
-    off = x[live].astype(np.float64).clip(-1e100, 1e100) - like[live].clip(-1e100, 1e100)
-    return float(np.sqrt(np.mean(off**2)) / max(float(np.std(like[live])), 1e-300))
+    ours = ours[counts].astype(np.float64).clip(-1e100, 1e100)
+    off = theirs[counts].astype(np.float64).clip(-1e100, 1e100) - ours
+    return float(np.sqrt(np.mean(off**2)) / max(float(np.std(ours)), 1e-300))
 
 
 def has_same_values(reference: Reference, one: list[str], other: list[str]) -> bool:
@@ -348,3 +292,21 @@ def has_same_values(reference: Reference, one: list[str], other: list[str]) -> b
     pairs = zip(one, other, strict=True)
     return all(np.array_equal(reference.exact[a].ravel(), reference.exact[b].ravel())
                for a, b in pairs)  # fmt: skip
+
+
+BLOCK_NOTE: Final = re.compile(r"transformer\.layer\.(\d+)(\.\S+): (.*)")
+
+
+def join_notes(notes: Iterable[str]) -> list[str]:
+    """Return notes with what is said of a step of several blocks in one of them."""
+    joined: dict[tuple[str, ...], tuple[str, list[str]]] = {}
+    for note in filter(None, notes):
+        block, step, said = (
+            found.groups() if (found := BLOCK_NOTE.fullmatch(note)) else ("", "", note)
+        )
+        alike = re.sub(r"'.*'", "", said) if step else said  # but for the names of a port
+        joined.setdefault((step, alike), (note, []))[1].append(block)
+    return [
+        note.replace(": ", f" (blocks {', '.join(blocks)}): ", 1) if blocks[1:] else note
+        for note, blocks in joined.values()
+    ]

@@ -15,15 +15,15 @@ from npbert.model import Model
 from npbert.oracle.candidates import (
     Reference,
     check_names,
-    read_inputs,
+    join_notes,
     read_steps,
     rename_arrays,
-    require_same_inputs,
 )
 from npbert.oracle.dialects import detect_family, translate_errors, translate_result
 from npbert.oracle.dumps import Arrays
 from npbert.oracle.maps import NameMap
 from npbert.oracle.measures import measure_values, safe_ratio
+from npbert.oracle.port_inputs import read_inputs, require_same_inputs
 from npbert.oracle.port_names import PYTORCH
 from npbert.oracle.replay import Precision, detect_precision, replay_steps, rounding_noise
 from npbert.oracle.traces import (
@@ -162,7 +162,10 @@ def compare_traces(
     notes: list[str] = []
     ours = rename_arrays(reference.arrays, PYTORCH, family, None, (), [])
     exact = {name: x for name, x in ours.items() if name not in INPUTS and ", " not in name}
-    theirs = read_steps(Reference(exact, family), candidate, names, notes, partial)
+    mask = reference.given.get("attention_mask")
+    key_mask = None if mask is None else mask.reshape(-1, mask.shape[-1]) != 0
+    told = Reference(exact, family, mask=key_mask)
+    theirs = read_steps(told, candidate, names, notes, partial)
     require_same_inputs(reference, rename_arrays(candidate, names, family, None, (), []))
     said = reference.about.get("noise")
     noise = said if isinstance(said, dict) else {}
@@ -202,7 +205,7 @@ def measure_all(
         for name in exact
         if name in theirs
     ]
-    return Comparison(steps=steps, precision=precision.name, notes=[n for n in notes if n])
+    return Comparison(steps=steps, precision=precision.name, notes=join_notes(notes))
 
 
 def port_loudness(

@@ -56,8 +56,11 @@ class Template:
         """Whether anything may stand somewhere in it."""
         return ANYTHING in self.looks
 
-    def block(self, match: re.Match[str] | None, blocks: int | None) -> int | None:
-        """Return which block a match is of, 0 where it has no number; None for none."""
+    def block(self, match: re.Match[str] | None, blocks: int | None, first: int) -> int | None:
+        """Return which block a match is of, 0 where it has no number; None for none.
+
+        first : the number of the first block, where templates say {n} alone
+        """
         if match is None:
             return None
         if "n" not in match.groupdict():
@@ -66,6 +69,7 @@ class Template:
         if self.of_all:
             return 0 if blocks is not None and number == self.times * blocks + self.plus else None
         n, rest = divmod(number - self.plus, self.times)
+        n -= first if self.times == 1 and not self.plus and not self.starts_at_zero else 0
         return n if rest == 0 and n >= 0 and (blocks is None or n < blocks) else None
 
 
@@ -103,14 +107,16 @@ class TemplateIndex:
             for look in looks:
                 self.places[look].append((place, each))
 
-    def find(self, name: str, key: str, blocks: int | None) -> Iterator[tuple[int, Template, int]]:
+    def find(
+        self, name: str, key: str, blocks: int | None, first: int
+    ) -> Iterator[tuple[int, Template, int]]:
         """Yield the templates that fit a name, as it is and then squashed, and of which block."""
         looks = {key[: m.start()] + NUMBER + key[m.end() :] for m in re.finditer(r"\d+", key)}
         tried = [each for look in (key, ANYTHING, *looks) for each in self.places.get(look, ())]
         for text, squashed in ((name, False), (key, True)):
             for place, each in sorted(tried, key=lambda row: row[0]):
                 pattern = each.squashed if squashed else each.exact
-                n = each.block(pattern.fullmatch(text), blocks)
+                n = each.block(pattern.fullmatch(text), blocks, first)
                 if n is not None:
                     yield place, each, n
 
@@ -128,9 +134,9 @@ class NameReader:
 
     def __init__(
         self, table: Mapping[str, str], dialect: Mapping[str, str], family: str,
-        blocks: int | None, known: Collection[str],
+        blocks: int | None, known: Collection[str], first: int,
     ) -> None:  # fmt: skip
-        self.family, self.blocks, self.known = family, blocks, known
+        self.family, self.blocks, self.known, self.first = family, blocks, known, first
         theirs = [parse_template(*row) for row in table.items()]
         self.equal = 0 if table in MAPS.values() else len(theirs)  # rows that have equal rights
         around = FAMILIES[family].results
@@ -171,7 +177,7 @@ class NameReader:
 
     def find_match(self, index: TemplateIndex, bare: str, key: str) -> tuple[str, int] | None:
         """Return the steps of the first template that fits, and which that is."""
-        for place, each, n in index.find(bare, key, self.blocks):
+        for place, each, n in index.find(bare, key, self.blocks, self.first):
             if (steps := self.select_target(each.target, n)) is not None:
                 return steps, place
         return None
@@ -200,21 +206,22 @@ def canonical_names(
     dialect: Mapping[str, str] = PYTORCH,
     blocks: int | None = None,
     known: Collection[str] = (),
+    first: int = 0,
     fits: Callable[[str, str], bool] = lambda name, steps: True,
 ) -> dict[str, str]:
     """Return our name for each of theirs; one that nothing fits is taken for a step's own.
 
     The table comes first, then the family's own names, the dialect's table, and PyTorch's.  A name
     of a value between steps is left out; that of an array which holds several steps has them all,
-    separated by commas.  `blocks` says how many there are, and `known` which steps, where a table
-    leaves that open; `fits` whether the array of a name may be of these steps, where a system gives
-    one name to different values.
+    separated by commas.  `blocks` says how many there are, `first` the number of the first one, and
+    `known` which steps, where a table leaves that open; `fits` whether the array of a name may be
+    of these steps, where a system gives one name to different values.
 
     A hook hears a step under its own name, and once more as the result of the modules around it:
     its own name counts, then one that the table has, then the innermost module.  Raises InputError
     where two names have equal rights to one of ours.
     """
-    reader = NameReader(table, dialect, family, blocks, known)
+    reader = NameReader(table, dialect, family, blocks, known, first)
     readings = {name: reader.read(name) for name in theirs}
     for name, found in readings.items():
         if found is not None and found.steps and not found.sure and not fits(name, found.steps):
@@ -237,18 +244,21 @@ def canonical_names(
 
 def guess_dialect(
     theirs: Collection[str], family: str, blocks: int | None, known: Collection[str]
-) -> str:
-    """Return in which of the maps most names are steps; PyTorch's where no other has more."""
+) -> tuple[str, int]:
+    """Return in which of the maps most names are steps, and the number of the first block.
 
-    def count_names(title: str) -> int:
-        reader = NameReader({}, MAPS[title], family, blocks, known)
+    That is PyTorch's, and 0, where no other has more.
+    """
+
+    def count_names(title: str, first: int = 0) -> int:
+        reader = NameReader({}, MAPS[title], family, blocks, known, first)
         found = [read.steps for name in theirs if (read := reader.read(name)) is not None]
         return sum(set(steps.split(", ")) <= everything for steps in found)
 
     everything = set(known)
     if count_names("pytorch") == len(theirs):
-        return "pytorch"
-    counts = {title: count_names(title) for title in MAPS}
+        return "pytorch", 0
+    counts = {(title, first): count_names(title, first) for first in (0, 1) for title in MAPS}
     return max(counts, key=counts.__getitem__)
 
 

@@ -30,6 +30,8 @@ def fit_layout(
 
     key_mask : (batch, length), where tokens are, for arrays that leave out padding
     """
+    if x.shape == like.shape:
+        return Fitted(x)
     found = [
         each
         for each in possible_layouts(x, like.shape, heads, key_mask)
@@ -37,9 +39,7 @@ def fit_layout(
     ]
     if not found:
         return None
-    if len(found) == 1 or not found[0].how:
-        return found[0]
-    return min(found, key=lambda each: mean_distance(each.array, like))
+    return min(found, key=lambda each: mean_distance(each.array, like)) if found[1:] else found[0]
 
 
 def fit_parts(
