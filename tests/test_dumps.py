@@ -335,6 +335,27 @@ def test_arrays_that_differ_in_a_number_are_one_step_of_every_block(model: Any) 
     assert found.first is not None
 
 
+def test_a_name_that_ends_as_a_steps_is_that_steps(models: Any, traces: Any) -> None:
+    block = "transformer.layer.1."
+    endings = {
+        "distilbert": {"L1_masked_scores": "attention.masked_scores", "L1_scores":
+                       "attention.scores", "L1.context": "attention.context"},
+        "bert": {"L1/attention/query": "attention.q_lin", "L1_intermediate_dense": "ffn.lin1"},
+    }  # fmt: skip
+    for family, rows in endings.items():
+        mine = {ours: name for name, ours in canonical_names(traces[family], {}, family).items()}
+        steps = {theirs: mine[block + step] for theirs, step in rows.items()}
+        dump = {theirs: -traces[family][step] for theirs, step in steps.items()}
+        given = {"input_ids": IDS, "attention_mask": MASK}
+        found = npbert.compare(models[family], {**given, **dump})
+        assert {step.name for step in found.steps} == set(steps.values())
+        for theirs, step in steps.items():
+            assert f"{step}: is {theirs!r}, guessed by its name" in found.notes
+    name = mine[block + "ffn.lin2"]  # a monkey is no key
+    found = npbert.compare(models["bert"], {**given, "monkey": traces["bert"][name]})
+    assert [step.name for step in found.steps] == [name]
+
+
 def test_an_array_of_a_shape_of_its_own_is_known_by_it(model: Any, right: Any) -> None:
     found = npbert.compare(model, {**given(right), "y": -right["logits"]})
     assert [step.name for step in found.steps if step.off] == ["classifier"]

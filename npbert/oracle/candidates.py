@@ -22,6 +22,7 @@ from npbert.oracle.port_names import BLOCK_STEPS, GIVEN, MAPS, PYTORCH, STEPS
 from npbert.oracle.traces import Call, is_masked
 
 NEAR: Final = 0.5  # of what values vary: an array further off is no guess, nor is one as near again
+WORDS_OF_NAME: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 SAMPLE: Final = 5000  # values by which an array is recognised
 LAST_STATE: Final = "last_hidden_state"
 
@@ -205,7 +206,7 @@ Guess = dict[str, tuple[str, Fitted, str]]  # by our name: theirs, the array, an
 
 
 def guess_steps(reference: Reference, unknown: Arrays, made: Arrays) -> Guess:
-    """Return what arrays under unknown names are, by their shapes and their values."""
+    """Return what arrays under unknown names are, by how these end, by shapes and by values."""
     found: Guess = {}
     groups = group_names(unknown)
     while groups:
@@ -215,16 +216,39 @@ def guess_steps(reference: Reference, unknown: Arrays, made: Arrays) -> Guess:
             rank_guesses(reference, [unknown[name] for name in group], free),
             key=lambda guess: guess[0],
         )
+        named = [count_words(group[0], guess[1][0], reference.family) for guess in ranked]
+        best = named.index(max(named)) if ranked else 0
+        by_name = max(named, default=(0, 0))[0] > 0 and named.count(max(named)) == 1
         others = [e for e in ranked[1:] if not has_same_values(reference, ranked[0][1], e[1])]
         near = ranked[0][0] if ranked else np.inf
         by_value = near <= NEAR and (not others or near <= NEAR * others[0][0])
-        if by_value or (ranked and not others):
-            how = "value" if by_value else "shape"
-            for name, step, each in zip(group, *ranked[0][1:], strict=True):
+        if by_name or by_value or (ranked and not others):
+            how = "name" if by_name else "value" if by_value else "shape"
+            for name, step, each in zip(group, *ranked[best if by_name else 0][1:], strict=True):
                 found[step] = (name, each, how)
         elif len(group) > 1:
             groups += [[name] for name in group]
     return found
+
+
+def count_words(theirs: str, step: str, family: str) -> tuple[int, int]:
+    """Return how many words at its end a name has of a step's, 0 without all of the last part.
+
+    And whether it has the number of the step's block.
+    """
+    most = 0
+    words = WORDS_OF_NAME.findall(theirs)
+    for name in {step, own_module(family, step)}:
+        ours = [word.lower() for word in WORDS_OF_NAME.findall(name)]
+        alike = 0
+        for one, other in zip(reversed(words), reversed(ours), strict=False):
+            if one.lower() != other:
+                break
+            alike += 1
+        whole = len(WORDS_OF_NAME.findall(name.rpartition(".")[2]))
+        most = max(most, alike if alike >= whole else 0)
+    block = step.split(".")[2:3] if step.startswith("transformer.") else []
+    return most, int(bool(block) and block[0] in words[: len(words) - most])
 
 
 def group_names(names: Iterable[str]) -> list[list[str]]:
