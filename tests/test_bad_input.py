@@ -20,6 +20,7 @@ ARCHITECTURES = {
     "zero-shot-classification": ("for_sequence_classification", NLI),
     "text-ranking": ("for_sequence_classification", ["relevance"]),
     "token-classification": ("for_token_classification", ["O", "B-X", "I-X"]),
+    "sparse-embedding": ("for_masked_language_modeling", ()),
 }
 # What an input is in which a text takes each of the places that there are.
 PLACES = {
@@ -30,6 +31,7 @@ PLACES = {
     "multiple-choice": [lambda t: (t, ["a", "b"]), lambda t: ("a", ["b", t])],
     "zero-shot-classification": [lambda t: (t, ["a", "b"]), lambda t: ("a", ["b", t])],
     "sentence-embedding": [lambda t: t],
+    "sparse-embedding": [lambda t: t],
     "text-ranking": [lambda t: (t, ["a"]), lambda t: ("a", [t, "b"]), lambda t: (t, "b")],
     "feature-extraction": [lambda t: t, lambda t: (t, "b")],
 }

@@ -366,10 +366,9 @@ def test_several_classes_cannot_rank(tmp_path):
     )
 
 
-def test_no_documents_are_refused(tmp_path):
+def test_of_no_documents_there_is_no_order(tmp_path):
     task = npbert.pipeline("text-ranking", ranker(tmp_path))
-    with pytest.raises(npbert.InputError, match=r"^text 0: documents is empty, expected at least"):
-        task.rank("deep", [])
+    assert task.rank("deep", []) == []
 
 
 # ---- feature extraction -------------------------------------------------------------------------
