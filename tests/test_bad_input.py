@@ -130,7 +130,9 @@ def test_what_is_no_text_is_refused(tasks, name, place, wrong):
 
 
 @pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("wrong", [5, None, b"x", bytearray(b"x"), 1.5, object()], ids=lambda wrong: type(wrong).__name__)
+@pytest.mark.parametrize(
+    "wrong", [5, None, b"x", bytearray(b"x"), 1.5, object()], ids=lambda wrong: type(wrong).__name__
+)
 def test_an_input_of_another_kind_is_refused(tasks, name, wrong):
     with pytest.raises(npbert.InputError, match=rf"^{name} reads .*, or many, not "):
         tasks[name](wrong)

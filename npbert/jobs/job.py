@@ -35,8 +35,9 @@ from npbert.jobs.outputs import (
     show_progress,
 )
 from npbert.jobs.records import InputFormat, Item, Source
+from npbert.tasks.containers import count_characters
 from npbert.tasks.rows import TASKS
-from npbert.tasks.task import Reading, Refusal, Tally, Task, count_characters
+from npbert.tasks.task import Reading, Refusal, Tally, Task
 from npbert.text.added_tokens import VOCABULARY_LIMIT
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".parquet")  # that can be read, or not even that

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from npbert.tasks.containers import list_of_texts
 from npbert.tasks.options import MultipleChoiceOptions
-from npbert.tasks.task import Answer, Reading, Task, list_of_texts, probabilities
+from npbert.tasks.task import Answer, Reading, Task, probabilities
 from npbert.textbook import Array
 
 

@@ -3,7 +3,7 @@
 import codecs
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,12 @@ from npbert.errors import InputError, listing, quote, warn
 from npbert.hub import Rebuildable
 from npbert.loading import load
 from npbert.model import Model
-from npbert.tasks.containers import convert_inputs
+from npbert.tasks.containers import (
+    convert_inputs,
+    count_characters,
+    has_empty_text,
+    input_parts,
+)
 from npbert.tasks.options import Asked, Unit, change_options
 from npbert.tasks.rows import TaskRow
 from npbert.text.encodings import Encoding
@@ -311,58 +316,6 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
                 f"{len(cut[0])}; shorten it, or say long='truncate'"
             )
         return [each.cut for each in cut]
-
-
-def input_parts(item: Any, names: tuple[str, ...], required: int) -> list[Any]:
-    """Return what an input, in any of its forms, holds under each name, None for what it lacks."""
-    fields_named = " and ".join(names[:required]) + "".join(
-        f" and perhaps {n}" for n in names[required:]
-    )
-    if isinstance(item, Mapping):
-        if unknown := set(item) - set(names):
-            raise InputError(f"has {listing(sorted(map(repr, unknown)))}, expected {fields_named}")
-        if missing := [name for name in names[:required] if item.get(name) is None]:
-            raise InputError(f"has no {' and no '.join(missing)}")
-        return [item.get(name) for name in names]
-    if isinstance(item, tuple) and required <= len(item) <= len(names):
-        return [*item, *[None] * (len(names) - len(item))]
-    if isinstance(item, tuple):
-        raise InputError(
-            f"is a tuple of {len(item)}, expected {fields_named}; many inputs are a list"
-        )
-    if required > 1:
-        raise InputError(f"is {quote(item)}, expected a dict or tuple of {fields_named}")
-    return [item, *[None] * (len(names) - 1)]
-
-
-def count_characters(item: Any) -> int:
-    """Return how many characters the texts of an input have."""
-    if isinstance(item, str):
-        return len(item)
-    if isinstance(item, Mapping):
-        item = item.values()
-    elif not isinstance(item, list | tuple):
-        return 0
-    return sum(map(count_characters, item))
-
-
-def has_empty_text(item: Any, names: Collection[str]) -> bool:
-    """Tell whether an input is, or has under some names, a text without anything to read."""
-    if isinstance(item, str):
-        return not item.strip()
-    if isinstance(item, Mapping):
-        item = [value for name, value in item.items() if name in names]
-    return isinstance(item, list | tuple) and any(has_empty_text(each, ()) for each in item)
-
-
-def list_of_texts(name: str, value: Any, of: str, *, lowest: int = 1) -> list[Any]:
-    """Return a list of so many str, or more.  Raises InputError."""
-    value = convert_inputs(value, (name,))
-    if not isinstance(value, list | tuple):
-        raise InputError(f"{name} is {quote(value)}, expected a list of {of}")
-    if len(value) < lowest:
-        raise InputError(f"{name} is empty, expected at least one of {of}")
-    return list(value)
 
 
 def split_into_chunks(length: int, room: int, shared: int) -> list[slice]:

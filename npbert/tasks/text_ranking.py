@@ -12,7 +12,7 @@ from npbert.checkpoint.config import Config
 from npbert.engine.spellings import explain_arguments
 from npbert.errors import CheckpointError, InputError, quote
 from npbert.model import Model
-from npbert.tasks.containers import convert_inputs
+from npbert.tasks.containers import convert_inputs, list_of_texts
 from npbert.tasks.options import RankingOptions, ScoreFunction
 from npbert.tasks.rows import TaskRow
 from npbert.tasks.sentence_transformers import (
@@ -22,7 +22,7 @@ from npbert.tasks.sentence_transformers import (
     read_prompts,
     read_sentence_settings,
 )
-from npbert.tasks.task import Answer, Reading, Task, best_indices, list_of_texts, scores_of
+from npbert.tasks.task import Answer, Reading, Task, best_indices, scores_of
 from npbert.textbook import Array
 
 FUNCTIONS: Mapping[str, ScoreFunction] = {"Sigmoid": "sigmoid", "Identity": "none"}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from npbert.errors import InputError, listing
 from npbert.model import Model
+from npbert.tasks.containers import input_parts, list_of_texts
 from npbert.tasks.options import TokenClassificationOptions
 from npbert.tasks.rows import TaskRow
 from npbert.tasks.task import (
@@ -20,8 +21,6 @@ from npbert.tasks.task import (
     Reading,
     Task,
     TokenList,
-    input_parts,
-    list_of_texts,
     probabilities,
     split_into_chunks,
     unit_offsets,
