@@ -19,8 +19,8 @@ from npbert.errors import InputError, quote, suggest
 from npbert.tasks.modules import normalize
 from npbert.textbook import Array
 
-SEARCH_FLOATS: Final = 1 << 21  # of a corpus, from which the best are chosen together
-STEP_FLOATS: Final = 1 << 17  # of these are multiplied together, 512 kB: they are read twice
+SEARCH_FLOATS: Final = 1 << 22  # of a corpus, from which the best are chosen together
+STEP_FLOATS: Final = 98_304  # of these are multiplied together, 400 kB: they are read twice
 SEARCH_SCORES: Final = 1 << 20
 QUERIES_AT_ONCE: Final = 256
 PAIRS_AT_ONCE: Final = 2048  # whose scores are computed in float64
