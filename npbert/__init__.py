@@ -12,6 +12,14 @@ from threading import RLock, local
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from npbert import bench as bench
+    from npbert import distributed as distributed
+    from npbert import explaining as explaining
+    from npbert import hub as hub
+    from npbert import jobs as jobs
+    from npbert import oracle as oracle
+    from npbert import tasks as tasks
+    from npbert import text as text
     from npbert.checkpoint.config import Config
     from npbert.errors import (
         CheckpointError,
@@ -80,16 +88,18 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def __getattr__(name: str) -> Any:
-    with _import_lock:
-        if name in __all__:
-            value = getattr(import_module(f"npbert.{_HOMES.get(name, 'errors')}"), name)
-        elif name.isidentifier() and not name.startswith("_") and find_spec(f"npbert.{name}"):
-            value = import_module(f"npbert.{name}")
-        else:
-            raise AttributeError(f"module 'npbert' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to which every name would be one of ours
+
+    def __getattr__(name: str) -> Any:
+        with _import_lock:
+            if name in __all__:
+                value = getattr(import_module(f"npbert.{_HOMES.get(name, 'errors')}"), name)
+            elif name.isidentifier() and not name.startswith("_") and find_spec(f"npbert.{name}"):
+                value = import_module(f"npbert.{name}")
+            else:
+                raise AttributeError(f"module 'npbert' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -138,8 +138,10 @@ def test_an_architectures_name_stands_in_its_row_and_in_those_of_tasks():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_tasks_name_stands_in_its_row(task):
-    # A built-in model may have the name of its task, and no row of it is needed for that.
-    assert [module_of(path) for path in FILES if task in strings(path)] == ["tasks.rows"]
+    # A built-in model may have the name of its task, and no row of it is needed for that.  Types
+    # want a name spelt out where npbert.pipeline is overloaded.
+    named = {module_of(path) for path in FILES if task in strings(path)}
+    assert named - {"tasks.__init__"} == {"tasks.rows"}
 
 
 def test_flags_are_parsed_in_one_room():

@@ -60,13 +60,7 @@ class Trace(Mapping[str, NDArray[Any]]):
         return len(self.arrays)
 
     def __repr__(self) -> str:
-        last = next(reversed(self.arrays), None)
-        end = (
-            ""
-            if last is None
-            else (f", the last {last} {self.arrays[last].shape} in {self.arrays[last].dtype}")
-        )
-        return f"<npbert.Trace: {len(self.given)} inputs, {len(self.activations)} activations{end}>"
+        return f"<npbert.Trace: {len(self.given)} inputs, {len(self.activations)} activations>"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

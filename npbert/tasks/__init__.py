@@ -9,7 +9,7 @@ from dataclasses import fields
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 from npbert import _import_lock
 from npbert.engine.spellings import explain_arguments, explain_task
@@ -19,7 +19,25 @@ from npbert.tasks.rows import TASKS, TaskRow
 
 if TYPE_CHECKING:
     from npbert.model import Model
+    from npbert.tasks.answers import (
+        Answering,
+        AskingTask,
+        ChoiceAnswer,
+        ClassAnswer,
+        ClassifyingTask,
+        EmbeddingTask,
+        EntityAnswer,
+        FeatureAnswer,
+        LabelsAnswer,
+        RankingTask,
+        SpanAnswer,
+        SparseAnswer,
+        TokenAnswer,
+        WordAnswer,
+    )
     from npbert.tasks.task import Task
+
+    Source = str | os.PathLike[str] | Model | None
 
 __all__ = ["TASKS", "built_in_folder", "pipeline", "task_class"]
 
@@ -46,6 +64,101 @@ def task_class(row: TaskRow) -> "type[Task[Any, Any]]":
     return found
 
 
+# What a type checker knows of an answer; a row's name stands here too, since Literal wants it.
+@overload
+def pipeline(
+    task: Literal["text-classification"],
+    source_or_model: "Source" = None,
+    *,
+    top_k: int | None,
+    **how: Any,
+) -> "Answering[list[ClassAnswer], list[list[ClassAnswer]]]": ...
+@overload
+def pipeline(
+    task: Literal["text-classification"],
+    source_or_model: "Source" = None,
+    **how: Any,
+) -> "ClassifyingTask": ...
+@overload
+def pipeline(
+    task: Literal["token-classification"],
+    source_or_model: "Source" = None,
+    *,
+    aggregation_strategy: Literal["none"],
+    **how: Any,
+) -> "Answering[list[TokenAnswer], list[list[TokenAnswer]]]": ...
+@overload
+def pipeline(
+    task: Literal["token-classification"],
+    source_or_model: "Source" = None,
+    **how: Any,
+) -> "Answering[list[EntityAnswer], list[list[EntityAnswer]]]": ...
+@overload
+def pipeline(
+    task: Literal["fill-mask"],
+    source_or_model: "Source" = None,
+    **how: Any,
+) -> "Answering[list[WordAnswer], list[list[WordAnswer]]]": ...
+@overload
+def pipeline(
+    task: Literal["question-answering"],
+    source_or_model: "Source" = None,
+    *,
+    top_k: int,
+    **how: Any,
+) -> "AskingTask[list[SpanAnswer], list[list[SpanAnswer]]]": ...
+@overload
+def pipeline(
+    task: Literal["question-answering"],
+    source_or_model: "Source" = None,
+    **how: Any,
+) -> "AskingTask[SpanAnswer, list[SpanAnswer]]": ...
+@overload
+def pipeline(
+    task: Literal["multiple-choice"],
+    source_or_model: "Source" = None,
+    **how: Any,
+) -> "Answering[ChoiceAnswer, list[ChoiceAnswer]]": ...
+@overload
+def pipeline(
+    task: Literal["zero-shot-classification"],
+    source_or_model: "Source" = None,
+    **how: Any,
+) -> "Answering[LabelsAnswer, list[LabelsAnswer]]": ...
+@overload
+def pipeline(
+    task: Literal["sentence-embedding"],
+    source_or_model: "Source" = None,
+    **how: Any,
+) -> "EmbeddingTask": ...
+@overload
+def pipeline(
+    task: Literal["text-ranking"],
+    source_or_model: "Source" = None,
+    **how: Any,
+) -> "RankingTask": ...
+@overload
+def pipeline(
+    task: Literal["sparse-embedding"],
+    source_or_model: "Source" = None,
+    **how: Any,
+) -> "Answering[SparseAnswer, list[SparseAnswer]]": ...
+@overload
+def pipeline(
+    task: Literal["feature-extraction"],
+    source_or_model: "Source" = None,
+    *,
+    offsets: Literal[True],
+    **how: Any,
+) -> "Answering[FeatureAnswer, list[FeatureAnswer]]": ...
+@overload
+def pipeline(
+    task: Literal["feature-extraction"],
+    source_or_model: "Source" = None,
+    **how: Any,
+) -> "Answering[list[list[float]], list[list[list[float]]]]": ...
+@overload
+def pipeline(task: str, source_or_model: "Source" = None, **how: Any) -> "Task[Any, Any]": ...
 @explain_arguments
 def pipeline(
     task: str,
@@ -62,7 +175,7 @@ def pipeline(
     offline: bool | None = None,
     copy: bool = False,
     **options: Any,
-) -> "Task[Any, Any]":
+) -> Any:
     """Make a task that can be called with texts.
 
     Parameters

@@ -14,7 +14,7 @@ from npbert.textbook import Array
 
 # What a mask is called by other models, and by people.
 OTHER_MASKS: Final = re.compile(
-    r"[\[<{(]\|?\s*(?:mask|blank)\d*\s*\|?[\])>}]|<extra_id_\d+>|(?-i:\bMASK\b)|_{3,}|\.{4,}|…|\[ *\]",
+    r"[\[<{(]\|?\s*(?:mask|blank)\d*\s*\|?[\])>}]|<extra_id_\d+>|(?-i:\bMASK\b)|_{3,}|\[ *\]",
     re.IGNORECASE,
 )
 
