@@ -90,6 +90,12 @@ def test_inputs_are_plain_then_padded_then_everything(kit, family):
     assert not types or every["token_type_ids"].max() > 1
 
 
+def test_a_bert_has_its_pooler(kit):
+    told = npbert.Trace.load(kit / "BertModel" / "plain" / "trace")
+    assert told["pooler.activation"].shape == (4, 30)
+    assert "pooled" not in npbert.Trace.load(kit / "DistilBertModel" / "plain" / "trace")
+
+
 def test_token_types_that_are_not_told_are_missed(kit, tmp_path, capsys):
     own = kit / "BertModel"
     shutil.copytree(own / "plain" / "trace", tmp_path / "dump")

@@ -12,9 +12,9 @@ import numpy as np
 from npbert.checkpoint.config import Config
 from npbert.checkpoint.drafts import Draft, replace_files
 from npbert.checkpoint.folders import save_checkpoint
+from npbert.checkpoint.parameters import PROJECTOR, WORDS, parameter_shapes
 from npbert.errors import CheckpointError, InputError
-from npbert.families import FAMILIES, class_name, list_architectures
-from npbert.loading import init
+from npbert.families import ARCHITECTURES, FAMILIES, class_name, list_architectures
 from npbert.model import Model
 from npbert.oracle.dumps import write_arrays, write_npy
 from npbert.oracle.maps import template_map
@@ -37,18 +37,18 @@ KitInputs = dict[str, np.ndarray[Any, Any]]
 def draw_model(family: str, architecture: str, seed: int) -> Model:
     """Return a model in float64 whose every parameter is drawn, as float32 holds it."""
     config = Config(family=family, **SIZES, **OWN_SIZES[family])
-    model = init(config, architecture, seed=seed, dtype="float64")
+    row = FAMILIES[family]
+    pooled = ARCHITECTURES[architecture].is_encoder and row.pooler_in_encoder
     rng = np.random.default_rng(seed)
-    drawn: dict[int, Array] = {}  # tied ones once
-    for name, x in sorted(model.parameters.items()):
-        if id(x) in drawn:
-            continue
-        spread = 0.8 if name.startswith("embeddings.") and x.ndim == 2 else 0.2
+    parameters: dict[str, Array] = {}
+    for name, shape in parameter_shapes(config, architecture, pooled=pooled).items():
+        spread = 0.8 if name.startswith("embeddings.") and len(shape.numbers) == 2 else 0.2
         is_gain = "norm" in name.lower() and name.endswith(".weight")
-        values = rng.standard_normal(x.shape) * spread + is_gain
-        x[...] = values.astype(np.float32)
-        drawn[id(x)] = x
-    return model
+        values = rng.standard_normal(shape.numbers) * spread + is_gain
+        parameters[name] = values.astype(np.float32).astype(np.float64)
+    if PROJECTOR in parameters:  # the words again
+        parameters[PROJECTOR] = parameters[WORDS]
+    return Model(config, architecture, parameters)
 
 
 def draw_inputs(model: Model, seed: int) -> Iterator[tuple[str, KitInputs]]:
