@@ -15,7 +15,7 @@ from npbert.tasks.rows import SENTENCE_EMBEDDING, SPARSE_EMBEDDING
 
 TASK = SPARSE_EMBEDDING.name
 MEANINGS = {"cat": 0, "dog": 1, "sea": 2}
-TEXTS = ["cat", "the dog sea", "", "sea sea cat dog cat", "dog"]
+TEXTS = ["cat", "the dog sea", "tree", "sea sea cat dog cat", "dog"]
 PACKAGE = "sentence_transformers.sparse_encoder.models"
 
 

@@ -33,7 +33,7 @@ from npbert.oracle.dumps import (
     split_into_pieces,
     write_dump,
 )
-from npbert.tasks.sentence_transformers import is_sparse, read_recipe
+from npbert.tasks.sentence_transformers import read_embedder
 from npbert.text.encodings import Encoding
 from npbert.textbook import Array
 
@@ -320,10 +320,8 @@ def embed_sentences(call: Call, kept: Arrays) -> Arrays:
     """Return what the modules of a sentence-transformers folder make of the hidden state."""
     model = call.model
     last = f"transformer.layer.{model.config.num_blocks - 1}.output_layer_norm"
-    if model.folder is None or not model.row.is_encoder or is_sparse(model.folder):
-        return {}
-    found = read_recipe(model.folder, model.dtype.type)
-    if found is None or last not in kept:
+    found = read_embedder(model.folder, model.dtype.type) if model.folder else None
+    if found is None or not model.row.is_encoder or last not in kept:
         return {}
     made: dict[str, list[Array]] = {}
     for x, key_mask in zip(kept[last], call.inputs.key_mask, strict=True):

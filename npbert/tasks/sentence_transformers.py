@@ -129,10 +129,12 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
     )
 
 
-def read_embedder(folder: Path) -> tuple[Path, Recipe] | None:
+def read_embedder(
+    folder: Path, dtype: type[np.floating] = np.float32
+) -> tuple[Path, Recipe] | None:
     """Return the same as read_recipe; None too where none is dense, as of a cross-encoder."""
     kinds = [kind.rpartition(".")[2] for kind, _ in read_modules(folder)]
-    return read_recipe(folder) if kinds[1:] and not is_sparse(folder) else None
+    return read_recipe(folder, dtype) if kinds[1:] and not is_sparse(folder) else None
 
 
 def describe_recipe(recipe: Recipe, hidden_size: int) -> dict[str, Any]:
