@@ -1,5 +1,6 @@
 """Files as people have them: the same inputs in every form, empty texts, empty lists."""
 
+import gzip
 import io
 import json
 import shutil
@@ -34,7 +35,7 @@ def write_rows(path, rows=ROWS):
     whole = {
         "arr.json": json.dumps(rows),
         "pretty.json": json.dumps(rows, indent=2),
-        "one.json": json.dumps(rows[0], indent=2),
+        "one.json": json.dumps([*rows, {}][0], indent=2),
     }
     path.write_text(whole.get(path.name, "\n".join(lines) + "\n"), "utf-8")
     return path
@@ -207,3 +208,67 @@ def test_where_there_is_nothing_to_choose_from_that_is_told(task, model, given, 
     made = npbert.pipeline(task, MODELS / model if model else None)
     with pytest.raises(npbert.InputError, match=why):
         made(given, **options)
+
+
+# ---- what is written ----------------------------------------------------------------------------
+
+
+def test_a_name_in_json_gets_one_array_that_can_be_read_again(command, tmp_path):
+    path, out = write_rows(tmp_path / "x.jsonl"), tmp_path / "out.json"
+    assert command(CLASSIFY, "-i", path, "-o", out)[0] == 0
+    _, expected, _ = command(CLASSIFY, "-i", path)
+    assert json.loads(out.read_text()) == expected
+    assert len(out.read_text().splitlines()) == len(expected) + 2
+    rows = [{"text": row["text"]} for row in ROWS]
+    assert command("sentence-embedding", "-i", write_rows(path, rows), "-o", out)[0] == 0
+    assert len(json.loads(out.read_text())) == 2
+    assert command(CLASSIFY, "-i", write_rows(tmp_path / "arr.json", []), "-o", out)[0] == 0
+    assert json.loads(out.read_text()) == []
+
+
+def test_an_array_that_was_interrupted_goes_on_and_tells_of_failures(command, tmp_path):
+    rows = [{"text": f"Number {i}."} for i in range(300)]
+    path, out, whole = tmp_path / "x.jsonl", tmp_path / "out.json", tmp_path / "whole.json"
+    assert command(CLASSIFY, "-i", write_rows(path, rows), "-o", whole)[0] == 0
+    write_rows(path, [*rows[:290], {"id": 1}])
+    assert command(CLASSIFY, "-i", path, "-o", out)[0] == 2
+    assert command(CLASSIFY, "-i", write_rows(path, rows), "-o", out, "--resume")[0] == 0
+    assert out.read_bytes() == whole.read_bytes()
+    write_rows(path, [{"id": 1}, *rows[:3], {"id": 2}])
+    failing = (CLASSIFY, "-i", path, "-o", tmp_path / "f.json", "--on-error", "record")
+    assert command(*failing)[0] == 4
+    status, _, told = command(*failing, "--resume")
+    assert status == 4
+    assert told[-1].endswith("so that nothing is left to do; 2 of its inputs failed")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("x.pt", "no .pt file is written, but JSON lines (.jsonl, .jsonl.gz) or an array of JSON "
+                 "(.json)"),
+        ("x.safetensors", "no .safetensors file is written, but JSON lines (.jsonl, .jsonl.gz) or "
+                          "an array of JSON (.json)"),
+        ("x.HTML", "no .html file is written, but JSON lines (.jsonl, .jsonl.gz) or an array of "
+                   "JSON (.json)"),
+        ("x.xlsx.gz", "no .xlsx file is written, but JSON lines (.jsonl, .jsonl.gz) or an array of "
+                      "JSON (.json)"),
+        ("x.json.gz", "an array of JSON is not packed; expected .json, or .jsonl.gz"),
+        ("x.csv", "answers are written as JSON lines, not as a table"),
+        ("x.npz", "only sparse-embedding makes an array in .npz"),
+    ],
+)  # fmt: skip
+def test_a_name_of_what_cannot_be_written_is_refused(command, tmp_path, name, why):
+    status, _, told = command(CLASSIFY, "Funny.", "-o", tmp_path / name)
+    assert (status, told) == (2, [f"npbert: --output {tmp_path / name}: {why}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["x", "x.jsonl", "x.ndjson", "x.txt", "x.2026", "x.jl.gz", "a.b-c"]
+)
+def test_a_name_that_says_nothing_else_gets_json_lines(command, tmp_path, name):
+    assert command(CLASSIFY, "Funny.", "Dull.", "-o", tmp_path / name)[0] == 0
+    opened = gzip.open if name.endswith(".gz") else open
+    with opened(tmp_path / name, "rt") as file:
+        assert [set(json.loads(line)) for line in file] == [{"label", "score"}] * 2

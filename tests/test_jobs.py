@@ -75,7 +75,7 @@ def made(tmp_path_factory):
     assert done.stderr.splitlines() == [
         f"npbert: {folder / 'o.jsonl'}: not finished; 512 answers are safe, and --resume goes on "
         "behind them",
-        "npbert: line 601: has no text, but 'id', 'txt'; --field says where it stands",
+        "npbert: line 601: has no text, but 'id', 'txt'; is it 'txt'? --field txt",
     ]
     return folder
 

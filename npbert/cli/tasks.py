@@ -53,6 +53,7 @@ def add_task_parsers(commands: Commands) -> None:
 
 def add_files(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
     """Add the flags that say what is read, and where answers go."""
+    array = f", numbers if in {row.array_suffix}" if row.array_suffix else ""
     parser.add_argument(
         "-i", "--input", metavar="FILE", help="read a file, .gz too, in place of stdin"
     )
@@ -61,7 +62,7 @@ def add_files(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
         "--output",
         metavar="FILE",
         help="write a file, which gets this name when complete: JSON lines, gzipped if it ends in "
-        f".gz{f'; or one array, if it ends in {row.array_suffix}' if row.array_suffix else ''}",
+        f".gz, an array if in .json{array}",
     )
     parser.add_argument(
         "--dask",
@@ -95,7 +96,7 @@ def add_input_flags(parser: argparse._ArgumentGroup, row: TaskRow) -> None:
         const="jsonl",
         help=f"read JSON objects, a line each, with the fields {', '.join(row.names)}; "
         f"other fields are passed through, and the answer stands under {RESULTS}; default for "
-        "files named .jsonl",
+        "files named .jsonl, .ndjson and the like; one named .json may also hold an array",
     )
     for form, what in (("csv", "commas"), ("tsv", "tabs")):
         parser.add_argument(

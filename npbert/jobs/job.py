@@ -7,6 +7,7 @@ goes on at a block's beginning gives the same bytes as one that was never stoppe
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ from npbert.jobs.atomic import Places, is_whole
 from npbert.jobs.line_files import LinesOutput
 from npbert.jobs.outputs import (
     ARRAY_OUTPUTS,
+    OUTPUTS,
     StreamOutput,
     answer_record,
     count_recorded,
@@ -41,6 +43,8 @@ from npbert.tasks.task import Reading, Refusal, Tally, Task
 from npbert.text.added_tokens import VOCABULARY_LIMIT
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".parquet")  # that can be read, or not even that
+LINE_SUFFIXES: Final = (".jsonl", ".ndjson", ".jsonlines", ".ldjson", ".jl", ".txt", ".log", ".out")
+FORMAT_SUFFIX: Final = re.compile(r"\.[a-z][a-z0-9]*")  # what says a format; .2026 says none
 BLOCK_INPUTS: Final = 256  # inputs; a multiple of those that are read ahead, so that packs are full
 
 
@@ -294,8 +298,20 @@ def check_output(
     ends = [end.lower() for end in path.suffixes]
     if resume and path.exists() and not path.is_file():
         raise InputError(f"--output {path}: is no file, and --resume goes on with one")
-    if ends and next((end for end in reversed(ends) if end != ".gz"), "") in TABLE_SUFFIXES:
+    inner = next((end for end in reversed(ends) if end != ".gz"), "")
+    if inner in TABLE_SUFFIXES:
         raise InputError(f"--output {path}: answers are written as JSON lines, not as a table")
+    if inner == ".json" != ends[-1]:
+        raise InputError(
+            f"--output {path}: an array of JSON is not packed; expected .json, or .jsonl.gz"
+        )
+    written = not FORMAT_SUFFIX.fullmatch(inner) or inner in (*LINE_SUFFIXES, *OUTPUTS)
+    if not written and (path.is_file() or not path.exists()):
+        also = f", or {task.row.array_suffix}" if task.row.array_suffix else ""
+        raise InputError(
+            f"--output {path}: no {inner} file is written, but JSON lines (.jsonl, .jsonl.gz) or "
+            f"an array of JSON (.json){also}"
+        )
     last, before = [*ends[::-1], "", ""][:2]
     if before in ARRAY_OUTPUTS:
         raise InputError(f"--output {path}: an array is not packed; expected a name in {before}")

@@ -180,3 +180,16 @@ class GzipOutput(LinesOutput):
         if self.member is not None:
             self.member.close()
             self.member = None
+
+
+class JsonOutput(LinesOutput):
+    """A file of one JSON array, an element a line."""
+
+    def write(self, answer: Any) -> None:
+        """Write the answer to one input."""
+        self.write_bytes((b",\n" if self.file.tell() else b"[\n") + to_line(answer).encode())
+
+    def finish(self, state: Mapping[str, Any]) -> None:
+        """Close the array, and give the file its name."""
+        self.write_bytes(b"\n]\n" if self.file.tell() else b"[]\n")
+        super().finish(state)

@@ -18,7 +18,7 @@ from npbert.checkpoint.drafts import is_stream, replace_files
 from npbert.checkpoint.files import NPY_HEADER_LIMIT, parse_npy_header
 from npbert.errors import CheckpointError, InputError
 from npbert.jobs.atomic import end_named_job, write_journal
-from npbert.jobs.line_files import GzipOutput, LinesOutput
+from npbert.jobs.line_files import GzipOutput, JsonOutput, LinesOutput
 from npbert.jobs.lines import to_line
 from npbert.jobs.records import Item
 from npbert.tasks.rows import ERROR, RESULTS
@@ -158,7 +158,7 @@ def write_member(
 T = TypeVar("T")
 
 ARRAY_OUTPUTS: Final = {".npy": ArrayOutput, ".npz": MatrixOutput}
-OUTPUTS: Final = {**ARRAY_OUTPUTS, ".gz": GzipOutput}  # and JSON lines under any other name
+OUTPUTS: Final = {**ARRAY_OUTPUTS, ".gz": GzipOutput, ".json": JsonOutput}  # others: JSON lines
 
 
 class StreamOutput:
@@ -223,7 +223,9 @@ def count_recorded(path: Path) -> int:
     """Return in how many lines of a whole file an error stands.  Raises InputError."""
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            told = (json.loads(line) for line in file if f'"{ERROR}"'.encode() in line)
+            told = (
+                json.loads(line.rstrip(b",\r\n")) for line in file if f'"{ERROR}"'.encode() in line
+            )
             return sum(isinstance(answer, dict) and ERROR in answer for answer in told)
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise InputError(
