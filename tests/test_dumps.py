@@ -409,6 +409,14 @@ def test_a_nest_of_arrays_is_one_of_names(model: Any, right: Any) -> None:
     assert [step.name for step in found.steps] == [name]
 
 
+def test_a_nest_that_holds_itself_is_refused(model: Any) -> None:
+    nest: list[Any] = []
+    nest.append({"a": nest})
+    for call in (npbert.compare, npbert.diagnose):
+        with pytest.raises(InputError, match=r"^a trace is .*, which holds itself, or nearly so$"):
+            call(model, nest)
+
+
 # ---- what is not understood ---------------------------------------------------------------------
 
 

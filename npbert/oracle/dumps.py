@@ -242,11 +242,27 @@ def is_nest(given: object) -> bool:
     )
 
 
-def flatten_nest(prefix: str, given: Any) -> Iterator[tuple[str, Any]]:
-    """Yield all arrays of a nest by their names; nothing for None."""
+def flatten_nest(given: object) -> dict[str, Any]:
+    """Return all arrays of a nest by their names, without what is None.  Raises InputError."""
+    try:
+        if not is_nest(given):
+            raise InputError(
+                f"a trace is {quote(given)}, expected a Trace, a mapping of names to arrays, or "
+                "the path of a file or folder that holds one"
+            )
+        arrays = dict(list_nest("", given))
+    except RecursionError:
+        raise InputError(f"a trace is {quote(given)}, which holds itself, or nearly so") from None
+    if not arrays:
+        raise InputError("a trace is empty, expected a mapping of names to arrays")
+    return arrays
+
+
+def list_nest(prefix: str, given: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the arrays of a nest, or an array itself, by their names."""
     if is_nest(given):
         items = given.items() if isinstance(given, Mapping) else enumerate(given)
         for name, each in items:
-            yield from flatten_nest(f"{prefix}.{name}" if prefix else str(name), each)
+            yield from list_nest(f"{prefix}.{name}" if prefix else str(name), each)
     elif given is not None:
         yield prefix, given

@@ -28,7 +28,6 @@ from npbert.oracle.dialects import translate_result
 from npbert.oracle.dumps import (
     Arrays,
     flatten_nest,
-    is_nest,
     read_dump,
     split_into_pieces,
     write_dump,
@@ -109,14 +108,7 @@ def as_trace(given: TraceLike) -> Trace:
         return given
     if isinstance(given, str | os.PathLike):
         return Trace.load(given)
-    arrays = dict(flatten_nest("", given)) if is_nest(given) else None
-    if arrays is None:
-        raise InputError(
-            f"a trace is {quote(given)}, expected a Trace, a mapping of names to arrays, or the "
-            "path of a file or folder that holds one"
-        )
-    if not arrays:
-        raise InputError("a trace is empty, expected a mapping of names to arrays")
+    arrays = flatten_nest(given)
     return Trace({name: inputs.number_array(name, x, finite=False) for name, x in arrays.items()})
 
 
