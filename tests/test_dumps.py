@@ -87,6 +87,9 @@ NAMES = {
             BLOCK + "attention.weights",
         "tf_distil_bert_model/distilbert/transformer/layer_._1/attention/k_lin/BiasAdd:0":
             BLOCK + "attention.k_lin",
+        "StatefulPartitionedCall/tf_distil_bert_model/distilbert/transformer/layer_._1/ffn/lin2/"
+        "BiasAdd;tf_distil_bert_model/distilbert/transformer/layer_._1/ffn/lin2/MatMul":
+            BLOCK + "ffn.lin2",
         "tf_bert_model/bert/encoder/layer_._1/output/LayerNorm/batchnorm/add_1:0":
             BLOCK + "output_layer_norm",
     },
@@ -481,6 +484,13 @@ def test_a_map_that_leads_nowhere_is_refused(model: Any, right: Any) -> None:
     )
     found = npbert.compare(model, right, names={"a.{n}": "transformer.layer.{n}.ffn.lin2"})
     assert found.notes == ["nothing is called so, as the map says: a.{n}"]
+
+
+@pytest.mark.parametrize("template", ["{n}.{n+1}", "a*b*", "a\x01{n}", "\x02*"])
+def test_a_template_has_one_number_and_one_star(template: str, model: Any, right: Any) -> None:
+    with pytest.raises(InputError, match="at most once, and \\* at most once"):
+        npbert.compare(model, right, names={template: "logits"})
+    assert npbert.compare(model, right, names={"{0n}": "logits"}).same  # no number at all
 
 
 def test_a_map_comes_first_and_the_rest_is_guessed(model: Any, right: Any) -> None:

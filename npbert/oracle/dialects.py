@@ -20,14 +20,14 @@ from npbert.oracle.port_names import BETWEEN, GIVEN, MAPS, OPERATIONS, PYTORCH, 
 # larger model; behind them the number of an output.
 ENCODERS: Final = "|".join(re.escape(row.prefix.rstrip(".")) for row in FAMILIES.values())
 WRAPPERS: Final = re.compile(
-    rf"^(?:/|__module\.|_orig_mod\.|tf_\w+/|\w*_backbone/|serving_default_|intermediates[./]|"
+    rf"^(?:/|__module\.|_orig_mod\.|tf_\w+/|StatefulPartitionedCall/|\w*_backbone/|serving_default_|intermediates[./]|"
     rf"(?:model|module|base_model|(?:\d+\.)?auto_model|{ENCODERS})[./])*"
     rf"(?:(?:{ENCODERS})_)?(?=.)"
 )
-NAME_ENDINGS: Final = re.compile(r"(?:_output_0|:0|[./]__call__(?:[./]0)*)$")
+NAME_ENDINGS: Final = re.compile(r"(?:;.*|_output_0|:0|[./]__call__(?:[./]0)*)$")
 INSIDE: Final = re.compile(r"(?:aten::\w*[a-z0-9]|batchnorm|^__call__[./]0)[./]")
 PLURAL: Final = re.compile(r"(?i)(layer|block)s(?![a-z])")
-PLACEHOLDER: Final = re.compile(r"\{(\d*)([nL])(?:\+(\d+))?\}")
+PLACEHOLDER: Final = re.compile(r"\{([1-9]\d{0,3}|)([nL])(?:\+(\d{1,9}))?\}")
 NUMBER, ANYTHING = "\x01", "\x02"  # stand for placeholders while a template is squashed
 
 
@@ -77,7 +77,7 @@ class Template:
 def parse_template(template: str, target: str) -> Template:
     """Return a template as patterns.  Raises InputError for two numbers, or two stars."""
     found = list(PLACEHOLDER.finditer(template))
-    if len(found) > 1 or template.count("*") > 1:
+    if len(found) > 1 or template.count("*") > 1 or NUMBER in template or ANYTHING in template:
         raise InputError(
             f"the map has the template {quote(template)}, expected {{n}} or {{n+1}} at most once, "
             "and * at most once"
