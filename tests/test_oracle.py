@@ -310,8 +310,10 @@ def test_other_ids_than_were_told_are_named(model, traced):
 def test_what_nothing_explains_is_located_and_described(model, traced):
     name = "transformer.layer.1.attention.out_lin"
     wrong = candidate(traced).arrays[name] * np.float32(1.25)
-    (finding,) = npbert.diagnose(model, candidate(traced, **{name: wrong})).findings
+    finding, *more = npbert.diagnose(model, candidate(traced, **{name: wrong})).findings
     assert (finding.step, finding.causes) == (name, ())
+    # The next step goes on from this array, and the port's did not: so much is told too.
+    assert [other.step for other in more] == ["transformer.layer.1.attention_residual"]
     assert finding.evidence == "every value is 1.25 times what it should be"
 
 

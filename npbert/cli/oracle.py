@@ -206,7 +206,7 @@ def select_map(args: argparse.Namespace) -> "Mapping[str, str] | None":
 def run_compare(args: argparse.Namespace) -> ExitStatus:
     """Print a table of two traces; status 1 where they differ."""
     from npbert.oracle import Trace, compare
-    from npbert.oracle.comparison import comparison_json, comparison_table
+    from npbert.oracle.tables import comparison_json, comparison_table
 
     names, candidate = select_map(args), Trace.load(args.candidate)  # before any download
     found = compare(reference_of(args), candidate, names=names, partial=args.partial)

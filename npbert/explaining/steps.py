@@ -11,7 +11,7 @@ from npbert.engine.activations import ACTIVATIONS
 from npbert.explaining.figures import Map, Sheet, activation_curve, colour_limit, heat_map
 from npbert.explaining.markup import escape, source_html, token_html
 from npbert.explaining.passes import Pass
-from npbert.oracle.traces import is_masked
+from npbert.oracle.measures import is_masked
 from npbert.text.tokenizer import Tokenizer
 from npbert.textbook import Array
 

@@ -18,8 +18,9 @@ from npbert.oracle.dialects import canonical_names, guess_dialect
 from npbert.oracle.dumps import Arrays
 from npbert.oracle.layouts import Fitted, KeyMask, fit_layout, fit_parts
 from npbert.oracle.maps import NameMap, check_map
+from npbert.oracle.measures import is_masked
 from npbert.oracle.port_names import BLOCK_STEPS, GIVEN, MAPS, PYTORCH, STEPS
-from npbert.oracle.traces import Call, is_masked
+from npbert.oracle.traces import Call
 
 NEAR: Final = 0.5  # of what values vary: an array further off is no guess, nor is one as near again
 WORDS_OF_NAME: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")

@@ -1,8 +1,8 @@
 """npbert compare: two traces side by side, end to end and step by step."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,27 +19,22 @@ from npbert.oracle.candidates import (
     read_steps,
     rename_arrays,
 )
+from npbert.oracle.conventions import read_conventions
 from npbert.oracle.dialects import detect_family, translate_errors, translate_result
 from npbert.oracle.dumps import Arrays
 from npbert.oracle.maps import NameMap
-from npbert.oracle.measures import measure_values, safe_ratio
-from npbert.oracle.port_inputs import read_inputs, require_same_inputs
+from npbert.oracle.measures import Error, distance, measure_error, measure_values, safe_ratio
+from npbert.oracle.port_inputs import missing_inputs, read_inputs, require_same_inputs
 from npbert.oracle.port_names import PYTORCH
 from npbert.oracle.replay import Precision, detect_precision, replay_steps, rounding_noise
-from npbert.oracle.traces import (
-    INPUTS,
-    Call,
-    Trace,
-    TraceLike,
-    all_activations,
-    as_trace,
-    distance,
-)
+from npbert.oracle.steps import sort_steps
+from npbert.oracle.traces import INPUTS, Call, Trace, TraceLike, all_activations, as_trace
 
 NOISE_FACTOR: Final = 8  # times the noise of a step; correct ports in other orders stay below 3
+RMS_FACTOR: Final = 5  # the same of root mean squares, which chance moves less
 FEW_STEPS: Final = 12  # steps
 LOUDEST_FACTOR: Final = 32  # times the noise of rounding, of a port that is noisier throughout
-LOOSEST_TOLERANCE: Final = 0.5  # a step is off by then, whatever noise says
+LOOSEST: Final = Error(0.5, 0.2)  # a step is off by then, whatever noise says
 
 
 class Place(NamedTuple):
@@ -60,6 +55,8 @@ class Step:
     end_to_end: float  # greatest error of live values, in units of the greatest value
     this_step: float | None  # the same, from the candidate's own numbers; None without a model
     tolerance: float
+    rms: float  # the root of the mean of the squares of those errors
+    rms_tolerance: float
     place: Place | None  # of the greatest error in this step, or end to end
     absolute: float
     relative: float
@@ -74,7 +71,12 @@ class Step:
     def off(self) -> bool:
         """Whether this step is wrong, or without a model the numbers are, beyond rounding."""
         value = self.end_to_end if self.this_step is None else self.this_step
-        return not value <= min(self.tolerance, LOOSEST_TOLERANCE)
+        return not Error(value, self.rms).is_within(self.bound)
+
+    @property
+    def bound(self) -> Error:
+        """What rounding may do, and never more than what no rounding does."""
+        return Error(self.tolerance, self.rms_tolerance).limit_to(LOOSEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,17 +163,19 @@ def compare_traces(
     """Compare the numbers of two traces, end to end."""
     notes: list[str] = []
     ours = rename_arrays(reference.arrays, PYTORCH, family, None, (), [])
-    exact = {name: x for name, x in ours.items() if name not in INPUTS and ", " not in name}
+    exact = {n: ours[n] for n in sort_steps(ours) if n not in INPUTS and ", " not in n}
     mask = reference.given.get("attention_mask")
     key_mask = None if mask is None else mask.reshape(-1, mask.shape[-1]) != 0
     told = Reference(exact, family, mask=key_mask)
     theirs = read_steps(told, candidate, names, notes, partial)
-    require_same_inputs(reference, rename_arrays(candidate, names, family, None, (), []))
+    given = rename_arrays(candidate, names, family, None, (), [])
+    require_same_inputs(reference, given)
+    notes.extend(missing_inputs(reference.given, given))
     said = reference.about.get("noise")
     noise = said if isinstance(said, dict) else {}
     noise = {canonical_module(family, name): x for name, x in noise.items()}
-    given = {name: noise.get(name) for name in exact}
-    allowed = {name: x if isinstance(x, float) else 1e-6 for name, x in given.items()}
+    said_of = {name: noise.get(name) for name in exact}
+    allowed = {n: Error(*2 * [x if isinstance(x, float) else 1e-6]) for n, x in said_of.items()}
     return measure_all(None, exact, theirs, {}, allowed, detect_precision(theirs), notes)
 
 
@@ -181,14 +185,20 @@ def compare_steps(model: Model, candidate: Trace, names: NameMap, partial: bool 
     call = read_inputs(model, candidate, names, notes)
     exact = all_activations(call)
     theirs = read_steps(Reference(exact, model.family, call), candidate, names, notes, partial)
+    theirs = read_conventions(call, theirs, notes)
     again, precision = replay_steps(call, theirs), detect_precision(theirs)
+    if precision.name != "float32" and any(x.itemsize > 2 for x in theirs.values()):
+        notes.append(
+            f"every value is one of {precision.name}: the port computes or writes so, and is held "
+            "to that"
+        )
     allowed = rounding_noise(call, theirs, again, precision)
     comparison = measure_all(call, exact, theirs, again, allowed, precision, notes)
     return Beside(call, list(exact), theirs, again, comparison)
 
 
 def measure_all(
-    call: Call | None, exact: Arrays, theirs: Arrays, again: Arrays, allowed: Mapping[str, float],
+    call: Call | None, exact: Arrays, theirs: Arrays, again: Arrays, allowed: Mapping[str, Error],
     precision: Precision, notes: list[str],
 ) -> Comparison:  # fmt: skip
     """Measure every activation that both have.  Raises InputError where there is none."""
@@ -200,7 +210,13 @@ def measure_all(
     scale = port_loudness(call, theirs, again, allowed)
     steps = [
         measure_step(
-            call, name, exact[name], theirs[name], again.get(name), scale * allowed[name], notes
+            call,
+            name,
+            exact[name],
+            theirs[name],
+            again.get(name),
+            allowed[name].multiply(scale),
+            notes,
         )
         for name in exact
         if name in theirs
@@ -209,25 +225,26 @@ def measure_all(
 
 
 def port_loudness(
-    call: Call | None, theirs: Arrays, again: Arrays, allowed: Mapping[str, float]
+    call: Call | None, theirs: Arrays, again: Arrays, allowed: Mapping[str, Error]
 ) -> float:
     """Return how many times the noise of rounding a candidate's own noise is, at least 1.
 
     A port that adds in another order, or keeps fewer digits, is louder in all of its steps, while a
-    mistake is seen in few: a quarter of the steps, the quietest, tell.  Of few steps, as hidden
-    states alone, most may be mistaken, and the quietest one tells.
+    mistake is seen in few: a quarter of the steps, the quietest, tell.  Few steps, as hidden
+    states alone, may all be mistaken, and tell nothing.
     """
-    if call is None:
+    if call is None or len(theirs) < FEW_STEPS:
         return 1.0
-    live = {name: call.live_values(name, x.shape) for name, x in theirs.items()}
-    ratios = [distance(n, again[n], x, live[n]) / allowed[n] for n, x in theirs.items()]
-    quiet = sorted(ratios)[len(ratios) // 4] if len(ratios) >= FEW_STEPS else 2 * min(ratios)
-    return float(np.clip(quiet, 1, LOUDEST_FACTOR))
+    off = {
+        n: measure_error(n, again[n], x, call.live_values(n, x.shape)) for n, x in theirs.items()
+    }
+    ratios = sorted(off[n].rms / allowed[n].rms for n in theirs)
+    return float(np.clip(ratios[len(ratios) // 4], 1, LOUDEST_FACTOR))
 
 
 def measure_step(
     call: Call | None, name: str, exact: NDArray[Any], theirs: NDArray[Any],
-    again: NDArray[Any] | None, allowed: float, notes: list[str],
+    again: NDArray[Any] | None, allowed: Error, notes: list[str],
 ) -> Step:  # fmt: skip
     """Measure one activation."""
     live = np.broadcast_to(True, exact.shape)
@@ -237,13 +254,17 @@ def measure_step(
     found = measure_values(name, exact, theirs, base, live)
     where = tuple(map(int, np.unravel_index(found.at, exact.shape))) if exact.size else ()
     place = Place(where, float(base[where]), float(theirs[where])) if exact.size else None
+    whole = measure_error(name, exact, theirs, live)
+    own = whole if again is None else measure_error(name, again, theirs, live)
     return Step(
         name=name,
         shape=exact.shape,
         dtype=theirs.dtype.name,
-        end_to_end=distance(name, exact, theirs, live),
-        this_step=None if again is None else distance(name, again, theirs, live),
-        tolerance=NOISE_FACTOR * allowed,
+        end_to_end=whole.most,
+        this_step=None if again is None else own.most,
+        tolerance=NOISE_FACTOR * allowed.most,
+        rms=own.rms,
+        rms_tolerance=RMS_FACTOR * allowed.rms if call else NOISE_FACTOR * allowed.most,
         place=place,
         absolute=found.absolute,
         relative=found.relative,
@@ -254,60 +275,3 @@ def measure_step(
         padding=distance(name, exact, theirs, ~live),
         layout="; ".join(n.partition(": ")[2] for n in notes if n.startswith(f"{name}: ")),
     )
-
-
-def comparison_table(comparison: Comparison) -> Iterator[str]:
-    """Yield the lines of a table: every activation, and where the first wrong step is."""
-    stepwise = any(step.this_step is not None for step in comparison.steps)
-    width = max(len(step.name) for step in comparison.steps)
-    middle = "   this step   tolerance" if stepwise else "   tolerance"
-    yield f"  end to end{middle}   {'activation':{width}}   shape"
-    for step in comparison.steps:
-        this = "" if step.this_step is None else f"   {step.this_step:9.1e}"
-        mark = "\N{BLACK RIGHT-POINTING TRIANGLE}" if step is comparison.first else " "
-        verdict = comparison.verdict(step)
-        also = f"   {verdict}" if verdict != "same" else ""
-        shape = "\N{MULTIPLICATION SIGN}".join(map(str, step.shape))
-        numbers = f"{step.end_to_end:11.1e}{this}   {step.tolerance:9.1e}"
-        yield f"{mark}{numbers}   {step.name:{width}}   {shape}{also}"
-    yield from comparison.notes
-    first = comparison.first
-    if first is None:
-        yield f"the same, within the rounding of {comparison.precision}"
-        return
-    what = "first wrong step" if stepwise else "first difference"
-    yield f"{what}: {first.name}"
-    if first.place is not None:
-        yield f"  at {first.place.where}: {first.place.theirs!r}, expected {first.place.ours!r}"
-    yield (
-        f"  greatest absolute error {first.absolute:.3e}, relative {first.relative:.3e}, "
-        f"{first.ulps:.3g} ULP; root mean square {first.rms_ratio:.6g} times ours, cosine "
-        f"{first.cosine:.6f}; {first.not_finite} values not finite"
-    )
-
-
-def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison as JSON; infinite and undefined numbers as null."""
-    steps = [
-        {**asdict(step), "off": step.off, "verdict": comparison.verdict(step)}
-        for step in comparison.steps
-    ]
-    first = comparison.first
-    return finite_json(
-        {
-            "same": comparison.same,
-            "first": first.name if first else None,
-            "precision": comparison.precision,
-            "notes": comparison.notes,
-            "steps": steps,
-        }
-    )
-
-
-def finite_json(value: Any) -> Any:
-    """Return a value as JSON can hold it."""
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: finite_json(each) for name, each in value.items()}
-    return [finite_json(each) for each in value] if isinstance(value, list | tuple) else value

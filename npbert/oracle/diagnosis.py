@@ -5,95 +5,40 @@ every known mistake is made on purpose at that step, from the same numbers; the 
 leaves nothing over.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npbert.engine.spellings import explain_arguments
 from npbert.errors import InputError, quote
 from npbert.model import Model
 from npbert.oracle.candidates import check_names
-from npbert.oracle.comparison import Beside, Comparison, compare_steps, comparison_json, finite_json
+from npbert.oracle.comparison import (
+    FEW_STEPS,
+    LOOSEST,
+    NOISE_FACTOR,
+    RMS_FACTOR,
+    Beside,
+    Comparison,
+    compare_steps,
+)
 from npbert.oracle.dialects import translate_errors, translate_result
 from npbert.oracle.dumps import Arrays
+from npbert.oracle.hypotheses import Finding, Search, explain_stages
 from npbert.oracle.maps import NameMap
+from npbert.oracle.measures import Error, is_masked
 from npbert.oracle.mistakes import catalogue
-from npbert.oracle.mistakes.scene import (
-    Candidate,
-    Mistake,
-    hidden_state_name,
-    hidden_states,
-    run_mistakes,
-    step_stage,
-    step_suffix,
-)
-from npbert.oracle.traces import TraceLike, as_trace, distance, is_masked
+from npbert.oracle.mistakes.masks import mask_mistakes
+from npbert.oracle.mistakes.scene import Candidate, Mistake, hidden_state_name, hidden_states
+from npbert.oracle.steps import step_stage, step_suffix
+from npbert.oracle.tables import comparison_json, finite_json
+from npbert.oracle.traces import Call, TraceLike, as_trace
 
-WORD_STEP_NAME: Final = "embeddings.word_embeddings"
-IDS_SHOWN: Final = 3  # tokens of which is said what they are
-
-
-def describe_ids(case: Candidate) -> str:
-    """Say which ids a candidate embedded, where these are others than its input_ids."""
-    call, table = case.call, case.call.model.encoder.word_embeddings
-    columns = call.layout.columns(WORD_STEP_NAME, case.theirs[WORD_STEP_NAME])
-    wrong = np.flatnonzero(np.abs(columns - table[call.pack.ids].T).max(axis=0) > 1e-6)
-    said = []
-    for i in wrong[:IDS_SHOWN].tolist():
-        off = np.abs(table - columns[:, i]).max(axis=1)
-        if off.min() > 1e-6 * np.abs(table).max():
-            return ""
-        place = divmod(i, call.length)
-        said.append(f"{place} has the embedding of {off.argmin()}, not of {call.pack.ids[i]}")
-    more = f" and {len(wrong) - IDS_SHOWN} more" if len(wrong) > IDS_SHOWN else ""
-    return f"other ids than input_ids: {', '.join(said)}{more}"
-
-
-def describe_error(case: Candidate, name: str, again: Arrays) -> str:
-    """Say what is seen of a step that nothing explains."""
-    live = case.live[name]
-    if name == WORD_STEP_NAME and (said := describe_ids(case)):
-        return said
-    ours, theirs = again[name][live].astype(float), case.theirs[name][live].astype(float)
-    fits = np.isfinite(theirs)
-    if not fits.all():
-        return f"{(~fits).sum()} of {fits.size} values are not finite"
-    a, b = float(ours @ ours), float(theirs @ theirs)
-    cosine = float(ours @ theirs) / max((a * b) ** 0.5, 1e-300)
-    factor = float(ours @ theirs) / max(a, 1e-300)
-    rest = float(np.abs(theirs - factor * ours).max() / max(np.abs(theirs).max(), 1e-300))
-    wrong = np.abs(theirs - ours) > case.tolerance[name] * np.abs(ours).max()
-    if rest <= case.tolerance[name]:
-        return f"every value is {factor:.6g} times what it should be"
-    offset = theirs - ours
-    if np.ptp(offset) <= case.tolerance[name] * np.abs(ours).max():
-        return f"every value has {offset.mean():.6g} added"
-    return (
-        f"{wrong.mean():.1%} of its values are wrong; cosine {cosine:.6f}, "
-        f"root mean square {(b / max(a, 1e-300)) ** 0.5:.4g} times ours"
-    )
-
-
-# How many steps are still off, how far each is, which fault, in which stages.
-Result = tuple[int, dict[str, float], Mistake, Sequence[int]]
-LEFT: Final = 1e-3  # of an error, or less than its tolerance: what an explanation may leave over
-AT_ONCE: Final = 4  # faults that may be in one stage together
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that is wrong: where, what, and how sure that is."""
-
-    step: str  # the first one that shows it
-    blocks: tuple[int, ...]  # in which blocks, if in blocks
-    causes: tuple[str, ...]  # that cannot be told apart; none where nothing explains it
-    error: float  # of the step, in units of its greatest value
-    residual: float  # what is left when it is explained
-    stages: tuple[int, ...]  # 0 the embeddings, 1 the first block, ...
-    harmless: str = ""  # why nothing follows from it, if so
-    evidence: str = ""  # what is seen, where nothing explains it
+FEWEST_QUIET: Final = 3  # steps that tell how a candidate rounds, if all are as coarse
+NOISIEST: Final = 16  # times the noise of rounding, of all steps of a port that tells of few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +47,7 @@ class Diagnosis:
 
     findings: list[Finding]
     comparison: Comparison
+    harmless: list[Finding] = field(default_factory=list)  # from which nothing follows
     notes: list[str] = field(default_factory=list)
 
 
@@ -141,37 +87,136 @@ def diagnose(
 def find_mistakes(beside: Beside) -> Diagnosis:
     """Find what is wrong with a candidate beside its model."""
     call, order, theirs, again, comparison = beside
-    theirs = drop_broken(theirs, order)
     call.candidate = theirs
+    noise = {
+        step.name: Error(step.tolerance / NOISE_FACTOR, step.rms_tolerance / RMS_FACTOR)
+        for step in comparison.steps
+    }
     case = Candidate(
         call=call,
         theirs=theirs,
         order=order,
-        tolerance={step.name: step.tolerance for step in comparison.steps},
+        noise=noise,
+        bound={step.name: step.bound for step in comparison.steps},
         known=hidden_states(call, theirs, again),
-        live={name: call.live_values(name, x.shape) for name, x in theirs.items()},
+        live=select_live(call, theirs, again),
     )
-    faults = catalogue(call.model.config)
+    findings, left = explain_all(case, again)
+    loudness = measure_loudness(case, left)
+    if loudness > 1 and not comparison.same:
+        case = replace(
+            case,
+            noise={n: error.multiply(loudness) for n, error in case.noise.items()},
+            bound={
+                n: error.multiply(loudness).limit_to(LOOSEST) for n, error in case.bound.items()
+            },
+        )
+        findings, _ = explain_all(case, again)
+        comparison.notes.append(
+            f"all steps are rounded about {loudness:.0f} times as coarsely as "
+            f"{comparison.precision} rounds"
+        )
+    findings += find_broken_rows(call, theirs, again)
+    findings = findings or find_masked_rows(case, again)
+    return Diagnosis(
+        findings=[f for f in findings if not f.harmless],
+        harmless=[f for f in findings if f.harmless],
+        comparison=comparison,
+        notes=comparison.notes,
+    )
+
+
+def explain_all(case: Candidate, again: Arrays) -> tuple[list[Finding], dict[str, Error]]:
+    """Return everything that is wrong, and what is left of the error of every step."""
+    faults = catalogue(case.call.model.config)
     findings: list[Finding] = []
+    left: dict[str, Error] = {}
     for stages in stage_segments(case):
-        for finding in explain_stages(case, stages, again, faults, findings):
+        for finding in explain_stages(case, stages, again, faults, findings, left):
             join_finding(findings, finding)
-    findings = [replace(f, causes=uphold_causes(case, f, faults, again)) for f in findings]
-    return Diagnosis(findings=findings, comparison=comparison, notes=comparison.notes)
+    return [replace(f, causes=uphold_causes(case, f, faults, again)) for f in findings], left
 
 
-def drop_broken(theirs: Arrays, order: Sequence[str]) -> Arrays:
-    """Return what a candidate has, but no array with NaN or infinity that follows from another."""
-    kept: Arrays = {}
+def measure_loudness(case: Candidate, left: Mapping[str, Error]) -> float:
+    """Return how many times its noise a candidate that tells of few steps rounds, at least 1.
+
+    What mistakes explain is taken off first, and the quietest of all steps tells, if there are
+    some: then a mistake that nothing explains is in none of them.
+    """
+    if not FEWEST_QUIET <= len(left) < FEW_STEPS:
+        return 1.0
+    quietest = min(left[n].rms / case.noise[n].rms for n in left)
+    return 2 * quietest if 1 < quietest <= NOISIEST / 2 else 1.0
+
+
+def select_live(call: Call, theirs: Arrays, again: Arrays) -> dict[str, NDArray[np.bool]]:
+    """Return which values count: of real tokens, and no NaN or infinity that came in from others.
+
+    The first array with such values tells of them; those after it inherit them.
+    """
+    live: dict[str, NDArray[np.bool]] = {}
     broken = False
-    for name in order:
-        if name in theirs:
-            x = theirs[name]
-            whole = bool((np.isfinite(x) | is_masked(name, x) & (x < 0)).all())
-            if whole or not broken:
-                kept[name] = x
-            broken = broken or not whole
-    return kept
+    for name in (n for n in again if n in theirs):
+        x, counts = theirs[name], call.live_values(name, theirs[name].shape)
+        whole = np.isfinite(x) | is_masked(name, x) & (x < 0)
+        live[name] = counts & whole if broken else counts
+        broken = broken or not whole[counts].all()
+    return live
+
+
+OTHER_ROWS: Final = (
+    "not all tokens are heard alike where all are masked: the mask is added, as -10000 is, or "
+    "nothing is heard"
+)
+MASKED_ROWS: Final = (
+    "rows that are fully masked become NaN: a mask of minus infinity leaves their softmax nothing; "
+    "the smallest number would"
+)
+
+
+def find_masked_rows(case: Candidate, again: Arrays) -> list[Finding]:
+    """Return which mask it is that shows in rows without any real token, and only there."""
+    empty = np.flatnonzero(~case.call.inputs.key_mask.any(axis=1))
+    if not len(empty):
+        return []
+    live = {
+        n: np.isin(np.indices(x.shape)[0], empty)
+        for n, x in case.theirs.items()
+        if len(x) == case.call.batch
+    }
+    shown = replace(case, theirs={n: case.theirs[n] for n in live}, live=live)
+    faults = {fault.text: fault for fault in mask_mistakes()}
+    for stages in stage_segments(shown):
+        for found in explain_stages(shown, stages, again, faults, [], {}):
+            causes = found.causes or (OTHER_ROWS,)
+            rows = ", ".join(map(str, empty))
+            return [
+                replace(
+                    found, causes=causes, harmless=f"row {rows} is fully masked, and only there"
+                )
+            ]
+    return []
+
+
+def find_broken_rows(call: Call, theirs: Arrays, again: Arrays) -> list[Finding]:
+    """Return that rows without any real token are no numbers, where these are numbers with us."""
+    empty = np.flatnonzero(~call.inputs.key_mask.any(axis=1))
+    for name in (n for n in again if n in theirs):
+        x, ours = theirs[name], again[name]
+        if not len(empty) or len(x) != len(call.inputs.key_mask):
+            continue
+        bad = ~np.isfinite(x) & np.isfinite(ours) & ~(is_masked(name, x) & (x < 0))
+        rows = [row for row in empty.tolist() if bad[row].any()]
+        if rows:
+            blocks = call.model.config.num_blocks
+            stage = step_stage(name, blocks)
+            found = Finding(
+                step=name, blocks=(stage - 1,) if 1 <= stage <= blocks else (),
+                causes=(MASKED_ROWS,), error=np.inf, residual=0.0, explained=1.0, stages=(stage,),
+                evidence=f"NaN in row {', '.join(map(str, rows))} of the batch, and nowhere else",
+            )  # fmt: skip
+            return [found]
+    return []
 
 
 def stage_segments(case: Candidate) -> Iterator[range]:
@@ -183,135 +228,6 @@ def stage_segments(case: Candidate) -> Iterator[range]:
             yield range(start, stage + 1)
             # What comes after a stage is known only if the candidate tells its end.
             start = stage + 1 if hidden_state_name(stage - 1) in case.theirs else start
-
-
-def explain_stages(
-    case: Candidate,
-    stages: range,
-    again: Arrays,
-    faults: Mapping[str, Mistake],
-    before: list[Finding],
-) -> Iterator[Finding]:
-    """Yield what is wrong with some stages, one after the other."""
-    blocks = case.call.model.config.num_blocks
-    names = [n for n in case.order if n in case.theirs and step_stage(n, blocks) in stages]
-    seen = [name for name in names if step_stage(name, blocks) == stages[-1]]
-    active: dict[int, list[Mistake]] = {}
-    now = case.errors(again, seen)
-    # What is left of an error that was explained need not be explained.
-    allowed = {n: max(case.tolerance[n], LEFT * min(now[n], 1e3)) for n in seen}
-    for _ in range(AT_ONCE):
-        off = [n for n in seen if not now[n] <= case.tolerance[n]]
-        if not off:
-            return
-        named = {cause: faults[cause] for finding in before for cause in finding.causes}
-        results = fitting_mistakes(case, stages, active, now, named)
-        if not any(found[0] == 0 for found in results):  # what was wrong before is not all of it
-            results = fitting_mistakes(case, stages, active, now, faults)
-        if not results and len(stages) > 1:  # code is wrong in every block, weights may be in one
-            results = fitting_mistakes(case, stages, active, now, faults, each=True)
-        if not results and active and all(now[n] <= allowed[n] for n in off):
-            return
-        if not results:
-            yield Finding(
-                step=off[0], blocks=blocks_of(stages, blocks), causes=(), error=now[off[0]],
-                residual=now[off[0]], stages=(stages[-1],),
-                evidence=describe_error(case, off[0], again),
-            )  # fmt: skip
-            return
-        least = min(found[0] for found in results)
-        best = [found for found in results if found[0] == least]
-        best = choose_by_padding(case, stages, active, best) if len(best) > 1 else best
-        _, made, fault, where = best[0]
-        yield Finding(
-            step=off[0],
-            blocks=blocks_of(where, blocks),
-            causes=tuple(dict.fromkeys(found[2].text for found in best)),
-            error=now[off[0]],
-            residual=made[off[0]],
-            stages=tuple(where),
-            harmless=fault.harmless,
-        )
-        for stage in where:
-            active.setdefault(stage, []).append(fault)
-        now = made
-
-
-def choose_by_padding(
-    case: Candidate, stages: range, active: Mapping[int, list[Mistake]], best: list[Result]
-) -> list[Result]:
-    """Keep those of equally good explanations that fit what was computed for padding too."""
-    blocks = case.call.model.config.num_blocks
-    names = [n for n in case.theirs if step_stage(n, blocks) in stages]
-
-    def count_beyond(found: Result) -> int:
-        made = run_with_mistake(case, stages, active, found[2], found[3])
-        every = (np.ones(made[n].shape, bool) for n in names)
-        off = (distance(n, made[n], case.theirs[n], e) for n, e in zip(names, every, strict=True))
-        return sum(not d <= max(case.tolerance[n], LEFT) for n, d in zip(names, off, strict=True))
-
-    counts = [count_beyond(found) for found in best]
-    return [found for found, n in zip(best, counts, strict=True) if n == min(counts)]
-
-
-def run_with_mistake(
-    case: Candidate,
-    stages: range,
-    active: Mapping[int, list[Mistake]],
-    fault: Mistake,
-    where: Sequence[int],
-) -> Arrays:
-    """Return what some stages compute with one mistake more, in some of them."""
-    mistakes = {s: [*active.get(s, ()), *([fault] if s in where else ())] for s in stages}
-    return run_mistakes(case.call, case.theirs, case.known, stages, mistakes)
-
-
-def fitting_mistakes(
-    case: Candidate, stages: range, active: Mapping[int, list[Mistake]], now: Mapping[str, float],
-    faults: Mapping[str, Mistake], *, each: bool = False,
-) -> list[Result]:  # fmt: skip
-    """Return the faults that explain the first wrong step, and what they leave of the others.
-
-    They are tried in all stages at once, or in `each` of them.
-    """
-    off = [n for n in now if not now[n] <= case.tolerance[n]]
-    allowed = max(case.tolerance[off[0]], LEFT * min(now[off[0]], 1e3))
-    results: list[Result] = []
-    for fault, where in candidate_mistakes(case, stages, off[0], faults, each=each):
-        tried = run_with_mistake(case, stages, active, fault, where)
-        if case.errors(tried, off[:1])[off[0]] <= allowed:
-            made = case.errors(tried, list(now))
-            left = [
-                n for n in off if not made[n] <= max(case.tolerance[n], LEFT * min(now[n], 1e3))
-            ]
-            new = [n for n in now if n not in off and not made[n] <= case.tolerance[n]]
-            results.append((len(left) + len(new), made, fault, where))
-    return results
-
-
-def candidate_mistakes(
-    case: Candidate, stages: range, first: str, faults: Mapping[str, Mistake], *, each: bool
-) -> Iterator[tuple[Mistake, Sequence[int]]]:
-    """Yield faults that may be behind the first wrong step, and the stages to try them in.
-
-    Only what happens after the last step that is known, and right, can be behind it.
-    """
-    blocks = case.call.model.config.num_blocks
-    order = [n for n in case.order if step_stage(n, blocks) in stages]
-    end = order.index(first)
-    begin = max((i for i, n in enumerate(order[:end]) if n in case.theirs), default=-1)
-    window = {(step_stage(n, blocks), step_suffix(n)) for n in order[begin + 1 : end + 1]}
-    for fault in faults.values():
-        there = [s for s in stages if any((s, suffix) in window for suffix in fault.steps)]
-        if there and not each:
-            yield fault, there
-        elif len(there) > 1:
-            yield from ((fault, [stage]) for stage in there)
-
-
-def blocks_of(stages: Sequence[int], blocks: int) -> tuple[int, ...]:
-    """Return which blocks some stages are."""
-    return tuple(stage - 1 for stage in stages if 1 <= stage <= blocks)
 
 
 def uphold_causes(
@@ -332,10 +248,12 @@ def uphold_causes(
             if stage in finding.stages or not any(step_suffix(n) in fault.steps for n in names):
                 continue
             now = case.errors(again, names)
-            made = case.errors(
-                run_with_mistake(case, range(stage, stage + 1), {}, fault, [stage]), names
-            )
-            if any(now[n] <= case.tolerance[n] < made[n] for n in names if n in made):
+            search = Search(case, range(stage, stage + 1), {}, now)
+            made = case.errors(search.run(fault, [stage]), names)
+            if any(
+                now[n].is_within(case.bound[n]) and not made[n].is_within(case.bound[n])
+                for n in made
+            ):
                 return True
         return False
 
@@ -346,14 +264,19 @@ def uphold_causes(
 
 
 def join_finding(findings: list[Finding], new: Finding) -> None:
-    """Add a finding, or widen an earlier one to the blocks of this, if one cause explains both."""
+    """Add a finding, or widen an earlier one to the blocks of this, if one cause explains both.
+
+    So it is with what nothing explains, if it is the same step of several blocks.
+    """
     for i, old in enumerate(findings):
         common = tuple(cause for cause in old.causes if cause in new.causes)
-        if common:
+        alike = step_suffix(old.step) == step_suffix(new.step) and bool(old.blocks)
+        if common or (alike and not old.causes and not new.causes):
             blocks = tuple(sorted({*old.blocks, *new.blocks}))
             findings[i] = replace(
                 old, blocks=blocks, causes=common, residual=max(old.residual, new.residual),
                 stages=tuple(sorted({*old.stages, *new.stages})),
+                explained=min(old.explained, new.explained),
             )  # fmt: skip
             return
     findings.append(new)
@@ -367,6 +290,7 @@ def findings_json(diagnosis: Diagnosis) -> dict[str, Any]:
     return finite_json(
         {
             "findings": [asdict(finding) for finding in diagnosis.findings],
+            "harmless": [asdict(finding) for finding in diagnosis.harmless],
             "comparison": comparison_json(diagnosis.comparison),
         }
     )
@@ -377,18 +301,22 @@ def report_lines(diagnosis: Diagnosis) -> Iterator[str]:
     if not diagnosis.findings:
         precision = diagnosis.comparison.precision
         yield f"nothing is wrong: every step is right within the rounding of {precision}"
-    for finding in diagnosis.findings:
+    for finding in (*diagnosis.findings, *diagnosis.harmless):
         also = f" (blocks {', '.join(map(str, finding.blocks))})" if len(finding.blocks) > 1 else ""
         where = f"{finding.step}{also}"
         if not finding.causes:
             yield f"{where}: wrong by {finding.error:.1e}; no known mistake explains it"
             yield f"  {finding.evidence}"
             continue
-        share = 1 - finding.residual / finding.error if np.isfinite(finding.error) else 1.0
+        if not finding.explained:
+            yield f"{where}: {finding.causes[0]}; wrong by {finding.error:.1e}"
+            continue
         yield (
-            f"{where}: {finding.causes[0]}; explains {share:.1%} "
+            f"{where}: {finding.causes[0]}; explains {finding.explained:.1%} "
             f"(residual {finding.residual:.1e} of {finding.error:.1e})"
         )
+        if finding.evidence:
+            yield f"  {finding.evidence}"
         for cause in finding.causes[1:CAUSES_SHOWN]:
             yield f"  cannot be told from: {cause}"
         if finding.harmless:

@@ -1,6 +1,6 @@
 """The call that a port's dump answers: its inputs by their names, or known by their values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,24 @@ def pad_tokens(model: Model, arrays: Arrays, places: KeyMask, notes: list[str]) 
             made[name] = np.full(places.shape, pad, np.int64)
             made[name][places] = arrays[name].ravel()
     return made
+
+
+def missing_inputs(given: Arrays, theirs: Arrays) -> Iterator[str]:
+    """Yield which inputs one side tells of, no default ones, and the other does not."""
+    for name in INPUTS[1:]:
+        sides = [name in side for side in (given, theirs)]
+        if any(sides) and not all(sides):
+            x = (given if sides[0] else theirs)[name]
+            if not is_default_input(name, x):
+                who = "the candidate" if sides[0] else "the reference"
+                yield f"{name}: {who} tells of none; the other's may be why they differ"
+
+
+def is_default_input(name: str, x: NDArray[Any]) -> bool:
+    """Tell whether an input is what a model takes where none is given."""
+    if name == "position_ids":
+        return bool((x == np.arange(x.shape[-1])).all())
+    return bool((x == (0 if name == "token_type_ids" else 1)).all())
 
 
 def require_same_inputs(reference: Trace, arrays: Arrays) -> None:

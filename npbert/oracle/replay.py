@@ -6,7 +6,8 @@ do not travel.  What rounding alone would do to each step is measured the same w
 in the candidate's precision on inputs that are shaken in their last bit.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from npbert.engine.taps import Keeper, chain_taps
 from npbert.oracle.dumps import Arrays
-from npbert.oracle.traces import NOT_STEPS, Call, distance, float32_model, is_masked
+from npbert.oracle.measures import RIGHT, Error, is_masked, measure_error
+from npbert.oracle.traces import NOT_STEPS, Call, float32_model
 from npbert.textbook import Array, Tap
 
 DRAWS: Final = 3  # of the noise; the greatest counts
@@ -34,18 +36,23 @@ PRECISIONS: Final = {name: Precision(name, 2.0**-bits) for name, bits in BITS.it
 class Replay(Keeper):
     """A tap that hears what follows from the candidate's numbers, and returns the candidate's."""
 
-    def __init__(self, call: Call, candidate: Mapping[str, NDArray[Any]]) -> None:
-        super().__init__(call.layout, lambda name: not name.endswith(NOT_STEPS))
+    def __init__(
+        self, call: Call, candidate: Mapping[str, NDArray[Any]], kept: Collection[str] | None = None
+    ) -> None:
+        wanted = (lambda n: not n.endswith(NOT_STEPS)) if kept is None else kept.__contains__
+        super().__init__(call.layout, wanted)
         self.call = call
         self.candidate = candidate
+        self.sequence: Counter[str] = Counter()
 
     def __call__(self, name: str, x: Array) -> Array:
         super().__call__(name, x)
         theirs = self.candidate.get(name)
-        if theirs is None or not self.wanted(name):
+        if theirs is None:
             return x
         if x.ndim == 3:
-            return merge_values(name, x, theirs[len(self.heard[name]) - 1].mT)
+            self.sequence[name] += 1
+            return merge_values(name, x, theirs[self.sequence[name] - 1].mT)
         return merge_values(name, x, self.call.layout.columns(name, theirs))
 
 
@@ -102,7 +109,7 @@ def round_to_type(x: NDArray[Any], name: str) -> Array:
 
 def rounding_noise(
     call: Call, candidate: Arrays, exact: Arrays, precision: Precision
-) -> dict[str, float]:
+) -> dict[str, Error]:
     """Return what rounding alone does to every step, in units of its greatest value.
 
     The steps are computed in float32 from the candidate's activations, each shaken by half a unit
@@ -110,7 +117,7 @@ def rounding_noise(
     """
     narrow = Call(float32_model(call.model), call.arrays)
     rng = np.random.default_rng(20)
-    most = dict.fromkeys(exact, 0.0)
+    most = dict.fromkeys(exact, RIGHT)
     for _ in range(DRAWS):
         shaken = {name: shake_last_bit(x, precision, rng) for name, x in candidate.items()}
 
@@ -119,10 +126,10 @@ def rounding_noise(
 
         heard = replay_steps(narrow, shaken, round_off)
         for name, x in heard.items():
-            most[name] = max(
-                most[name], distance(name, exact[name], x, call.live_values(name, x.shape))
-            )
-    return {name: max(value, precision.unit) for name, value in most.items()}
+            live = call.live_values(name, x.shape)
+            most[name] = most[name].greatest_with(measure_error(name, exact[name], x, live))
+    least = Error(precision.unit, precision.unit / 8)  # a rounded value's mean error, or so
+    return {name: error.greatest_with(least) for name, error in most.items()}
 
 
 def shake_last_bit(x: NDArray[Any], precision: Precision, rng: np.random.Generator) -> Array:

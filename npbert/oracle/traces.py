@@ -29,16 +29,15 @@ from npbert.oracle.dumps import (
     Arrays,
     flatten_nest,
     read_dump,
-    split_into_pieces,
     write_dump,
 )
+from npbert.oracle.measures import distance
 from npbert.tasks.sentence_transformers import read_embedder
 from npbert.text.encodings import Encoding
 from npbert.textbook import Array
 
 TOKEN_INPUTS: Final = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
 INPUTS: Final = (*TOKEN_INPUTS, "attention_head_mask")
-LOWEST_SCORE: Final = -9e3  # a masked score: ports use the smallest number, -inf, or -10000
 NOT_STEPS: Final = "dropout"  # names that end so are places, not steps: nothing happens there
 
 
@@ -129,63 +128,21 @@ class Call:
     def live_values(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool]:
         """Return which values of an activation stand for real tokens, broadcast to its shape.
 
-        In attention a query counts, and all of its keys; of a batch row without any real token,
-        nothing does.
+        In attention a query counts, and all of its keys, but for scores before the mask; of a
+        batch row without any real token, nothing does.
         """
         key_mask = self.inputs.key_mask
         if ".attention." in name and len(shape) == 4:
-            return np.broadcast_to(key_mask[:, None, :, None], shape)
+            keys = key_mask if name.endswith("attention.scores") else np.ones_like(key_mask)
+            return np.broadcast_to(key_mask[:, None, :, None] & keys[:, None, None], shape)
         if shape[:2] == key_mask.shape:
             return np.broadcast_to(
                 key_mask.reshape(*key_mask.shape, *[1] * (len(shape) - 2)), shape
             )
-        return np.ones(shape, bool)
-
-
-def is_masked(name: str, x: NDArray[Any]) -> NDArray[np.bool]:
-    """Return which scores stand for keys that are not heard, and so for no number."""
-    if not name.endswith("masked_scores"):
-        return np.zeros(x.shape, bool)
-    return ~(x > LOWEST_SCORE)
-
-
-def greatest_value(name: str, ours: NDArray[Any]) -> float:
-    """Return the greatest finite number of an activation, but for scores that are masked."""
-    most = 1e-300
-    for (x,) in split_into_pieces(ours):
-        a = x.astype(np.float64)
-        most = max(most, float(np.abs(np.where(is_masked(name, x) | ~np.isfinite(a), 0, a)).max()))
-    return most
-
-
-def errors(name: str, ours: NDArray[Any], theirs: NDArray[Any], greatest: float) -> Array:
-    """Return how far every value is off, in units of the greatest of ours.
-
-    A key that only one side hears is off by 1; one that neither hears is not off at all, whatever
-    number stands for it.  NaN and infinity, where ours are finite, are infinitely far.
-    """
-    a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    hidden, missed = is_masked(name, ours), is_masked(name, theirs)
-    alike = (hidden & missed) | (np.isnan(a) & np.isnan(b)) | (a == b)
-    with np.errstate(invalid="ignore", over="ignore"):
-        off = np.where(alike | hidden | missed, 0, np.abs(a - b))
-        scaled: Array = np.where(hidden != missed, 1, off / greatest)
-    scaled[~(scaled >= 0)] = np.inf
-    return scaled
-
-
-def distance(
-    name: str, ours: NDArray[Any], theirs: NDArray[Any], counts: NDArray[np.bool]
-) -> float:
-    """The greatest error of the values that count."""
-    greatest = greatest_value(name, ours)
-    return max(
-        (
-            float(errors(name, a, b, greatest)[count].max(initial=0))
-            for a, b, count in split_into_pieces(ours, theirs, counts)
-        ),
-        default=0.0,
-    )
+        real = key_mask.any(axis=1)  # of a sequence as a whole, or of a choice
+        leading = shape[: 1 + (real.size != shape[0])]
+        real = real.reshape(leading) if real.size == np.prod(leading) else np.ones(1, bool)
+        return np.broadcast_to(real.reshape(*real.shape, *[1] * (len(shape) - real.ndim)), shape)
 
 
 @explain_arguments

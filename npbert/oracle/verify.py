@@ -18,7 +18,8 @@ from npbert.errors import InputError
 from npbert.families import ENCODER_ARCHITECTURE, canonical_module, own_module
 from npbert.loading import load
 from npbert.model import Model
-from npbert.oracle.traces import Call, Trace, distance, record_activations
+from npbert.oracle.measures import distance
+from npbert.oracle.traces import Call, Trace, record_activations
 
 CASES_FOLDER: Final = Path(__file__).parent / "recorded"
 CASE_FILE: Final = "case.safetensors"

@@ -149,9 +149,6 @@ def sines(p: FaultyPort, name: str, x: Array) -> Array:
 def strangers() -> Iterator[Planted]:
     """Ten mistakes of no catalogue; which step is the first to show them, their ports tell."""
 
-    def dropped(p: FaultyPort, name: str, x: Array) -> Array:
-        return x * (np.random.default_rng(p.number).random(x.shape) > 0.1) / 0.9
-
     def shifted(p: FaultyPort, once: Callable[[Array], Array], x: Array) -> Array:
         return once(np.roll(x, 1, axis=1))
 
@@ -165,7 +162,7 @@ def strangers() -> Iterator[Planted]:
         return (x - x.mean(-1, keepdims=True)) / spread * gain + bias
 
     gelu = POOLERS["gelu"]
-    yield one("dropout is on", at(attention__weights=dropped))
+    yield one("the weights are squared", at(attention__weights=value(lambda x: x * x)))
     yield one("a relu after lin2", at(ffn__lin2=value(lambda x: np.maximum(x, 0))))
     yield one("tokens are shifted by one before the second block", Plan(block=shifted, blocks=(1,)))
     yield one("the second head's values are negated", at(attention__context=negated))

@@ -6,9 +6,12 @@ A mistake is a formula in place of a step's: what is computed where something el
 from npbert.checkpoint.config import Config
 from npbert.oracle.mistakes.attention import attention_mistakes
 from npbert.oracle.mistakes.blocks import activation_mistakes, block_mistakes, linear_mistakes
-from npbert.oracle.mistakes.ends import embedding_mistakes, head_mistakes
+from npbert.oracle.mistakes.embeddings import embedding_mistakes
+from npbert.oracle.mistakes.heads import head_mistakes
 from npbert.oracle.mistakes.norms import norm_mistakes
+from npbert.oracle.mistakes.precision import rounding_mistakes
 from npbert.oracle.mistakes.scene import Mistake
+from npbert.oracle.mistakes.weights import weights_mistakes
 
 
 def catalogue(config: Config) -> dict[str, Mistake]:
@@ -20,4 +23,5 @@ def catalogue(config: Config) -> dict[str, Mistake]:
         *embedding_mistakes(config),
     ]
     found += [*head_mistakes(config), *linear_mistakes(config), *block_mistakes(config)]
+    found += [*rounding_mistakes(config), *weights_mistakes(config)]
     return {fault.text: fault for fault in found}

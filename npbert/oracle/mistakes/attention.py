@@ -7,12 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from npbert.oracle.mistakes.scene import Mistake, Scene
-from npbert.textbook import Array, Mask, softmax
+from npbert.oracle.mistakes.masks import MASKED, SCORES, WEIGHTS, mask_mistakes
+from npbert.oracle.mistakes.scene import Mistake, Scene, block_layer
+from npbert.textbook import Array, linear, softmax
 
-SCORES, MASKED, WEIGHTS = "attention.scores", "attention.masked_scores", "attention.weights"
 CONTEXT: Final = "attention.context"
-UNDERFLOW: Final = "the weights of hidden keys are 0 all the same"
 
 
 def attention_mistakes() -> Iterator[Mistake]:
@@ -53,39 +52,32 @@ def attention_mistakes() -> Iterator[Mistake]:
         {SCORES: score_unturned, CONTEXT: context_unturned_twice},
     )
     yield Mistake("the values are the keys", {CONTEXT: lambda s: context_of(s, "k_lin")})
-    yield Mistake("the mask is ignored", {MASKED: lambda s: s.value(SCORES)})
-    yield Mistake("the mask is inverted", {MASKED: partial(mask_otherwise, lambda s: ~s.key_mask)})
-    yield Mistake(
-        "the mask hides queries, not keys",
-        {MASKED: partial(mask_otherwise, lambda s: s.key_mask.T)},
-    )
-    yield Mistake(
-        "the mask hides both queries and keys",
-        {MASKED: partial(mask_otherwise, lambda s: s.key_mask & s.key_mask.T)},
-    )
-    yield Mistake(
-        "the mask is added to the scores as 0 and 1",
-        {MASKED: lambda s: s.value(SCORES) + s.key_mask},
-    )
-    yield Mistake(
-        "the mask is added to the scores as 1 and 0",
-        {MASKED: lambda s: s.value(SCORES) + ~s.key_mask},
-    )
-    yield Mistake(
-        "the scores are multiplied by the mask", {MASKED: lambda s: s.value(SCORES) * s.key_mask}
-    )
-    yield Mistake(
-        "the weights are multiplied by the mask after the softmax, the scores not",
-        {MASKED: lambda s: s.value(SCORES), WEIGHTS: lambda s: s.x * s.key_mask},
-    )
-    yield Mistake(
-        "a causal mask: later tokens are not heard", {MASKED: partial(mask_otherwise, causal_mask)}
-    )
-    for lowest in (-1e2, -1e4):
+    yield from mask_mistakes()
+    yield Mistake("the scores are transposed: k q' for q k'", {SCORES: lambda s: s.x.mT})
+    for steps in (("q_lin",), ("k_lin",), ("q_lin", "k_lin")):
+        for inverse in (False, True):
+            order = "pairs for halves" if inverse else "halves for pairs"
+            yield Mistake(
+                f"the rows of {' and '.join(steps)} are permuted for rotary embeddings: {order} of "
+                "each head",
+                {f"attention.{step}": partial(change_rotary_rows, inverse) for step in steps},
+            )
+    for text, split in {
+        "q, k, v are fused one after the other, and split head by head": split_by_heads,
+        "q, k, v are fused head by head, and split one after the other": split_one_by_one,
+    }.items():
+        yield Mistake(text, {f"attention.{n}_lin": partial(split, n) for n in "qkv"})
+    for inverse in (False, True):
         yield Mistake(
-            f"hidden keys get {lowest:g} added, not the smallest number",
-            {MASKED: partial(add_where_masked, lowest)},
-            UNDERFLOW,
+            "the columns of out_lin are in the order (K, H), not (H, K)"
+            + (", read back" if inverse else ""),
+            {"attention.out_lin": partial(change_columns, inverse)},
+        )
+    for shifted in (False, True):
+        yield Mistake(
+            "the softmax has one more 1 in its denominator"
+            + (", and its greatest score subtracted" if shifted else ""),
+            {WEIGHTS: partial(softmax_and_one, shifted)},
         )
     yield Mistake("the softmax is over queries, not keys", {WEIGHTS: partial(weights_by, -1)})
     yield Mistake("the softmax is over heads, not keys", {WEIGHTS: partial(weights_by, 0)})
@@ -97,15 +89,6 @@ def attention_mistakes() -> Iterator[Mistake]:
         "no softmax: the weights are the scores", {WEIGHTS: lambda s: s.value(MASKED) * s.head_mask}
     )
     yield Mistake("the head mask is ignored", {WEIGHTS: lambda s: softmax(s.value(MASKED))})
-    yield Mistake(
-        "the head mask is multiplied to the scores, not to the weights",
-        {
-            MASKED: lambda s: np.where(
-                s.key_mask, s.value(SCORES) * s.head_mask, np.finfo(s.x.dtype).min
-            ),
-            WEIGHTS: lambda s: softmax(s.value(MASKED)),
-        },
-    )
 
 
 def head_root(scene: Scene) -> float:
@@ -196,6 +179,16 @@ def join_unturned(scene: Scene) -> Array:
     return join_sequences(scene, join_one)
 
 
+def context_of_values(scene: Scene, change: Callable[[Array], Array]) -> Array:
+    """The context of weights and values of which something has become."""
+    return join_sequences(
+        scene,
+        lambda s: (change(s.head_values("v_lin")) @ change(s.heard[weights_name(s)])).reshape(
+            -1, sequence_length(s)
+        ),
+    )
+
+
 def context_of(scene: Scene, values: str) -> Array:
     """The context made of something else than the values."""
     return join_sequences(
@@ -226,22 +219,6 @@ def sequence_length(scene: Scene) -> int:
     return scene.span.stop - scene.span.start
 
 
-def mask_otherwise(heard: Callable[[Scene], Mask], scene: Scene) -> Array:
-    """Scores that another mask hides."""
-    return np.where(heard(scene), scene.value(SCORES), np.finfo(scene.x.dtype).min)
-
-
-def causal_mask(scene: Scene) -> Mask:
-    """Keys up to the query itself, of those that are heard."""
-    length = scene.x.shape[-1]
-    return scene.key_mask & (np.arange(length)[:, None] <= np.arange(length))
-
-
-def add_where_masked(lowest: float, scene: Scene) -> Array:
-    """A number added where the mask hides."""
-    return np.where(scene.key_mask, scene.value(SCORES), scene.value(SCORES) + lowest)
-
-
 def weights_by(axis: int, scene: Scene) -> Array:
     """A softmax along another axis."""
     return (
@@ -253,3 +230,51 @@ def softmax_overflow(scene: Scene) -> Array:
     """A softmax as it is defined, in float32."""
     e = np.exp(scene.value(MASKED).astype(np.float32))
     return (e / e.sum(axis=-2, keepdims=True)).astype(scene.x.dtype) * scene.head_mask
+
+
+def change_rotary_rows(inverse: bool, scene: Scene) -> Array:
+    """Rows of every head in the order of rotary embeddings, if its width is even."""
+    heads, features = len(scene.head_mask), len(scene.x)
+    width = features // heads
+    if width % 2:
+        return scene.x
+    split = (width // 2, 2) if inverse else (2, width // 2)
+    return scene.x.reshape(heads, *split, -1).swapaxes(1, 2).reshape(scene.x.shape)
+
+
+def layer_outputs(scene: Scene) -> Array:
+    """What all three layers make of the block's input.  (3, A, T)"""
+    return np.stack(
+        [linear(block_layer(scene.block, f"attention.{n}_lin"), scene.block_input) for n in "qkv"]
+    )
+
+
+def split_by_heads(which: str, scene: Scene) -> Array:
+    """Rows [q; k; v] read as if every head had its q, k and v together."""
+    heads, shape = len(scene.head_mask), scene.x.shape
+    rows = layer_outputs(scene).reshape(heads, 3, -1, shape[-1])
+    return rows[:, "qkv".index(which)].reshape(shape)
+
+
+def split_one_by_one(which: str, scene: Scene) -> Array:
+    """Rows in which every head has its q, k and v together, read as [q; k; v]."""
+    heads, shape = len(scene.head_mask), scene.x.shape
+    rows = layer_outputs(scene).reshape(3, heads, -1, shape[-1]).swapaxes(0, 1)
+    return rows.reshape(3, *shape)["qkv".index(which)]
+
+
+def change_columns(inverse: bool, scene: Scene) -> Array:
+    """The output layer, whose columns take features to be interleaved."""
+    x, heads = scene.value(CONTEXT), len(scene.head_mask)
+    split = (len(x) // heads, heads) if inverse else (heads, len(x) // heads)
+    turned = x.reshape(*split, x.shape[-1]).swapaxes(0, 1).reshape(x.shape)
+    return linear(block_layer(scene.block, "attention.out_lin"), turned)
+
+
+def softmax_and_one(shifted: bool, scene: Scene) -> Array:
+    """A softmax that may attend to nothing."""
+    scores = scene.value(MASKED)
+    greatest = scores.max(axis=-2, keepdims=True)
+    e = np.exp(scores - greatest)
+    one = 1.0 if shifted else np.exp(-greatest)
+    return e / (one + e.sum(axis=-2, keepdims=True)) * scene.head_mask

@@ -20,10 +20,10 @@ from npbert.oracle.mistakes.scene import (
     Scene,
     block_layer,
     layer_and_input,
-    step_suffix,
     swap_block,
 )
 from npbert.oracle.replay import round_to_type
+from npbert.oracle.steps import step_suffix
 from npbert.textbook import Affine, Array, linear, no_tap
 
 LINEARS: Final = (
@@ -108,7 +108,7 @@ SHIFT: Final = "adding one number to all scores of a query changes no softmax"
 
 
 def activation_mistakes(config: Config) -> Iterator[Mistake]:
-    """Another function in the place of the config's."""
+    """Another function in the place of the config's, or the same of fewer bits."""
     x = np.linspace(-12, 12, 99)  # so that relu6 and gelu_10 are none of the others
     seen = [ACTIVATIONS[config.activation](x)]
     for name in ("gelu_new", *ACTIVATIONS):
@@ -124,6 +124,19 @@ def activation_mistakes(config: Config) -> Iterator[Mistake]:
                 "vocab_activation": partial(apply_activation, name, "vocab_transform"),
             },
         )
+    yield Mistake(
+        "the activation function is a table of float16 numbers",
+        {
+            "ffn.activation": partial(apply_in_half, "ffn.lin1"),
+            "vocab_activation": partial(apply_in_half, "vocab_transform"),
+        },
+    )
+
+
+def apply_in_half(of: str, scene: Scene) -> Array:
+    """The model's own function, looked up by float16 numbers."""
+    function = scene.call.model.make_run(no_tap).activation
+    return round_to_type(function(round_to_type(scene.value(of), "float16")), "float16")
 
 
 def apply_activation(name: str, of: str, scene: Scene) -> Array:
@@ -139,8 +152,12 @@ def linear_mistakes(config: Config) -> Iterator[Mistake]:
     kinds: dict[str, Formula] = {
         "weights transposed": transpose_weights,
         "weights read in the other order (rows for columns)": read_transposed,
+        "weights transposed or, where they are not square, read in the other order": (
+            lambda s: read_transposed(s) if is_oblong(s) else transpose_weights(s)
+        ),
         "bias missing": lambda s: s.x - layer_and_input(s)[0].bias,
         "bias added twice": lambda s: s.x + layer_and_input(s)[0].bias,
+        "bias added in the first text only": add_bias_to_first,
         "weights rounded to float16": partial(
             change_weights, lambda w: round_to_type(w, "float16")
         ),
@@ -187,6 +204,12 @@ def linear_mistakes(config: Config) -> Iterator[Mistake]:
             yield Mistake(f"{step} has the weights of block {j}", {step: partial(swap_block, j)})
 
 
+def is_oblong(scene: Scene) -> bool:
+    """Tell whether the weights of a layer are not square."""
+    out, into = layer_and_input(scene)[0].weight.shape
+    return out != into
+
+
 def transpose_weights(scene: Scene) -> Array:
     """W^T x + b, where W is square."""
     layer, x = layer_and_input(scene)
@@ -209,14 +232,26 @@ def change_weights(change: Callable[[Array], Array], scene: Scene) -> Array:
 
 def int8_weights(weight: Array) -> Array:
     """Return weights as an int8 tensor with one scale keeps them."""
-    scale = np.abs(weight).max() / 127
-    return np.round(weight / scale) * scale
+    return round_to_steps(weight, np.abs(weight).max(keepdims=True))
 
 
 def int8_rows(weight: Array) -> Array:
     """Return weights as int8 with a scale for each output keeps them."""
-    scale = np.abs(weight).max(axis=1, keepdims=True) / 127
-    return np.round(weight / scale) * scale
+    return round_to_steps(weight, np.abs(weight).max(axis=1, keepdims=True))
+
+
+def round_to_steps(x: Array, greatest: Array) -> Array:
+    """Return values on 255 steps around zero, the last of which is the greatest."""
+    scale = np.where(greatest > 0, greatest, 1) / 127
+    return np.round(x / scale) * scale
+
+
+def add_bias_to_first(scene: Scene) -> Array:
+    """A layer that adds its bias to the first text."""
+    made = scene.x - layer_and_input(scene)[0].bias
+    first = scene.call.pack.spans[0]
+    made[:, first] = scene.x[:, first]
+    return made
 
 
 def swap_layer(step: str, scene: Scene) -> Array:

@@ -8,8 +8,10 @@ import numpy as np
 
 from npbert.checkpoint.config import Config
 from npbert.oracle.mistakes.blocks import LINEARS
-from npbert.oracle.mistakes.scene import Formula, Mistake, Scene, layer_and_input
-from npbert.textbook import Affine, Array, Norm, layer_norm
+from npbert.oracle.mistakes.scene import Formula, Mistake, Scene, block_layer, layer_and_input
+from npbert.oracle.replay import round_to_type
+from npbert.oracle.steps import step_suffix
+from npbert.textbook import Affine, Array, Norm, layer_norm, linear
 
 NORMS: Final = {
     # a norm: what goes into it
@@ -36,11 +38,36 @@ def norm_mistakes(config: Config) -> Iterator[Mistake]:
         "not applied": lambda s: s.value(NORMS[norm_name(s)]),
         "without subtracting the mean (RMSNorm)": rms_norm,
         "over tokens instead of features": norm_over_tokens,
+        "the sum of squares overflows float16": partial(norm_in_half, False),
+        "the sum of squares is kept in float16, and overflows": partial(norm_in_half, True),
     }
     for text, formula in kinds.items():
         yield Mistake(f"{text}, in every norm", dict.fromkeys(NORMS, formula))
+        yield Mistake(
+            f"{text}, in the norms of the blocks",
+            {norm: formula for norm in NORMS if "." not in norm and "vocab" not in norm},
+        )
         for norm in NORMS:
             yield Mistake(f"{norm}: {text}", {norm: formula})
+    for great, more in ((False, ""), (True, ", and of large numbers all")):
+        yield Mistake(
+            "the variance is computed as E[x^2] - E[x]^2, which loses digits" + more,
+            dict.fromkeys(NORMS, partial(norm_in_one_pass, great)),
+            "" if great else "it loses a few digits, where the mean is large",
+        )
+    yield Mistake(
+        "pre-norm: blocks norm what comes into attention and ffn, not what comes out",
+        {
+            **dict.fromkeys(
+                ("attention.q_lin", "attention.k_lin", "attention.v_lin"), layer_of_normed
+            ),
+            "sa_layer_norm": lambda s: layer_norm(
+                s.block.output_layer_norm, s.value("attention_residual")
+            ),
+            "ffn_residual": lambda s: s.value("attention_residual") + s.value("ffn.lin2"),
+            "output_layer_norm": partial(hand_on_value, "ffn_residual"),
+        },
+    )
     yield Mistake(
         "no bias anywhere, in linear layers and norms",
         {
@@ -127,6 +154,43 @@ def norm_with(epsilon: float, less: int, scene: Scene) -> Array:
     x = x - x.mean(axis=-2, keepdims=True)
     variance = (x * x).sum(axis=-2, keepdims=True) / (len(x) - less)
     return norm.weight * (x / np.sqrt(variance + (epsilon or norm.epsilon))) + norm.bias
+
+
+def norm_in_half(rounds: bool, scene: Scene) -> Array:
+    """A norm whose sum of squares is a float16: beyond 65504 it is infinite, and nothing left."""
+    x, norm = scene.value(NORMS[norm_name(scene)]), norm_of(scene)
+    x = x - x.mean(axis=-2, keepdims=True)
+    total = (x * x).sum(axis=-2, keepdims=True)
+    kept = round_to_type(total, "float16") if rounds else np.where(total > 65504, np.inf, total)
+    return norm.weight * (x / np.sqrt(kept / len(x) + norm.epsilon)) + norm.bias
+
+
+def norm_in_one_pass(great: bool, scene: Scene) -> Array:
+    """The norm, of each token so many times as the candidate's is, if float32 may have done that.
+
+    A variance as E[x^2] - E[x]^2 in float32 is off by 2^-24 (mean^2 + variance) or a few times
+    that, which makes every value of a token too great or too small by one factor.
+    """
+    x, norm = scene.value(NORMS[norm_name(scene)]), norm_of(scene)
+    theirs = scene.call.candidate.get(scene.name)
+    if theirs is None:
+        return scene.x
+    ours = scene.x - norm.bias
+    gap = scene.call.layout.columns(scene.name, theirs) - norm.bias
+    factors = (gap * ours).sum(axis=0) / np.maximum((ours * ours).sum(axis=0), 1e-300)
+    mean, variance = x.mean(axis=0), x.var(axis=0)
+    reach = 2.0**-24 * (mean * mean + variance) / np.maximum(variance, 1e-300)
+    off = np.abs(factors - 1)
+    is_it = np.isfinite(off).all() and (off <= 16 * reach).all() and (mean * mean > variance).any()
+    if not is_it or (off.max() > 1e-3) != great:
+        return scene.x
+    return ours * factors + norm.bias
+
+
+def layer_of_normed(scene: Scene) -> Array:
+    """A layer of attention that reads the norm of what came in."""
+    layer = block_layer(scene.block, step_suffix(scene.name))
+    return linear(layer, layer_norm(scene.block.sa_layer_norm, scene.block_input))
 
 
 def rms_norm(scene: Scene) -> Array:

@@ -1,6 +1,6 @@
 """What a fault is: a formula in place of a step's, and a tap that puts it there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert.encoder import Block, Ids, embed, transformer_block
+from npbert.engine.taps import Keeper
 from npbert.heads import HEADS
 from npbert.oracle.dumps import Arrays
+from npbert.oracle.measures import Error, measure_error
 from npbert.oracle.replay import Replay
-from npbert.oracle.traces import NOT_STEPS, Call, distance
+from npbert.oracle.steps import place_step, step_suffix
+from npbert.oracle.traces import NOT_STEPS, Call
 from npbert.textbook import Affine, Array, Mask, Tap, linear
 
 FIRST_STATE: Final = "embeddings.LayerNorm"
@@ -88,6 +91,9 @@ class Scene:
 Formula = Callable[[Scene], Array]
 
 
+EXACT: Final = 0.2  # of an error, in the mean: what a mistake may leave where it was made
+
+
 @dataclass(frozen=True)
 class Mistake:
     """A mistake that ports make, and what it does to the steps of a block, or of an end."""
@@ -95,23 +101,18 @@ class Mistake:
     text: str
     steps: Mapping[str, Formula] = field(hash=False)
     harmless: str = ""  # why no later number shows it, if so
+    leaves: float = EXACT  # more, where it can be made in ways of which none is the candidate's
+    in_later_blocks: bool = False  # it may be made in all blocks but the first
+
+    @property
+    def is_inexact(self) -> bool:
+        """Whether it can be made in many ways of which none is just the candidate's."""
+        return self.leaves > EXACT
 
 
 def hidden_state_name(block: int) -> str:
     """Return the name of the hidden state after a block; before all of them it is the norm's."""
     return FIRST_STATE if block < 0 else f"transformer.layer.{block}.output_layer_norm"
-
-
-def step_stage(name: str, blocks: int) -> int:
-    """Return where a step belongs: 0 the embeddings, 1 the first block, ..., and then the head."""
-    if name.startswith("embeddings."):
-        return 0
-    return int(name.split(".")[2]) + 1 if name.startswith("transformer.") else blocks + 1
-
-
-def step_suffix(name: str) -> str:
-    """Return a step's name within its block; elsewhere all of it."""
-    return name.split(".", 3)[3] if name.startswith("transformer.") else name
 
 
 @dataclass
@@ -121,13 +122,16 @@ class Candidate:
     call: Call
     theirs: Arrays  # in our names and shapes
     order: list[str]  # of all activations
-    tolerance: Mapping[str, float]
+    noise: Mapping[str, Error]  # what rounding does to every step
+    bound: Mapping[str, Error]  # beyond which a step is off
     known: dict[str, Array]  # hidden states as columns, the candidate's where it has them
     live: dict[str, NDArray[np.bool]]
 
-    def errors(self, made: Arrays, names: Sequence[str]) -> dict[str, float]:
+    def errors(self, made: Arrays, names: Sequence[str]) -> dict[str, Error]:
         """Return how far the candidate is from what was made, for some activations."""
-        return {n: distance(n, made[n], self.theirs[n], self.live[n]) for n in names if n in made}
+        return {
+            n: measure_error(n, made[n], self.theirs[n], self.live[n]) for n in names if n in made
+        }
 
 
 def hidden_states(call: Call, theirs: Arrays, again: Arrays) -> dict[str, Array]:
@@ -147,11 +151,13 @@ class Injection(Replay):
         candidate: Arrays,
         known: Mapping[str, Array],
         mistakes: Mapping[int, list[Mistake]],
+        kept: Collection[str],
     ) -> None:
-        super().__init__(call, candidate)
+        super().__init__(call, candidate, kept)
         self.before: dict[str, Array] = dict(known)
         self.mistakes = mistakes
         self.sequences: dict[str, list[Array]] = {}
+        self.computed: dict[str, list[Array]] = {}  # what was put in place of the candidate's
 
     def __call__(self, name: str, x: Array) -> Array:
         """Put a mistake's value in the place of the textbook's, then go on as the candidate did."""
@@ -160,12 +166,13 @@ class Injection(Replay):
         sequence = 0
         if x.ndim == 3:
             sequence = len(self.sequences.setdefault(name, []))
-        stage = step_stage(name, self.call.model.config.num_blocks)
+        stage, suffix = place_step(name, self.call.model.config.num_blocks)
         for fault in self.mistakes.get(stage, ()):
-            formula = fault.steps.get(step_suffix(name))
+            formula = fault.steps.get(suffix)
             if formula is not None:
                 made = formula(Scene(self.call, name, x, self.before, sequence, self.sequences))
                 x = np.asarray(made, x.dtype).reshape(x.shape)
+        self.computed.setdefault(name, []).append(x)
         y = super().__call__(name, x)
         self.before[name] = y
         if x.ndim == 3:
@@ -193,13 +200,28 @@ def run_stages(call: Call, x: Array, stages: range, tap: Tap) -> None:
 
 def run_mistakes(
     call: Call, candidate: Arrays, known: Mapping[str, Array], stages: range,
-    mistakes: Mapping[int, list[Mistake]],
-) -> Arrays:  # fmt: skip
-    """Return every activation of some stages, from the candidate's numbers, with mistakes."""
-    tap = Injection(call, candidate, known, mistakes)
+    mistakes: Mapping[int, list[Mistake]], kept: Collection[str],
+) -> Injection:  # fmt: skip
+    """Return a pass through some stages, from the candidate's numbers, with mistakes.
+
+    Of what is computed it keeps some steps as rows.
+    """
+    tap = Injection(call, candidate, known, mistakes, kept)
     start = known.get(hidden_state_name(stages.start - 2), np.zeros((0, 0)))
     run_stages(call, start, stages, tap)
-    return tap.rows()
+    return tap
+
+
+def apply_at_step(run: Injection, name: str, fault: Mistake) -> Array:
+    """Return what a mistake makes of one step alone of a pass, as rows."""
+    keeper = Keeper(run.call.layout, lambda _: True)
+    formula = fault.steps[step_suffix(name)]
+    with np.errstate(all="ignore"):
+        for i, x in enumerate(run.computed[name]):
+            heard = {**run.before, **{n: each[i] for n, each in run.sequences.items()}}
+            made = formula(Scene(run.call, name, x, heard, i, run.sequences))
+            keeper(name, np.asarray(made, x.dtype).reshape(x.shape))
+    return keeper.rows()[name]
 
 
 def block_layer(block: Block, step: str) -> Affine:

@@ -1,4 +1,4 @@
-"""Mistakes at both ends: the embeddings, and the heads."""
+"""Mistakes with the embeddings: words, places, types where a model has them, and their sum."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,32 +10,36 @@ import numpy as np
 from npbert.checkpoint.config import Config
 from npbert.checkpoint.parameters import sinusoids
 from npbert.encoder import Ids
-from npbert.engine.activations import ACTIVATIONS, sigmoid
-from npbert.families import FAMILIES, POOLER_LAYERS, TYPES, list_architectures
+from npbert.families import TYPES
 from npbert.oracle.mistakes.blocks import round_step
 from npbert.oracle.mistakes.scene import Mistake, Scene
-from npbert.oracle.replay import round_to_type
-from npbert.textbook import Affine, Array, linear, softmax
+from npbert.textbook import Array
 
 POSITION_STEP: Final = "embeddings.position_embeddings"
 WORD_STEP: Final = "embeddings.word_embeddings"
-NEXT_SENTENCE: Final = "seq_relationship"
-SQUARE_LAYERS: Final = (*POOLER_LAYERS, "vocab_transform")
 
 
 def embedding_mistakes(config: Config) -> Iterator[Mistake]:
     """Words, places, types where the model has them, and their sum."""
-    for text, shift in {
+    shifts: dict[str, Callable[[Scene], Ids]] = {
         "positions count from 1": lambda s: token_positions(s) + 1,
         "positions count from 2, as RoBERTa's do": lambda s: token_positions(s) + 2,
         "positions run backwards": lambda s: s.call.length - 1 - token_positions(s),
         "position ids are ignored: positions are 0, 1, 2 ...": count_positions,
         "positions count real tokens only, not padding": count_real_tokens,
+        "positions count real tokens only, from 1; padding has 0": partial(count_from, 1, 0),
+        "positions count real tokens only, from 2; padding has 1, as RoBERTa's do": partial(
+            count_from, 2, 1
+        ),
+        "positions count real tokens only, from 1; padding counts on": lambda s: (
+            count_real_tokens(s) + 1
+        ),
         "all positions are 0": lambda s: 0 * token_positions(s),
         "positions run on from one sequence to the next": lambda s: np.arange(
             len(token_positions(s))
         ),
-    }.items():
+    }
+    for text, shift in shifts.items():
         yield Mistake(text, {POSITION_STEP: partial(position_rows, shift)})
     yield Mistake(
         "positions are sines and cosines, not the file's", {POSITION_STEP: sinusoidal_positions}
@@ -58,6 +62,12 @@ def embedding_mistakes(config: Config) -> Iterator[Mistake]:
         },
     )
     yield Mistake("padding has no word embedding", {WORD_STEP: zero_padding})
+    for text, offset in {"behind": 1, "before": -1}.items():
+        yield Mistake(
+            f"every word has the embedding of the id {text} its own: the table begins at another "
+            "row",
+            {WORD_STEP: partial(change_words, offset)},
+        )
     if config.type_vocab_size:
         yield from token_type_mistakes()
     else:
@@ -126,6 +136,12 @@ def count_real_tokens(scene: Scene) -> Ids:
     return np.maximum(key_mask.cumsum(axis=1) - 1, 0).ravel()
 
 
+def count_from(first: int, padding: int, scene: Scene) -> Ids:
+    """The number of real tokens before each, from one on; padding has one position."""
+    key_mask = scene.call.inputs.key_mask
+    return np.where(key_mask, key_mask.cumsum(axis=1) - 1 + first, padding).ravel()
+
+
 def position_rows(places: Callable[[Scene], Ids], scene: Scene) -> Array:
     """Rows of the position table; beyond its end it begins again."""
     rows = scene.call.model.encoder.position_embeddings
@@ -136,6 +152,12 @@ def sinusoidal_positions(scene: Scene) -> Array:
     """Sinusoidal positions."""
     config = scene.call.model.config
     return sinusoids(config.max_positions, config.hidden_size)[token_positions(scene)].T
+
+
+def change_words(offset: int, scene: Scene) -> Array:
+    """Rows of the table of words, some further on."""
+    rows = scene.call.model.encoder.word_embeddings
+    return rows[(scene.call.pack.ids + offset) % len(rows)].T
 
 
 def zero_padding(scene: Scene) -> Array:
@@ -188,166 +210,3 @@ def mask_by_choice(scene: Scene) -> Array:
     """The mask of the sequence that stands in this one's place."""
     key_mask = scene.call.pack.key_masks[choice_order(scene)[scene.sequence]]
     return np.where(key_mask, scene.value("attention.scores"), np.finfo(scene.x.dtype).min)
-
-
-def head_mistakes(config: Config) -> Iterator[Mistake]:
-    """What is pooled, by what function, and what becomes of the logits."""
-    for text, offset in {"the second token": 1, "the last token": 10**9}.items():
-        yield Mistake(
-            f"{text} is pooled, not the first",
-            {"pre_classifier": partial(pool_from, partial(pick_column, offset))},
-        )
-    yield Mistake(
-        "the last real token is pooled, not the first",
-        {"pre_classifier": partial(pool_from, last_token)},
-    )
-    yield Mistake(
-        "the mean of all tokens is pooled, not the first",
-        {"pre_classifier": partial(pool_from, partial(average_tokens, False))},
-    )
-    yield Mistake(
-        "the mean of all real tokens is pooled, not the first",
-        {"pre_classifier": partial(pool_from, partial(average_tokens, True))},
-    )
-    right = FAMILIES[config.family].pooler
-    for name in ("tanh", "relu", "linear", "gelu", "sigmoid", "silu"):
-        text = "no function at all" if name == "linear" else name
-        if name != right:
-            yield Mistake(
-                f"the pooler's function is {text}, not {right}",
-                {"pooled": partial(pool_with, name)},
-            )
-    yield Mistake(
-        "the classifier reads the first token without pre_classifier",
-        {"pooled": lambda s: s.head_input[:, s.first_columns()]},
-    )
-    for name in linear_head_layers(config):
-        yield Mistake(f"{name}: bias missing", {name: lambda s: s.x - head_layer(s).bias})
-        yield Mistake(f"{name}: bias added twice", {name: lambda s: s.x + head_layer(s).bias})
-        for kind in ("float16", "bfloat16"):
-            yield Mistake(
-                f"{name}: weights rounded to {kind}",
-                {name: partial(change_head, partial(round_weights, kind))},
-            )
-        if name in SQUARE_LAYERS:
-            yield Mistake(
-                f"{name}: weights transposed", {name: partial(change_head, lambda w: w.T)}
-            )
-    yield Mistake(
-        "vocab_projector has the word embeddings for its weights, though they are not tied",
-        {"vocab_projector": project_by_words},
-    )
-    yield Mistake(
-        "start and end have changed places",
-        {
-            "start_logits": lambda s: s.value("qa_outputs")[1:],
-            "end_logits": lambda s: s.value("qa_outputs")[:1],
-        },
-    )
-    if NEXT_SENTENCE in linear_head_layers(config):
-        yield Mistake(
-            "the logits of the next sentence have changed places: the first says that it follows",
-            {NEXT_SENTENCE: swap_rows, "logits": swap_logits},
-        )
-    yield Mistake(
-        "the logits are probabilities: a softmax too many", {"logits": lambda s: softmax(s.x)}
-    )
-    yield Mistake(
-        "the logits are probabilities: a sigmoid too many", {"logits": lambda s: sigmoid(s.x)}
-    )
-    yield Mistake(
-        "the logits are logarithms of probabilities", {"logits": lambda s: np.log(softmax(s.x))}
-    )
-    yield Mistake(
-        "the logits of choices are gathered as if sequences were sorted by choice",
-        {"logits": logits_by_choice},
-    )
-
-
-def linear_head_layers(config: Config) -> list[str]:
-    """Return the linear layers of all heads that models of this family may have."""
-    rows = list_architectures(config.family).values()
-    shapes = {name: shape for row in rows for name, shape in row.layers.items()}
-    return [name for name, shape in shapes.items() if len(shape.split()) == 2]
-
-
-def swap_rows(scene: Scene) -> Array:
-    """Two logits in the other order, unless the candidate's stand as they should."""
-    theirs = scene.call.candidate.get(scene.name)
-    if theirs is None:
-        return scene.x  # swap_logits will do it
-    columns = scene.call.layout.columns(scene.name, theirs)
-    return min((scene.x, scene.x[::-1]), key=lambda x: float(np.abs(x - columns).max()))
-
-
-def swap_logits(scene: Scene) -> Array:
-    """The logits of the next sentence in the other order; those of other heads as they are."""
-    layer = scene.call.model.head.get(NEXT_SENTENCE)
-    return scene.x if layer is None else linear(layer, scene.value("pooled"))[::-1]
-
-
-def project_by_words(scene: Scene) -> Array:
-    """The vocabulary's logits by the embeddings, where the file has a projector of its own."""
-    words = scene.call.model.encoder.word_embeddings
-    return words @ scene.heard["vocab_layer_norm"] + head_layer(scene).bias
-
-
-def pick_column(offset: int, scene: Scene) -> Array:
-    """One token of every sequence."""
-    return scene.head_input[:, scene.first_columns(offset)]
-
-
-def last_token(scene: Scene) -> Array:
-    """The last token of every sequence that is heard."""
-    key_mask = scene.call.inputs.key_mask
-    ends = key_mask.shape[1] - 1 - key_mask[:, ::-1].argmax(axis=1)
-    return scene.head_input[:, np.array([s.start for s in scene.call.pack.spans]) + ends]
-
-
-def average_tokens(real_only: bool, scene: Scene) -> Array:
-    """The mean of every sequence's tokens."""
-    key_mask = scene.call.inputs.key_mask if real_only else np.ones_like(scene.call.inputs.key_mask)
-    means = [
-        (scene.head_input[:, s] * k).sum(axis=-1) / max(k.sum(), 1)
-        for s, k in zip(scene.call.pack.spans, key_mask, strict=True)
-    ]
-    return np.stack(means, axis=-1)
-
-
-def pool_with(name: str, scene: Scene) -> Array:
-    """Another function of what is pooled."""
-    return ACTIVATIONS[name](scene.value("pre_classifier"))
-
-
-def pool_from(which: Callable[[Scene], Array], scene: Scene) -> Array:
-    """pre_classifier of something else than the first token."""
-    return linear(scene.call.model.head["pre_classifier"], which(scene))
-
-
-def head_layer(scene: Scene) -> Affine:
-    """The weights of this layer of the head."""
-    layer: Affine = scene.call.model.head[scene.name]
-    return layer
-
-
-def change_head(change: Callable[[Array], Array], scene: Scene) -> Array:
-    """A layer of the head with weights of which something has become."""
-    layer, name = head_layer(scene), scene.name
-    if name == "pre_classifier":
-        x = scene.head_input[:, scene.first_columns()]
-    elif name == "vocab_projector":
-        x = scene.heard["vocab_layer_norm"]
-    else:  # of one that judges tokens, or of a classifier, which may have pooled
-        x = scene.heard.get("pooled", scene.head_input)
-    return change(layer.weight) @ x + layer.bias
-
-
-def round_weights(kind: str, weight: Array) -> Array:
-    """Return weights in fewer bits."""
-    return round_to_type(weight, kind)
-
-
-def logits_by_choice(scene: Scene) -> Array:
-    """Logits in another order, where there are choices."""
-    choices = scene.call.inputs.choices
-    return scene.x.reshape(choices, -1).T.reshape(1, -1) if choices else scene.x
