@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,8 +91,6 @@ def describe(
     """Return what there is to know about a model, as JSON."""
     from dataclasses import asdict
 
-    import numpy as np
-
     from npbert.checkpoint.folders import read_modules
     from npbert.checkpoint.summary import count_parameters
     from npbert.families import ENCODER_ARCHITECTURE
@@ -100,12 +98,15 @@ def describe(
     from npbert.tasks.sentence_transformers import describe_recipe, read_embedder
     from npbert.text.added_tokens import SPECIALS
 
-    found = read_embedder(folder)
-    encoder, recipe = found or (folder, None)
+    modules = read_modules(folder)
+    # Modules that are not finite make no recipe, and --check is to name them all.
+    unfit = count_not_finite(module_arrays(folder)) if check else {}
+    found = None if unfit else read_embedder(folder)
+    encoder, recipe = found or (modules[0][1] if modules else folder, None)
     try:
         model = load(encoder, architecture, strict=strict)
     except NpbertError:
-        if architecture or recipe is None:
+        if architecture or not (recipe or unfit):
             raise
         # An embedder needs no head, whatever its config.json names.
         model = load(encoder, ENCODER_ARCHITECTURE, strict=strict)
@@ -121,7 +122,7 @@ def describe(
     }
     if recipe:
         facts["sentence-transformers"] = {
-            "modules": [kind.rpartition(".")[2] for kind, _ in read_modules(folder)],
+            "modules": [kind.rpartition(".")[2] for kind, _ in modules],
             **describe_recipe(recipe, model.config.hidden_size),
         }
     if tokenizer := model.tokenizer:
@@ -131,16 +132,22 @@ def describe(
             "special_tokens": {role: tokenizer.token_text(role) for role in SPECIALS},
         }
     if check:
-        facts["not finite"] = {
-            name: int(n)
-            for name, array in [*model.parameters.items(), *module_arrays(folder, model.dtype.type)]
-            if (n := np.count_nonzero(~np.isfinite(array)))
-        } or "none"
+        facts["not finite"] = {**count_not_finite(model.parameters.items()), **unfit} or "none"
     return facts
 
 
-def module_arrays(folder: Path, dtype: Any) -> Iterator[tuple[str, Any]]:
+def count_not_finite(arrays: Iterable[tuple[str, Any]]) -> dict[str, int]:
+    """Return how many values of each array are no numbers, of those where any is."""
+    import numpy as np
+
+    counts = {name: int(np.count_nonzero(~np.isfinite(array))) for name, array in arrays}
+    return {name: n for name, n in counts.items() if n}
+
+
+def module_arrays(folder: Path) -> Iterator[tuple[str, Any]]:
     """Yield the tensors of the modules behind the encoder, by folder and name."""
+    import numpy as np
+
     from npbert.checkpoint.files import FLOATS
     from npbert.checkpoint.folders import read_modules, read_tensors
 
@@ -148,7 +155,7 @@ def module_arrays(folder: Path, dtype: Any) -> Iterator[tuple[str, Any]]:
         if kind.rpartition(".")[2] in ("Dense", "LayerNorm"):
             for name, tensor in read_tensors(place).items():
                 if tensor.dtype in FLOATS:
-                    yield f"{place.name}.{name}", tensor.array(dtype)
+                    yield f"{place.name}.{name}", tensor.array(np.float32)
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
