@@ -359,6 +359,19 @@ def test_a_name_that_ends_as_a_steps_is_that_steps(models: Any, traces: Any) -> 
     assert [step.name for step in found.steps] == [name]
 
 
+def test_a_wrong_port_without_names_is_not_right(model: Any) -> None:
+    port = dict(npbert.Trace.load(GOLDEN / "ports" / "tanh_gelu.npz"))
+    dump = {name: port.pop(name) for name in ("input_ids", "attention_mask")}
+    letters = ("".join(chr(97 + int(digit)) for digit in f"{i:03}") for i in range(len(port)))
+    whose = dict(zip(letters, port, strict=True))
+    found = npbert.diagnose(model, dump | {theirs: port[name] for theirs, name in whose.items()})
+    assert [finding.causes for finding in found.findings] == [
+        ("attention.out_lin: bias missing",), ("computed with the tanh approximation of GELU",),
+    ]  # fmt: skip
+    guesses = [re.fullmatch(r"(\S+).*: is '(\w+)', guessed by its value", n) for n in found.notes]
+    assert all(each is None or whose[each[2]] == each[1] for each in guesses)
+
+
 def test_an_array_of_a_shape_of_its_own_is_known_by_it(model: Any, right: Any) -> None:
     found = npbert.compare(model, {**given(right), "y": -right["logits"]})
     assert [step.name for step in found.steps if step.off] == ["classifier"]
@@ -373,7 +386,7 @@ def test_inputs_without_a_name_are_known_by_their_values(model: Any, right: Any)
         "input_ids: is '0', guessed by its value", "attention_mask: is '1', guessed by its value",
     ]  # fmt: skip
     for two in ([IDS, IDS // 2 + 1], [MASK]):  # of which none is known
-        with pytest.raises(InputError, match="the candidate has no input_ids"):
+        with pytest.raises(InputError, match=r"has no input_ids.* Write the inputs"):
             npbert.compare(model, [*two, right["logits"]])
 
 

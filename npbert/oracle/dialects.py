@@ -20,7 +20,8 @@ from npbert.oracle.port_names import BETWEEN, GIVEN, MAPS, OPERATIONS, PYTORCH, 
 # larger model; behind them the number of an output.
 ENCODERS: Final = "|".join(re.escape(row.prefix.rstrip(".")) for row in FAMILIES.values())
 WRAPPERS: Final = re.compile(
-    rf"^(?:/|__module\.|_orig_mod\.|tf_\w+/|StatefulPartitionedCall/|\w*_backbone/|serving_default_|intermediates[./]|"
+    rf"^(?:/|__module\.|_orig_mod\.|tf_\w+/|StatefulPartitionedCall/|\w*_backbone/|"
+    rf"serving_default_|intermediates[./]|"
     rf"(?:model|module|base_model|(?:\d+\.)?auto_model|{ENCODERS})[./])*"
     rf"(?:(?:{ENCODERS})_)?(?=.)"
 )

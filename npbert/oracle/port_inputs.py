@@ -24,9 +24,11 @@ def read_inputs(
     arrays = rename_arrays(candidate, names, model.family, blocks, possible_steps(blocks), [])
     arrays = pad_inputs(model, guess_inputs(model, arrays, notes), notes)
     if "input_ids" not in arrays:
+        types = model.config.type_vocab_size
         raise InputError(
             "the candidate has no input_ids, and without them nothing can be computed again; "
-            f"it has {listing(sorted(arrays))}"
+            f"it has {listing(sorted(arrays))}. Write the inputs into the dump too: "
+            f"{', '.join(name for name in INPUTS if name != 'token_type_ids' or types)}"
         )
     given: Arrays = {}
     rank = 3 if model.row.has_choices else 2
