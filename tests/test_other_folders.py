@@ -367,6 +367,6 @@ def test_info_tells_of_a_folder_of_sentence_transformers(tmp_path: Path, capsys:
         "modules": ["Transformer", "Pooling"], "dimensions": 72,
         "pooling": ["cls", "mean", "weightedmean"], "max_length": 20,
         "prompts": {"document": "", "passage": "the story of ", "query": "find: "},
-        "default_prompt_name": "query", "similarity": "dot",
+        "default_prompt_name": "query", "similarity": "dot", "truncate_dim": None,
     }  # fmt: skip
     assert told(folder).startswith("is a folder of sentence-transformers (modules.json), whose ")

@@ -26,6 +26,13 @@ from npbert.checkpoint.files import (
     read_safetensors,
     write_safetensors,
 )
+from npbert.checkpoint.known_keys import (
+    CONFIG_WITHOUT_EFFECT,
+    MODULES_KEYS,
+    MODULES_WITHOUT_EFFECT,
+    config_keys,
+    warn_of_unknown,
+)
 from npbert.checkpoint.other_folders import explain_tensors, require_model_files
 from npbert.checkpoint.parameters import (
     BUFFERS,
@@ -72,11 +79,13 @@ def read_checkpoint(
     """
     require_model_files(folder)
     path = folder / CONFIG
+    said = read_json_object(path)
     try:
-        config = Config.from_dict(read_json_object(path))
+        config = Config.from_dict(said)
         named = find_architecture(None, config) if architecture is None else None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    warn_of_unknown(path, said, config_keys(config.family), CONFIG_WITHOUT_EFFECT)
     config = config.override(changes) if changes else config
     name = named or find_architecture(architecture, config)
     tensors = read_tensors(folder)
@@ -178,6 +187,8 @@ def read_modules(folder: Path) -> list[tuple[str, Path]]:
         raise CheckpointError(
             f"{path}: lists {len(data)} modules, expected at most {MODULES_LIMIT}"
         )
+    keys = {key: value for each in data for key, value in each.items()}
+    warn_of_unknown(path, keys, MODULES_KEYS, MODULES_WITHOUT_EFFECT)
     return [
         (str(each.get("type")), module_folder(folder, str(each.get("path", "")))) for each in data
     ]

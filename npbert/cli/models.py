@@ -99,10 +99,10 @@ def describe(
     from npbert.text.added_tokens import SPECIALS
 
     modules = read_modules(folder)
+    encoder = modules[0][1] if modules else folder
     # Modules that are not finite make no recipe, and --check is to name them all.
     unfit = count_not_finite(module_arrays(folder)) if check else {}
-    found = None if unfit else read_embedder(folder)
-    encoder, recipe = found or (modules[0][1] if modules else folder, None)
+    recipe = None if unfit else read_embedder(folder)
     try:
         model = load(encoder, architecture, strict=strict)
     except NpbertError:

@@ -269,8 +269,8 @@ def embed_sentences(call: Call, kept: Arrays) -> Arrays:
     """Return what the modules of a sentence-transformers folder make of the hidden state."""
     model = call.model
     last = f"transformer.layer.{model.config.num_blocks - 1}.output_layer_norm"
-    found = read_embedder(model.folder, model.dtype.type) if model.folder else None
-    if found is None or not model.row.is_encoder or last not in kept:
+    recipe = read_embedder(model.folder, model.dtype.type) if model.folder else None
+    if recipe is None or not model.row.is_encoder or last not in kept:
         return {}
     made: dict[str, list[Array]] = {}
     for x, key_mask in zip(kept[last], call.inputs.key_mask, strict=True):
@@ -279,7 +279,7 @@ def embed_sentences(call: Call, kept: Arrays) -> Arrays:
             made.setdefault(name, []).append(y)
             return y
 
-        found[1].embed(x[key_mask], tap=keep_it)
+        recipe.embed(x[key_mask], tap=keep_it)
     return {name: np.stack(rows) for name, rows in made.items()}
 
 

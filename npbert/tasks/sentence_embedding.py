@@ -18,7 +18,8 @@ from npbert.model import Model
 from npbert.tasks.modules import normalize
 from npbert.tasks.options import EmbeddingOptions
 from npbert.tasks.rows import TaskRow
-from npbert.tasks.sentence_transformers import SIMILARITIES, Recipe, read_recipe
+from npbert.tasks.sentence_settings import SIMILARITIES, with_tokenizer_changes
+from npbert.tasks.sentence_transformers import Recipe, read_recipe
 from npbert.tasks.task import Reading, Task
 from npbert.textbook import Array
 
@@ -49,7 +50,7 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
             )
         self.recipe = recipe or Recipe()
         self.folder_limit = self.recipe.max_length
-        super().__init__(model.encoder_only(), options, row, **how)
+        super().__init__(with_tokenizer_changes(model.encoder_only()), options, row, **how)
 
     @classmethod
     def from_folder(
@@ -70,7 +71,8 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         dim, asked = self.recipe.dimensions(self.model.config.hidden_size), options.truncate_dim
         if asked is not None and asked > dim:
             raise InputError(f"truncate_dim is {asked}, but embeddings have {dim} dimensions")
-        return replace(options, ranges=check_ranges(options.ranges, asked or dim))
+        kept = asked or min(dim, self.recipe.truncate_dim or dim)
+        return replace(options, truncate_dim=kept, ranges=check_ranges(options.ranges, kept))
 
     def require_streamable(self, options: EmbeddingOptions) -> None:
         """Refuse to spread bytes over values that are not all there.  Raises InputError."""

@@ -7,7 +7,7 @@ module is run or refused by name; none is passed over.  Source: Reimers and Gure
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from npbert.checkpoint import MODULES
 from npbert.checkpoint.folders import read_modules
+from npbert.checkpoint.known_keys import POOLING_KEYS, POOLING_WITHOUT_EFFECT, warn_of_unknown
 from npbert.checkpoint.reading import read_json_object
-from npbert.errors import CheckpointError, InputError, listing, quote
-from npbert.hub.cache import ENCODER_SETTINGS
+from npbert.errors import CheckpointError, listing, quote
 from npbert.tasks.modules import (
     MODULE_READERS,
     POOLINGS,
@@ -26,8 +26,8 @@ from npbert.tasks.modules import (
     read_dense,
     require_finite,
 )
-from npbert.tasks.rows import SENTENCE_EMBEDDING, SPARSE_EMBEDDING
-from npbert.tasks.search import SCORE_FUNCTIONS
+from npbert.tasks.rows import FEATURE_EXTRACTION, SENTENCE_EMBEDDING, SPARSE_EMBEDDING
+from npbert.tasks.sentence_settings import EncoderOutput, TextSettings, read_text_settings
 from npbert.textbook import Array, Tap, no_tap
 
 FORMER_KINDS: Final = {"MLMTransformer": "Transformer"}  # module: what took its place
@@ -36,44 +36,8 @@ KIND_HINTS: Final = {
     "SpladePooling": f"this is a model of {SPARSE_EMBEDDING.name}",
 }
 
-SENTENCE_SETTINGS: Final = "config_sentence_transformers.json"
-SIMILARITIES: Final = tuple(SCORE_FUNCTIONS)
+EMBEDS: Final = EncoderOutput(FEATURE_EXTRACTION.name, "last_hidden_state")
 TOKENS_OF: Final = "token_embeddings"  # what a module reads that stands before the pooling
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """What may stand before a text, by name, and what does when nobody says."""
-
-    named: Mapping[str, str] = field(default_factory=dict)
-    default: str | None = None
-
-    def choose(self, prompt: str | None, name: str | None) -> str:
-        """Return the prompt as given, or by its name.  Raises InputError for no name of one."""
-        if prompt is not None:
-            return prompt
-        name = self.default if name is None else name
-        if name is not None and name not in self.named:
-            raise InputError(
-                f"prompt_name is {name!r}, but the model has {listing(self.named) or 'no prompts'}"
-            )
-        return "" if name is None else self.named[name]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextSettings:
-    """What a folder says of how its texts are read, and how alike two of them are."""
-
-    max_length: int | None = None  # tokens
-    lower: bool = False
-    prompts: Prompts = field(default_factory=Prompts)
-    similarity: str = "cosine"
-
-    def prepare_text(self, text: Any, prompt: str) -> Any:
-        """Return a text behind its prompt, as the tokenizer shall see it."""
-        if not isinstance(text, str):  # which the tokenizer refuses
-            return text
-        return (prompt + text).lower() if self.lower else prompt + text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,26 +79,28 @@ def read_recipe(folder: Path, dtype: type[np.floating] = np.float32) -> tuple[Pa
         return None
     names, places = name_modules(folder, "Pooling", ("Dense",), tuple(MODULE_READERS))
     encoder, middle = places[0], names.index("Pooling")
-    pooling = read_json_object(places[middle] / "config.json")
+    path = places[middle] / "config.json"
+    pooling = read_json_object(path)
+    flags = [flag for flag, _ in POOLINGS.values()]
+    warn_of_unknown(path, pooling, (*POOLING_KEYS, *flags), POOLING_WITHOUT_EFFECT)
     steps = [
         (under.name, MODULE_READERS[name](under, dtype))
         for name, under in zip(names[middle + 1 :], places[middle + 1 :], strict=True)
     ]
     return encoder, Recipe(
-        modes=pooling_modes(pooling, places[middle] / "config.json"),
+        modes=pooling_modes(pooling, path),
         include_prompt=pooling.get("include_prompt", True) is not False,
         token_steps=[(u.name, read_dense(u, dtype, TOKENS_OF)) for u in places[1:middle]],
         steps=steps,
-        **read_text_settings(folder, encoder, "cosine"),
+        **read_text_settings(folder, encoder, "cosine", EMBEDS),
     )
 
 
-def read_embedder(
-    folder: Path, dtype: type[np.floating] = np.float32
-) -> tuple[Path, Recipe] | None:
-    """Return the same as read_recipe; None too where none is dense, as of a cross-encoder."""
-    kinds = [kind.rpartition(".")[2] for kind, _ in read_modules(folder)]
-    return read_recipe(folder, dtype) if kinds[1:] and not is_sparse(folder) else None
+def read_embedder(folder: Path, dtype: type[np.floating] = np.float32) -> Recipe | None:
+    """Return what happens after an encoder; None where none is dense, as of a cross-encoder."""
+    dense = read_modules(folder)[1:] and not is_sparse(folder)
+    found = read_recipe(folder, dtype) if dense else None
+    return found and found[1]
 
 
 def describe_recipe(recipe: Recipe, hidden_size: int) -> dict[str, Any]:
@@ -146,6 +112,7 @@ def describe_recipe(recipe: Recipe, hidden_size: int) -> dict[str, Any]:
         "prompts": dict(recipe.prompts.named),
         "default_prompt_name": recipe.prompts.default,
         "similarity": recipe.similarity,
+        "truncate_dim": recipe.truncate_dim,
     }
 
 
@@ -176,23 +143,6 @@ def name_modules(
     return names, [place for _, place in found]
 
 
-def read_text_settings(folder: Path, encoder: Path, similarity: str) -> dict[str, Any]:
-    """Return the fields of TextSettings; `similarity` is used where nothing is said of it."""
-    settings, more = read_encoder_settings(encoder), read_sentence_settings(folder)
-    named = more.get("similarity_fn_name") or similarity
-    if named not in SIMILARITIES:
-        raise CheckpointError(
-            f"{folder / SENTENCE_SETTINGS}: similarity_fn_name is {quote(named)}, expected "
-            f"one of {', '.join(SIMILARITIES)}"
-        )
-    return {
-        "max_length": settings.get("max_seq_length"),
-        "lower": settings.get("do_lower_case") is True,
-        "prompts": read_prompts(folder),
-        "similarity": named,
-    }
-
-
 def module_kinds(types: Sequence[str], path: Path, known: Sequence[str]) -> list[str]:
     """Return the last word of each module's type.  Raises CheckpointError for one not known."""
     kinds = []
@@ -207,42 +157,6 @@ def module_kinds(types: Sequence[str], path: Path, known: Sequence[str]) -> list
             )
         kinds.append(name)
     return kinds
-
-
-def read_sentence_settings(folder: Path) -> dict[str, Any]:
-    """Return what sentence-transformers says of a model as a whole, or nothing."""
-    return read_first(folder, (SENTENCE_SETTINGS,))
-
-
-def read_encoder_settings(folder: Path) -> dict[str, Any]:
-    """Return what it says of an encoder, or nothing.  Raises CheckpointError."""
-    settings = read_first(folder, ENCODER_SETTINGS)
-    length = settings.get("max_seq_length")
-    if length is not None and (type(length) is not int or length < 1):
-        raise CheckpointError(
-            f"{folder}: max_seq_length is {quote(length)}, expected a whole number from 1"
-        )
-    return settings
-
-
-def read_prompts(folder: Path) -> Prompts:
-    """Return a model's prompts.  Raises CheckpointError."""
-    settings, path = read_sentence_settings(folder), folder / SENTENCE_SETTINGS
-    named, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
-    if not isinstance(named, dict) or not all(isinstance(p, str) for p in named.values()):
-        raise CheckpointError(f"{path}: prompts is {quote(named)}, expected an object of strings")
-    if default is not None and default not in list(named):  # it may be of any type
-        raise CheckpointError(
-            f"{path}: default_prompt_name is {quote(default)}, which is not among the prompts, "
-            f"{listing(named) or 'of which there are none'}"
-        )
-    return Prompts(named, default)
-
-
-def read_first(folder: Path, files: Sequence[str]) -> dict[str, Any]:
-    """Return the contents of the first of these files that is there, or nothing."""
-    there = [folder / name for name in files if os.path.lexists(folder / name)]
-    return read_json_object(there[0]) if there else {}
 
 
 def pooling_modes(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:

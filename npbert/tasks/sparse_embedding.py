@@ -15,6 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert.checkpoint import MODULES
+from npbert.checkpoint.known_keys import (
+    POOLING_WITHOUT_EFFECT,
+    SPARSE_POOLING_KEYS,
+    warn_of_unknown,
+)
 from npbert.checkpoint.reading import read_json_object
 from npbert.encoder import Pack
 from npbert.engine import packs
@@ -25,12 +30,19 @@ from npbert.heads import HEADS
 from npbert.loading import load
 from npbert.model import Model
 from npbert.tasks.options import SparseOptions
-from npbert.tasks.rows import TaskRow
-from npbert.tasks.sentence_transformers import TextSettings, name_modules, read_text_settings
+from npbert.tasks.rows import FILL_MASK, TaskRow
+from npbert.tasks.sentence_settings import (
+    EncoderOutput,
+    TextSettings,
+    read_text_settings,
+    with_tokenizer_changes,
+)
+from npbert.tasks.sentence_transformers import name_modules
 from npbert.tasks.task import Answer, Reading, Task
 from npbert.textbook import Array, no_tap
 
 PIECE_TOKENS: Final = 64  # tokens of a pack of which all logits are there at once
+PREDICTS: Final = EncoderOutput(FILL_MASK.name, "logits")
 SPARSE_SIMILARITY: Final = "dot"  # where a folder names none
 
 
@@ -97,7 +109,7 @@ class SparseEmbedding(Task[SparseOptions, None]):
             recipe = found and found[1]
         self.recipe = recipe or SparseRecipe()
         self.folder_limit = self.recipe.max_length
-        super().__init__(model, options, row, **how)
+        super().__init__(with_tokenizer_changes(model), options, row, **how)
         self.encoder = model.encoder_only()
 
     @classmethod
@@ -219,5 +231,6 @@ def read_sparse_recipe(folder: Path) -> tuple[Path, SparseRecipe] | None:
             raise CheckpointError(
                 f"{path}: {key} is {quote(recipe[field])}, expected one of {', '.join(known)}"
             )
-    settings = read_text_settings(folder, encoder, SPARSE_SIMILARITY)
+    warn_of_unknown(path, config, SPARSE_POOLING_KEYS, POOLING_WITHOUT_EFFECT)
+    settings = read_text_settings(folder, encoder, SPARSE_SIMILARITY, PREDICTS)
     return encoder, SparseRecipe(**recipe, **settings)

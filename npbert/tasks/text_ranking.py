@@ -15,12 +15,13 @@ from npbert.model import Model
 from npbert.tasks.containers import convert_inputs, list_of_texts
 from npbert.tasks.options import RankingOptions, ScoreFunction
 from npbert.tasks.rows import TaskRow
-from npbert.tasks.sentence_transformers import (
+from npbert.tasks.sentence_settings import (
     SENTENCE_SETTINGS,
     Prompts,
     read_encoder_settings,
     read_prompts,
     read_sentence_settings,
+    with_tokenizer_changes,
 )
 from npbert.tasks.task import Answer, Reading, Task, best_indices, scores_of
 from npbert.textbook import Array
@@ -44,12 +45,11 @@ class TextRanking(Task[RankingOptions, Shelf]):
 
     def __init__(self, model: Model, options: RankingOptions, row: TaskRow, **how: Any) -> None:
         folder = model.folder
-        self.usual = default_ranking_function(
-            model.config, read_sentence_settings(folder) if folder else {}
-        )
-        self.prompts = read_prompts(folder) if folder else Prompts()
+        settings = read_sentence_settings(folder) if folder else {}
+        self.usual = default_ranking_function(model.config, settings)
+        self.prompts = read_prompts(settings, folder) if folder else Prompts()
         self.folder_limit = read_encoder_settings(folder).get("max_seq_length") if folder else None
-        super().__init__(model, options, row, **how)
+        super().__init__(with_tokenizer_changes(model), options, row, **how)
 
     def prepare_options(self, options: RankingOptions) -> RankingOptions:
         """Refuse what does not fit this model."""

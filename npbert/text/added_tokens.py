@@ -24,7 +24,9 @@ SPECIALS: Final = {
     "cls_token": "[CLS]", "mask_token": "[MASK]",
 }  # fmt: skip
 OTHER_ROLES: Final = ("bos_token", "eos_token")  # which no encoder asks for, special all the same
-MORE_SPECIALS: Final = ("additional_special_tokens", "extra_special_tokens")
+MORE_SPECIALS: Final = (
+    "additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens",
+)  # fmt: skip
 FLAGS: Final = ("lstrip", "rstrip", "single_word", "normalized", "special")
 VOCABULARY_LIMIT: Final = 64 << 20  # bytes; a file of 200,000 added tokens may have 40 million
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal, Self
 
 import numpy as np
@@ -74,17 +75,20 @@ class Tokenizer:
         self.cuts_known = False  # until a text is long
 
     @classmethod
-    def from_folder(cls, folder: Path, max_positions: int) -> Self | None:
+    def from_folder(
+        cls, folder: Path, max_positions: int, changes: Mapping[str, Any] = MappingProxyType({})
+    ) -> Self | None:
         """Read tokenizer.json, or vocab.txt; return None where there is neither.
 
-        Raises CheckpointError naming the file at fault.
+        `changes` override the settings.  Raises CheckpointError naming the file at fault.
         """
-        settings = read_settings(folder)
+        settings = read_settings(folder, changes)
         found = read_vocabulary(folder, settings)
         if found is None:
             return None
         path, pieces = found
-        limit = settings.get("model_max_length")  # 1e30 means that nobody said
+        # 1e30 means that nobody said; max_len is the name of 2019.
+        limit = settings.get("model_max_length") or settings.get("max_len")
         with blame_file(path):
             longest = min(int(limit or max_positions), max_positions)
             return cls(pieces, settings, longest, path)
@@ -271,6 +275,9 @@ class Tokenizer:
         every leftover of one text with every leftover of the other: quadratic in their lengths.
         """
         unknown = self.token_text("unk_token")
+        if self.pieces.token_to_id(unknown) is None:  # settings are silent, and it has another
+            added = self.pieces.get_added_tokens_decoder().values()
+            unknown = next((token.content for token in added), unknown)
         whole = self.pieces.encode(unknown, unknown if texts == 2 else None)
         types = whole.type_ids if self.reads_types else [0] * len(whole.ids)
         tokens = zip(whole.ids, whole.tokens, strict=True)

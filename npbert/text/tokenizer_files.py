@@ -13,6 +13,11 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import WordPiece
 
 from npbert import _import_lock
+from npbert.checkpoint.known_keys import (
+    TOKENIZER_KEYS,
+    TOKENIZER_WITHOUT_EFFECT,
+    warn_of_unknown,
+)
 from npbert.checkpoint.reading import is_listed, parse_json_object, read_bytes, read_json_object
 from npbert.errors import CheckpointError, NpbertError, listing, quote, warn
 from npbert.text.added_tokens import (
@@ -34,6 +39,14 @@ NORMALIZER_CHOICES: Final = {
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 
+# Whose vocab.txt is read alike, by their names without "Fast".
+WORDPIECE_CLASSES: Final = {
+    "BertTokenizer", "BertWordPieceTokenizer", "ConvBertTokenizer", "DPRContextEncoderTokenizer",
+    "DPRQuestionEncoderTokenizer", "DPRReaderTokenizer", "DistilBertTokenizer", "ElectraTokenizer",
+    "FunnelTokenizer", "LayoutLMTokenizer", "LxmertTokenizer", "MobileBertTokenizer",
+    "PreTrainedTokenizer", "RetriBertTokenizer", "SqueezeBertTokenizer", "TokenizersBackend",
+}  # fmt: skip
+
 
 class Vocabulary(NamedTuple):
     """What a text is split with."""
@@ -42,20 +55,22 @@ class Vocabulary(NamedTuple):
     pieces: Tokenizer
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Read special_tokens_map.json and tokenizer_config.json, which overrides it."""
+def read_settings(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Read special_tokens_map.json and tokenizer_config.json, which overrides it, as changed."""
     settings: dict[str, Any] = {}
     for name in (SPECIALS_MAP, SETTINGS):
         if is_listed(folder / name):
             said = read_json_object(folder / name, VOCABULARY_LIMIT)
             check_settings(said, folder / name)
+            warn_of_unknown(folder / name, said, TOKENIZER_KEYS, TOKENIZER_WITHOUT_EFFECT)
             settings |= {
                 role: token
                 for role, token in said.items()
                 # The older file may know more of the same token.
                 if not isinstance(token, str) or token != token_content(settings.get(role), "")
             }
-    return settings
+    check_settings(changes, folder)
+    return {**settings, **changes}
 
 
 def read_vocabulary(folder: Path, settings: Mapping[str, Any]) -> Vocabulary | None:
@@ -70,9 +85,11 @@ def read_vocabulary(folder: Path, settings: Mapping[str, Any]) -> Vocabulary | N
                 check_limits(data, added, str(whole))
                 pieces = Tokenizer.from_buffer(raw)
         apply_settings(pieces, settings, whole)
+        apply_prefix_space(pieces, settings, whole)
         path = whole
     elif is_listed(words):
         path = words
+        require_wordpiece(settings, words)
         with blame_file(words):
             pieces, added = wordpiece_tokenizer(words, settings), {}
     else:
@@ -93,15 +110,16 @@ def check_settings(settings: Mapping[str, Any], path: Path) -> None:
         token = token.get("content") if isinstance(token, Mapping) else token
         if not isinstance(token, str | None):
             faults.append(f"{role} is {quote(settings[role])}, expected a token")
-    limit = settings.get("model_max_length")
-    if (
-        isinstance(limit, bool)
-        or not isinstance(limit, int | float | None)
-        or not (limit or 1) >= 1
-    ):
-        faults.append(f"model_max_length is {quote(limit)}, expected a number of tokens")
-    elif limit == float("inf"):
-        faults.append("model_max_length is infinite, expected a number of tokens")
+    for name in ("model_max_length", "max_len"):
+        limit = settings.get(name)
+        if (
+            isinstance(limit, bool)
+            or not isinstance(limit, int | float | None)
+            or not (limit or 1) >= 1
+        ):
+            faults.append(f"{name} is {quote(limit)}, expected a number of tokens")
+        elif limit == float("inf"):
+            faults.append(f"{name} is infinite, expected a number of tokens")
     faults += check_added(settings)
     if settings.get("truncation_side", "right") not in ("left", "right"):
         faults.append(f"truncation_side is {settings['truncation_side']!r}, expected left or right")
@@ -160,6 +178,36 @@ def apply_settings(pieces: Tokenizer, settings: Mapping[str, Any], path: Path) -
         )
 
 
+def apply_prefix_space(pieces: Tokenizer, settings: Mapping[str, Any], path: Path) -> None:
+    """Follow add_prefix_space, which byte-level BPE has; where it contradicts the file, say so.
+
+    transformers takes it for false where the settings are silent; here tokenizer.json decides.
+    """
+    found = pieces.pre_tokenizer
+    if not isinstance(found, pre_tokenizers.ByteLevel):
+        return
+    said, has = settings.get("add_prefix_space"), found.add_prefix_space
+    if isinstance(said, bool) and said != has:
+        warn(f"{path} says add_prefix_space = {has}, {SETTINGS} says {said}; the latter holds")
+        found.add_prefix_space = said
+        pieces.pre_tokenizer = found
+    elif said is None and has:
+        warn(
+            f"{path} puts a space before a text, and {SETTINGS} does not say add_prefix_space; "
+            "npbert does so, transformers would not (write add_prefix_space into it to settle this)"
+        )
+
+
+def require_wordpiece(settings: Mapping[str, Any], path: Path) -> None:
+    """Refuse a vocab.txt that another tokenizer than BERT's splits texts with."""
+    named = settings.get("tokenizer_class")
+    if isinstance(named, str) and named.removesuffix("Fast") not in WORDPIECE_CLASSES:
+        raise CheckpointError(
+            f"{path}: is of a {named}, which splits texts otherwise than BERT does; write its "
+            "tokenizer.json with transformers' fast tokenizer, if it has one"
+        )
+
+
 def wordpiece_tokenizer(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
     """Make the tokenizer that BERT's vocab.txt stands for, one piece a line."""
     try:
@@ -177,12 +225,11 @@ def wordpiece_tokenizer(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
             f"{path}: has {len(words)} pieces, and {listing(absent)} not among them"
         )
     pieces = Tokenizer(WordPiece(words, unk_token=names["unk_token"]))
-    lower = settings.get("do_lower_case")
-    chinese = settings.get("tokenize_chinese_chars")
+    basic = settings.get("do_basic_tokenize") is not False
     pieces.normalizer = normalizers.BertNormalizer(
-        lowercase=lower is not False,
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=chinese is not False,
+        lowercase=basic and settings.get("do_lower_case") is not False,
+        strip_accents=settings.get("strip_accents") if basic else False,
+        handle_chinese_chars=basic and settings.get("tokenize_chinese_chars") is not False,
     )
     pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     pieces.decoder = decoders.WordPiece()
