@@ -115,9 +115,11 @@ HURT = "its pickle is damaged or hostile: at byte "
 NAMED = "which no tensor needs; it may be hostile, and other programs would run what it says"
 MESSAGES = [
     (b"", "is empty"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS, not the file "
-     "itself; git lfs pull fetches it"),
-    (b"<!doctype html>", "is a page of the web, not the file itself; download it again"),
+    (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer, which stands for a "
+     "file that was not downloaded; run git lfs pull in its folder, or load the model by its name "
+     "on the hub"),
+    (b"<!doctype html>", "is a web page, which a server sent in place of the file; download the "
+     "file itself (on the hub: resolve, not blob, in its address)"),
     (b"hello", "is no file of torch.save, in neither of its formats"),
     (bytes(257) + b"ustar", "is a tar archive, as torch before 0.2 wrote; save it with a newer "
      "one"),

@@ -19,7 +19,7 @@ from npbert.engine import threads
 from npbert.tasks.rows import TASKS
 
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"
-TEXTS = ["A gorgeous, witty film.", "Dull.", "", "It never ends, and nobody minds. " * 9]
+TEXTS = ["A gorgeous, witty film.", "Dull.", "?", "It never ends, and nobody minds. " * 9]
 INPUTS = {
     "text-classification": (None, TEXTS),
     "token-classification": (None, ["Ada Lovelace met Charles Babbage in London.", *TEXTS]),
@@ -28,6 +28,7 @@ INPUTS = {
     "multiple-choice": ("choice", [("The mat is", ["red", "old", "a cat"])] * 2),
     "zero-shot-classification": ("nli", ["A red mat.", "The cat sat."]),
     "sentence-embedding": (None, TEXTS),
+    "sparse-embedding": ("bert_splade", TEXTS),
     "text-ranking": ("cross1", [("cat", ["The cat.", "A mat."])] * 2),
     "feature-extraction": (None, TEXTS[:2]),
 }
