@@ -348,6 +348,13 @@ def test_an_adapter_that_is_not_merged_is_told(tmp_path: Path) -> None:
     )
 
 
+def test_an_adapter_beside_a_model_is_told(tmp_path: Path) -> None:
+    folder = copy_model(tmp_path / "m")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.warns(npbert.NpbertWarning, match="has an adapter beside its weights"):
+        npbert.pipeline("text-classification", folder)
+
+
 def test_info_tells_of_a_folder_of_sentence_transformers(tmp_path: Path, capsys: Any) -> None:
     folder = copy_model(tmp_path / "m", "st_prompts")
     said = json.loads((folder / "config.json").read_text())

@@ -56,6 +56,7 @@ clean_up_tokenization_spaces cls_token do_basic_tokenize do_lower_case eos_token
 extra_special_tokens init_inputs is_local keep_accents mask_token max_len max_length
 model_input_names model_max_length name_or_path never_split pad_to_multiple_of pad_token
 pad_token_type_id padding_side processor_class remove_space sep_token sp_model_kwargs
+local_files_only model_specific_special_tokens
 special_tokens_map_file split_special_tokens stride strip_accents tokenize_chinese_chars
 tokenizer_class tokenizer_file trim_offsets truncation_side truncation_strategy unk_token use_fast
 """.split()  # noqa: SIM905
@@ -65,6 +66,7 @@ __version__ activation_fn default_prompt_name model_type prompts similarity_fn_n
 ENCODER_WRITTEN = """
 config_args config_kwargs do_lower_case max_seq_length modality_config model_args model_kwargs
 module_output_name processing_kwargs processor_kwargs tokenizer_args transformer_task unpad_inputs
+document_length query_expansion query_length
 """.split()  # noqa: SIM905
 NEVER_TRUE = {"is_encoder_decoder"}  # of a family that npbert runs
 
@@ -116,6 +118,8 @@ FILES = {
     "config_sentence_transformers.json": ("st_mean", "sentence-embedding"),
     "sentence_bert_config.json": ("st_mean", "sentence-embedding"),
     "1_Pooling/config.json": ("st_mean", "sentence-embedding"),
+    "2_Dense/config.json": ("st_dense", "sentence-embedding"),
+    "2_LayerNorm/config.json": ("st_layernorm", "sentence-embedding"),
 }
 
 

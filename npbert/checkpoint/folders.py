@@ -33,7 +33,7 @@ from npbert.checkpoint.known_keys import (
     config_keys,
     warn_of_unknown,
 )
-from npbert.checkpoint.other_folders import explain_tensors, require_model_files
+from npbert.checkpoint.other_folders import ADAPTER, explain_tensors, require_model_files
 from npbert.checkpoint.parameters import (
     BUFFERS,
     PROJECTOR,
@@ -113,6 +113,11 @@ def warn_of_doubts(folder: Path, found: Checkpoint) -> None:
         warn(
             f"{folder}: drawn at random, because the checkpoint does not have them: "
             f"{', '.join(report.initialised)}; train them before you trust an answer"
+        )
+    if is_listed(folder / ADAPTER):
+        warn(
+            f"{folder}: has an adapter beside its weights ({ADAPTER}), which transformers would "
+            "apply and npbert does not; merge it with merge_and_unload of peft, or take it away"
         )
     unknown = [n for n in report.ignored if canonical_name(n, config.family) not in BUFFERS]
     if unknown:

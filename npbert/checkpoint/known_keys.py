@@ -38,8 +38,9 @@ CONFIG_KEYS: Final = (  # that are followed, beside the fields of the family
 CONFIG_WITHOUT_EFFECT: Final[Reasons] = {
     "of generating text, which no encoder does": GENERATION,
     "of saving and loading; tensors have their dtypes, and npbert one attention": (
-        *LOADING, "chunk_size_feed_forward", "quantization_config", "tf_legacy_loss",
-        "use_bfloat16",
+        *LOADING, "chunk_size_feed_forward", "license", "neuron", "pipeline_tag",
+        "quantization_config", "tf_legacy_loss", "transformers.js_config", "unsloth_fixed",
+        "unsloth_version", "use_bfloat16",
     ),
     "of what a call returns, which its arguments say": (
         "output_attentions", "output_hidden_states", "return_dict", "torchscript",
@@ -76,8 +77,8 @@ TOKENIZER_WITHOUT_EFFECT: Final[Reasons] = {
         "tokenizer_type", "use_fast", "vocab_file",
     ),
     "of slow tokenizers; those of tokenizer.json have it written there": (
-        "errors", "keep_accents", "never_split", "remove_space", "sp_model_kwargs", "trim_offsets",
-        "use_regex", "vocab_size",
+        "errors", "full_tokenizer_file", "keep_accents", "never_split", "remove_space",
+        "sp_model_kwargs", "trim_offsets", "use_regex", "vocab_size", "wordpieces_prefix",
     ),
     "of chats": ("chat_template", "response_schema", "tool_parser_type"),
 }  # fmt: skip
@@ -96,9 +97,14 @@ ENCODER_KEYS: Final = (
 ENCODER_WITHOUT_EFFECT: Final[Reasons] = {
     "of saving and loading": (*LOADING, "backend"),
     "of padding, of which npbert does none": ("unpad_inputs",),
+    "of calls that say whether a text is a query, which here a prompt does": (
+        "document_length",
+        "query_expansion",
+        "query_length",
+    ),
 }
 MODEL_ARGS_WITHOUT_EFFECT: Final[Reasons] = {
-    "of saving and loading": LOADING,
+    "of saving and loading": (*LOADING, "export", "file_name", "provider"),
     "of what is computed beside the hidden states": (
         "add_pooling_layer", "output_attentions", "output_hidden_states", "return_dict",
     ),
@@ -109,6 +115,11 @@ MODULES_WITHOUT_EFFECT: Final[Reasons] = {
     "arguments of calls, which the modules here do not have": ("kwargs",),
 }  # fmt: skip
 SPARSE_POOLING_KEYS: Final = ("activation_function", "pooling_strategy")
+DENSE_KEYS: Final = (
+    "activation_function", "bias", "in_features", "module_input_name", "module_output_name",
+    "out_features", "use_residual",
+)  # fmt: skip
+LAYER_NORM_KEYS: Final = ("dimension",)
 POOLING_KEYS: Final = ("include_prompt", "pooling_mode")  # beside a flag for each mode
 POOLING_WITHOUT_EFFECT: Final[Reasons] = {
     "told by the encoder": ("embedding_dimension", "word_embedding_dimension")

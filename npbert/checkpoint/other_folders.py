@@ -26,11 +26,12 @@ class OtherFormat(NamedTuple):
     remedy: str
 
 
-ADAPTER: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+ADAPTER: Final = "adapter_config.json"
 # The first that fits is told, so that what tells more stands before what tells less.
 OTHER_FORMATS: Final = (
     OtherFormat(
-        ADAPTER, "an adapter of peft, and no whole model",
+        (ADAPTER, "adapter_model.safetensors", "adapter_model.bin"),
+        "an adapter of peft, and no whole model",
         "merge it into its model (merge_and_unload of peft, then save_pretrained) and pass that "
         "folder",
     ),
@@ -158,12 +159,12 @@ def explain_folder(folder: Path) -> str:
     inside = [f"{name}/{each.name}" for name in names for each in list_folder(folder / name)]
     known = [*names, *inside]
     holds = f"it holds {listing(names) or 'nothing'}"
-    if ADAPTER[0] in names:
-        said = read_json_object(folder / ADAPTER[0])
+    if ADAPTER in names:
+        said = read_json_object(folder / ADAPTER)
         base, kind = said.get("base_model_name_or_path"), said.get("peft_type")
         remedy = OTHER_FORMATS[0].remedy
         title = f"an adapter{describe_adapter(kind, base)}, and no whole model"
-        return f"is {title} ({ADAPTER[0]}); {remedy}"
+        return f"is {title} ({ADAPTER}); {remedy}"
     if MODULES in names and CONFIG not in names:
         return (
             f"is a folder of sentence-transformers ({MODULES}), whose encoder lies below; ask it "

@@ -11,6 +11,7 @@ import numpy as np
 
 from npbert.checkpoint.files import FLOATS, MappedFiles
 from npbert.checkpoint.folders import read_tensors
+from npbert.checkpoint.known_keys import DENSE_KEYS, LAYER_NORM_KEYS, warn_of_unknown
 from npbert.checkpoint.reading import read_json_object
 from npbert.engine.activations import ACTIVATIONS
 from npbert.errors import CheckpointError, listing, quote
@@ -89,6 +90,7 @@ def read_dense(
     """Return activation(W x + b) of vectors that sentence-transformers calls `where`."""
     path = folder / "config.json"
     config = read_json_object(path)
+    warn_of_unknown(path, config, DENSE_KEYS, {})
     source = config.get("module_input_name", "sentence_embedding")
     for verb, name in (("works on", source), ("makes", config.get("module_output_name") or where)):
         if name != where:
@@ -113,7 +115,9 @@ def read_dense(
 
 def read_layer_norm(folder: Path, dtype: type[np.floating]) -> ModuleFunction:
     """Return a norm with PyTorch's epsilon."""
-    size = (read_json_object(folder / "config.json").get("dimension"),)
+    config = read_json_object(folder / "config.json")
+    warn_of_unknown(folder / "config.json", config, LAYER_NORM_KEYS, {})
+    size = (config.get("dimension"),)
     norm = Norm(*read_affine(folder, "norm", dtype, size, size), TORCH_EPSILON)
 
     def apply_norm(x: Array) -> Array:
