@@ -198,7 +198,7 @@ HEADERS: list[tuple[dict[str, Any], str]] = [
     ({"x": {**ENTRY, "shape": [3]}}, "x: has 8 bytes, expected 12 for [3] in F32"),
     ({"x": {**ENTRY, "shape": [-2]}, "y": {**ENTRY, "shape": 2}}, "x: has the shape [-2], expected "
      "at most 8 whole numbers, y: has the shape 2, expected at most 8 whole numbers"),
-    ({"x": {**ENTRY, "dtype": "F8_E4M3"}}, "x: has the dtype 'F8_E4M3', expected one of F64, F32, "
+    ({"x": {**ENTRY, "dtype": "F9"}}, "x: has the dtype 'F9', expected one of F64, F32, "
      "F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL"),
 ]  # fmt: skip
 

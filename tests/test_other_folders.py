@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoints import write_raw
 from safetensors.numpy import load_file, save_file
 
 import npbert
@@ -111,10 +112,18 @@ def test_a_training_run_is_told_with_its_last_checkpoint(tmp_path: Path) -> None
     )
 
 
+def test_a_training_run_of_an_adapter_is_told_too(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-7").mkdir()
+    (tmp_path / "checkpoint-7" / "adapter_config.json").write_text("{}")
+    assert told(tmp_path).endswith(
+        f"its last checkpoint is checkpoint-7: pass {tmp_path}/checkpoint-7"
+    )
+
+
 def test_a_folder_with_a_model_below_it_is_told_so(tmp_path: Path) -> None:
     copy_model(tmp_path / "final")
     assert told(tmp_path) == (
-        f"has no config.json, but final below it has: pass {tmp_path / 'final'}"
+        f"has no config.json, but final below it may: pass {tmp_path / 'final'}"
     )
 
 
@@ -238,6 +247,7 @@ def test_an_address_is_told_with_the_name_of_its_repository(address: str) -> Non
 NAMES = {
     "owner/name@v2": "of a repository on the hub pass owner/name, with revision='v2'",
     "owner/name/sub": "of a repository on the hub pass owner/name, with subfolder='sub'",
+    "models--owner--name": "of the repository on the hub pass 'owner/name'",
     "owner/name/": "of the repository on the hub pass the str 'owner/name'",
 }
 
@@ -328,6 +338,16 @@ def test_weights_in_fewer_bits_are_told_by_how_they_were_made(tmp_path: Path, ki
     message = told(rewrite_tensors(folder, {f"{LAYER}.weight": "gone"}, **added))
     assert message.startswith(f"is quantised by {title} ({LAYER}.")
     assert message.endswith("write it with dequantize and save_pretrained of transformers")
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F4"])
+def test_so_are_floats_of_eight_bits(tmp_path: Path, dtype: str) -> None:
+    folder = copy_model(tmp_path / "m")
+    entries = {f"{LAYER}.weight": (dtype, (4,), b"\0" * 4)}
+    path = write_raw(folder / "model.safetensors", entries)
+    assert told(folder) == (
+        f"{path}: {LAYER}.weight: is quantised, '{dtype}'; take the model that it was made from"
+    )
 
 
 def test_plain_weights_of_a_model_that_was_once_quantised_are_loaded(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ NPY_READERS: Final = {
 }
 SPARSE_SIZE: Final = 1 << 27  # bytes up to which a file may be as sparse as it likes
 SPARSE_RATIO: Final = 16  # times what of a larger one was written, and is no hole
+NARROW_FLOATS: Final = ("F8_", "F6_", "F4")  # which npbert does not compute with
 FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 Mapped = TypeVar("Mapped", bound="MappedFile")
@@ -266,6 +267,8 @@ def entry_fault(entry: Any, size: int) -> str | None:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
         return "expected dtype, shape and data_offsets"
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if isinstance(dtype, str) and dtype.startswith(NARROW_FLOATS):
+        return f"is quantised, {quote(dtype)}; take the model that it was made from"
     if not isinstance(dtype, str) or dtype not in BYTES:
         return f"has the dtype {quote(dtype)}, expected one of {', '.join(BYTES)}"
     if not is_count_list(shape) or len(shape) > 8:

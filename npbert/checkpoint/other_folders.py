@@ -170,7 +170,7 @@ def explain_folder(folder: Path) -> str:
             f"is a folder of sentence-transformers ({MODULES}), whose encoder lies below; ask it "
             "for the task sentence-embedding, or pass the folder of its encoder as subfolder="
         )
-    below = [name for name in names if f"{name}/{CONFIG}" in known]
+    below = [n for n in names if {f"{n}/{CONFIG}", f"{n}/{ADAPTER}"} & set(known)]
     runs = sorted((int(m[1]), name) for name in below if (m := CHECKPOINT.fullmatch(name)))
     if CONFIG not in names and runs:
         return (
@@ -178,7 +178,7 @@ def explain_folder(folder: Path) -> str:
             f"{runs[-1][1]}: pass {folder / runs[-1][1]}"
         )
     if CONFIG not in names and below:
-        return f"has no {CONFIG}, but {listing(below)} below it has: pass {folder / below[0]}"
+        return f"has no {CONFIG}, but {listing(below)} below it may: pass {folder / below[0]}"
     if caches := [name for name in names if HUB_CACHE.fullmatch(name)]:
         owner = caches[0].removeprefix("models--").replace("--", "/")
         return f"is a cache of models from the hub; pass the name of one, as {owner}"

@@ -28,8 +28,6 @@ STORAGES: Final = {
     "torch BoolStorage": "BOOL",
 }  # fmt: skip
 IMPOSTORS: Final = {
-    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself; git lfs pull "
-    "fetches it",
     b"<": "is a page of the web, not the file itself; download it again",
     b"{": "is JSON, no file of tensors",
 }

@@ -150,6 +150,8 @@ def suggest_name(source: ModelSource) -> str:
     if len(parts) > 2 and is_name("/".join(parts[:2])):
         below = "/".join(parts[2:])
         return f"; of a repository on the hub pass {'/'.join(parts[:2])}, with subfolder={below!r}"
+    if name.startswith("models--"):
+        return f"; of the repository on the hub pass {name[8:].replace('--', '/')!r}"
     return f"; of the repository on the hub pass the str {name!r}" if is_name(name) else ""
 
 

@@ -134,6 +134,10 @@ def check_added(settings: Mapping[str, Any]) -> Iterator[str]:
         also = settings.get(name)
         if not isinstance(also, list | dict | None):
             yield f"{name} is {quote(also)}, expected a list"
+            continue
+        tokens = also.values() if isinstance(also, dict) else also or ()
+        if odd := [token for token in tokens if token and not token_content(token, "")]:
+            yield f"{name} has {quote(odd[0])}, expected a token"
 
 
 def check_numbers(pieces: Tokenizer, numbers: Mapping[str, int], path: Path) -> None:
