@@ -92,6 +92,12 @@ def test_the_decoder_of_the_settings_has_the_last_word(tmp_path: Path) -> None:
     assert loaded(tmp_path).tokenize("the [MASK]").tokens == ["the", " [MASK]"]
 
 
+def test_an_empty_token_is_none(tmp_path: Path) -> None:
+    decoder = {"4": token("[MASK]", special=True), "99": token("")}
+    folder(tmp_path, settings={"added_tokens_decoder": decoder, "do_lower_case": True})
+    assert loaded(tmp_path).tokenize("the [MASK]").ids == [5, 4]
+
+
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
 @pytest.mark.parametrize("whole", [True, False])
 def test_flags_beside_a_role_hold_where_no_other_file_has_the_token(
@@ -214,8 +220,8 @@ def test_what_is_wrong_with_added_tokens_is_named(tmp_path: Path, case: str) -> 
 
 @pytest.mark.parametrize("where", ["the file", "the decoder", "the slow file"])
 def test_thousands_of_added_tokens_are_added_at_once(tmp_path: Path, where: str) -> None:
-    """One at a time, 20,000 would take minutes."""
-    names = [f"[ENT{i}]" for i in range(20_000)]
+    """One at a time, they would take minutes."""
+    names = [f"[ENT{i}]" for i in range(8_000)]
     if where == "the slow file":
         numbers = {name: NEXT + i for i, name in enumerate(names)}
         slow_folder(tmp_path, numbers, additional_special_tokens=names)
@@ -229,7 +235,7 @@ def test_thousands_of_added_tokens_are_added_at_once(tmp_path: Path, where: str)
     start = time.process_time()
     tokenizer = loaded(tmp_path)
     assert time.process_time() - start < 20
-    assert tokenizer.tokenize("the[ENT19999]").ids == [5, NEXT + 19_999]
+    assert tokenizer.tokenize("the[ENT7999]").ids == [5, NEXT + 7_999]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ is too close to call.  Options have npbert's names.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from typing import Any
 
 from tasks_texts import (
@@ -23,7 +23,8 @@ from tasks_texts import (
     TOO_LONG,
     WRONG_NAMED,
 )
-from tasks_tokens import TOKENIZERS, token_texts
+from tasks_tokens import NAMED as TOKENS_NAMED
+from tasks_tokens import NAMES, TOKENIZERS, token_texts
 
 Options = dict[str, Any]
 
@@ -136,6 +137,9 @@ def token_classification() -> Iterator[Question]:
     for text, strategy in zip(NAMED, cycle(STRATEGIES), strict=False):
         yield Question("bert_bio", text, {"aggregation_strategy": strategy})
     yield Question("bert_bio", [{"words": SPLIT[0]}, {"words": SPLIT[1]}])
+    for text, strategy in product(TOKENS_NAMED, ("none", "simple")):
+        options = {"aggregation_strategy": strategy, "ignore_labels": []}
+        yield Question(NAMES, text, options)
 
 
 def ask(question: int, context: int) -> dict[str, str]:

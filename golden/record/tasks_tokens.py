@@ -18,6 +18,7 @@ from transformers import (
     AutoTokenizer,
     DistilBertConfig,
     DistilBertForMaskedLM,
+    DistilBertForTokenClassification,
     PreTrainedTokenizerFast,
 )
 
@@ -105,7 +106,7 @@ FLAGS = dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized", "special
 
 def files_of(name: str) -> dict[str, str]:
     """Return the files of a folder's tokenizer, as they came from 2019 to today."""
-    if name == "tokens_unigram":
+    if name in ("tokens_unigram", NAMES):
         settings = PLAIN | roles(*XLM) | {"additional_special_tokens": ["[ENT]", "<left>"]}
         return {"tokenizer.json": with_added(unigram()).to_str(),
                 "tokenizer_config.json": compact(settings)}  # fmt: skip
@@ -148,12 +149,14 @@ def files_of(name: str) -> dict[str, str]:
     }
 
 
+NAMES = "tokens_names"  # which finds them with the pieces of Unigram
+KINDS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 TOKENIZERS = ("tokens_unigram", "tokens_bpe", "tokens_decoder", "tokens_bare", "tokens_slow")
 
 
 def save_token_models(out: Path) -> None:
     """Write a small model for each of the tokenizers."""
-    for name in TOKENIZERS:
+    for name in (*TOKENIZERS, NAMES):
         folder = out / name
         folder.mkdir(parents=True)
         for file, text in files_of(name).items():
@@ -162,8 +165,12 @@ def save_token_models(out: Path) -> None:
             vocab_size=len(fast_tokenizer(folder)), max_position_embeddings=LONGEST, dim=12,
             n_layers=1, n_heads=3, hidden_dim=20,
         )  # fmt: skip
-        model = DistilBertForMaskedLM(config)
-        fill(model, name)
+        if name == NAMES:
+            config.id2label, config.label2id = dict(enumerate(KINDS)), {}
+        model = (DistilBertForTokenClassification if name == NAMES else DistilBertForMaskedLM)(
+            config
+        )
+        fill(model, name, 0.7)
         model.save_pretrained(folder)
 
 
@@ -181,6 +188,12 @@ def token_texts(mask: str) -> list[str]:
     ]
 
 
+NAMED = [
+    "Anna [ENT] and David walked to the<left> old town.",
+    "Clara <right> met Ben<both>in Berlin, Covid or not",
+    "  [ENT]the ICU[ENT]  <mask> of Anna's book",
+    "David asked pre Anna: covid-19 in the house?",
+]
 ENCODED = [
     "a [ENT] cat, [ENT]cat cat[ENT] [ent] [Ent]",
     "the <left> cat<left>cat  <left>  end <left>",

@@ -59,7 +59,8 @@ class FeatureExtraction(Task[FeatureOptions, TokenizedText]):
             [0, 0] if source is None else [int(units[source][start]), int(units[source][end])]
             for source, (start, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
         ]
-        return {"features": features, "tokens": encoding.tokens, "offsets": offsets}
+        tokens = [self.tokenizer.token_of(i) for i in encoding.ids]
+        return {"features": features, "tokens": tokens, "offsets": offsets}
 
 
 def blocks_below(model: Model, layer: int) -> int:

@@ -181,7 +181,7 @@ class TokenClassification(Task[TokenClassificationOptions, Sentence]):
                     "entity": name,
                     "score": float(own[label]),
                     "index": sources.index(0) + i,
-                    "word": tokens.tokens[i],
+                    "word": self.tokenizer.token_of(tokens.ids[i]),
                     "start": int(unit[start]),
                     "end": int(unit[end]),
                 }

@@ -71,12 +71,13 @@ def read_listed(
 ) -> tuple[dict[str, int], dict[str, Flags]]:
     """Return the ids and the flags of the added tokens that are listed beside the tokenizer."""
     if decoder := settings.get(DECODER):
-        in_order = sorted(decoder.items(), key=lambda item: int(item[0]))
-        return {token["content"]: int(number) for number, token in in_order}, {
+        some = [(int(number), token) for number, token in decoder.items() if token["content"]]
+        listed = sorted(some, key=lambda pair: pair[0])
+        return {token["content"]: number for number, token in listed}, {
             token["content"]: {
                 **default_flags(special=token.get("special", False)), **read_flags(token)
             }
-            for _, token in in_order
+            for _, token in listed
         }  # fmt: skip
     if not is_listed(folder / ADDED):
         return {}, {}
@@ -123,7 +124,7 @@ def check_added(settings: Mapping[str, Any]) -> Iterator[str]:
         return
     for number, token in (decoder or {}).items():
         known = number.isdecimal() and number.isascii() and len(number) < 10
-        if not (known and isinstance(token, dict) and token_content(token, "")):
+        if not (known and isinstance(token, dict) and isinstance(token.get("content"), str)):
             yield f"{DECODER} has {quote(number)}: {quote(token)}, expected an id and a token"
         elif odd := [flag for flag in FLAGS if not isinstance(token.get(flag, False), bool)]:
             yield (

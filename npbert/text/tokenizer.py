@@ -65,7 +65,8 @@ class Tokenizer:
         self.path = path  # of the file to blame; a panic may wait in it for a certain text
         self.settings = settings
         self.max_length = max_length  # tokens, [CLS] and [SEP] included
-        self.ids_in_order: NDArray[np.intp] | None = None  # when somebody has asked
+        self.added_texts: dict[int, str] | None = None  # when somebody has asked
+        self.ids_in_order: NDArray[np.intp] | None = None  # the same
         pieces.no_truncation()
         pieces.no_padding()
         self.templates = [self.template(1), self.template(2)]
@@ -193,8 +194,11 @@ class Tokenizer:
         return TextPart(start, len(found), encode)
 
     def token_of(self, number: int) -> str:
-        """Return how the token of an id is written."""
-        return self.pieces.id_to_token(number) or ""
+        """Return how the token of an id is written in the files."""
+        if self.added_texts is None:  # some releases of the package give them normalised
+            added = self.pieces.get_added_tokens_decoder()
+            self.added_texts = {i: token.content for i, token in added.items()}
+        return self.added_texts.get(number) or self.pieces.id_to_token(number) or ""
 
     def tokenize_words(self, words: Sequence[str]) -> Encoding:
         """Return all tokens of words; offsets count in the words joined by spaces."""
