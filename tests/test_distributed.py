@@ -44,7 +44,7 @@ from npbert.jobs.job import hash_model  # noqa: E402
 from npbert.jobs.records import InputFormat  # noqa: E402
 
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"
-LACKS = "has no text, but 'id', 'txt'; --field says where it stands"
+LACKS = "has no text, but 'id', 'txt'; is it 'txt'? --field txt"
 SINGLE = MODELS / "single"
 CLASSIFY = "text-classification"
 NPBERT = [sys.executable, "-m", "npbert"]

@@ -258,9 +258,9 @@ def test_another_job_does_not_go_on_with_it(stopped, job):
     anew = f"delete {out}.part and its .json to start anew\n"
     err = job(*command, "--top-k", 2, status=2)
     assert err == (
-        "npbert: --resume: options was {'long': 'truncate', 'top_k': 'best', 'function_to_apply': "
-        "None} when the job began, and is {'long': 'truncate', 'top_k': 2, 'function_to_apply': "
-        "None} now; " + anew
+        "npbert: --resume: options was {'max_length': None, 'long': 'truncate', 'top_k': 'best', "
+        "'function_to_apply': N... when the job began, and is {'max_length': None, 'long': "
+        "'truncate', 'top_k': 2, 'function_to_apply': None} now; " + anew
     )
     err = job(*command, "--on-error", "record", status=2)
     assert err == (
@@ -303,7 +303,7 @@ def test_other_texts_and_other_files_that_options_name_are_noticed(tmp_path, job
 def test_a_job_may_write_beside_the_model(tmp_path, stopped, job):
     given, _, _ = stopped
     folder = shutil.copytree(Path(__file__).parent.parent / "golden/tasks/single", tmp_path / "m")
-    out = folder / "o.json"
+    out = folder / "o.jsonl"
     given.write_bytes(spoilt(given.read_bytes()))
     job(CLASSIFY, "-m", folder, "-i", given, "-o", out, status=2)
     given.write_bytes(given.read_bytes().replace(b'"txt"', b'"text"'))

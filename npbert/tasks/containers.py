@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Collection, Mapping, Set, ValuesView
+from collections.abc import Collection, Iterable, Mapping, Set, ValuesView
 from typing import Any, Final
 
 from npbert.errors import InputError, listing, quote
@@ -25,7 +25,7 @@ def convert_inputs(inputs: Any, names: tuple[str, ...]) -> Any:
             "command line -i FILE"
         )
     columns = getattr(inputs, "columns", None)
-    if columns is not None and not callable(columns):
+    if isinstance(columns, Iterable):
         there = [str(name) for name in getattr(inputs, "column_names", columns)]
         column = next((name for name in (*names, *there) if name in there), "text")
         raise InputError(

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from npbert.engine.spellings import explain_arguments
 from npbert.errors import InputError
 from npbert.model import Model
 from npbert.tasks.options import FeatureOptions
@@ -30,6 +31,7 @@ class FeatureExtraction(Task[FeatureOptions, TokenizedText]):
         encoder = model.encoder_only(blocks_below(model, options.layer))
         super().__init__(encoder, options, row, **how)
 
+    @explain_arguments
     def __call__(self, inputs: Any = None, *more: Any, **changes: Any) -> Any:
         """Answer for one input, or many; see Task."""
         options = self.with_changes(changes)

@@ -45,7 +45,9 @@ class Options:
         hints = get_type_hints(type(self))
         for each in fields(self):
             value = getattr(self, each.name)
-            if hasattr(value, "__index__") and not isinstance(value, bool):  # NumPy's integers
+            if hasattr(value, "__index__") and not isinstance(
+                value, bool | type
+            ):  # NumPy's integers
                 value = value.__index__() if getattr(value, "shape", ()) == () else value
                 object.__setattr__(self, each.name, value)
             if hints[each.name] in (Names, Names | None):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from npbert.engine.spellings import explain_arguments
 from npbert.errors import InputError
 from npbert.tasks.containers import convert_inputs
 from npbert.tasks.options import QuestionAnsweringOptions
@@ -46,6 +47,7 @@ class QuestionAnswering(Task[QuestionAnsweringOptions, Passage]):
     possible, has 0 for both.
     """
 
+    @explain_arguments
     def __call__(
         self, inputs: Any = None, *more: Any, question: Any = None, context: Any = None,
         **changes: Any,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from npbert import textbook
 from npbert.engine.activations import sigmoid
 from npbert.engine.packs import Tokens
+from npbert.engine.spellings import explain_arguments
 from npbert.errors import InputError, listing, quote, warn
 from npbert.hub import Rebuildable
 from npbert.loading import load
@@ -138,6 +139,7 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         """Load the model of a folder for this task; `loading` is what npbert.load is told."""
         return cls(load(folder, **loading), options, row, **how)
 
+    @explain_arguments
     def __call__(self, inputs: Any = None, *more: Any, **changes: Any) -> Any:
         """Answer for one input, or for many of them.
 
