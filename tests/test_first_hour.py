@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -165,3 +166,22 @@ def test_a_progress_bar_knows_how_far_it_is_in_a_file(tmp_path):
         assert "100%" in shown
         assert "4.98k/4.98k" in shown
         assert "300 texts" in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("npbert text-cl", {"text-classification"}),
+        ("npbert text-classification --top", {"--top-k"}),
+        ("npbert token-classification --aggregation-strategy ", {"none", "simple", "first"}),
+    ],
+)
+def test_a_shell_is_told_what_may_follow(tmp_path, line, expected):
+    pytest.importorskip("argcomplete", reason="it comes with the extra completion")
+    told = tmp_path / "told"
+    asked = {
+        "_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(told),
+        "COMP_LINE": line, "COMP_POINT": str(len(line)),
+    }  # fmt: skip
+    subprocess.run([sys.executable, "-m", "npbert"], env=os.environ | asked, check=True)
+    assert expected <= {each.strip() for each in told.read_text().split("\n")}

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK: what register-python-argcomplete looks for
 """The command line: npbert TASK, info, convert, bench, and the oracle: trace, compare, diagnose ...
 
 Results go to stdout, all else to stderr.  Exit status: 0 fine, 1 different, 2 usage or unreadable
@@ -51,6 +52,10 @@ def parse_arguments(given: list[str]) -> argparse.Namespace:
     """
     commands = build_commands()
     parser, there = commands.parser, commands.parsers.choices
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
+        from argcomplete import autocomplete  # of the extra, which whoever asks has
+
+        autocomplete(parser)
     if given and not given[0].startswith("-") and given[0] not in there:
         known = {name: TASKS[name].aliases if name in TASKS else () for name in there}
         hint = explain_task(given[0], known) or "; npbert --help lists them"
