@@ -95,6 +95,8 @@ def test_every_function_says_which_argument_it_does_not_have(classify):
             "load has no argument 'trust_remote_code': npbert never runs a repository's code",
         refused(npbert.load, source="x", local_files_only=True):
             "load has no argument 'local_files_only'; it is called 'offline' here",
+        refused(npbert.semantic_search, [[1.0]], [[1.0]], topk=1):
+            "semantic_search has no argument 'topk'; it is called 'top_k' here",
         refused(npbert.load): "load: missing a required argument: 'source'",
         refused(model, [[2, 3]], head_mask=None):
             "Model has no argument 'head_mask'; it is called 'attention_head_mask' here",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npbert.engine.inputs import number_array
+from npbert.engine.spellings import explain_arguments
 from npbert.engine.threads import count_threads, map_in_threads
 from npbert.errors import InputError, quote, suggest
 from npbert.tasks.modules import normalize
@@ -68,6 +69,7 @@ class Found(NamedTuple):
     scores: Array  # float64
 
 
+@explain_arguments
 def semantic_search(
     query_embeddings: ArrayLike,
     corpus_embeddings: ArrayLike,
