@@ -21,7 +21,20 @@ SOURCES = {
     "sentence-embedding": "st_mean", "text-ranking": "cross1", "feature-extraction": "plain",
     "sparse-embedding": "splade_max",
 }  # fmt: skip
-TEXTS = ["A cat.", "The [MASK] sat.", "Who?", "", " ", "[MASK]", "é🐈", "a\nb", "\ud800", "x " * 90, "0", "builtin:ner"]
+TEXTS = [
+    "A cat.",
+    "The [MASK] sat.",
+    "Who?",
+    "",
+    " ",
+    "[MASK]",
+    "é🐈",
+    "a\nb",
+    "\ud800",
+    "x " * 90,
+    "0",
+    "builtin:ner",
+]
 VALUES = [
     None, True, False, 0, 1, 2, -1, 10**30, 0.5, float("nan"), float("inf"), 1j, b"x", "none", "O",
     "softmax", "char", "{}", "all", (), [], {}, set(), object(), int, len, ..., range(3),
