@@ -16,7 +16,7 @@ from npbert.errors import InputError, listing, quote, suggest
 from npbert.families import BLOCK_PREFIX, own_module
 from npbert.oracle.dialects import canonical_names, guess_dialect
 from npbert.oracle.dumps import Arrays
-from npbert.oracle.layouts import Fitted, KeyMask, fit_layout, fit_parts
+from npbert.oracle.layouts import PADDED, Fitted, KeyMask, fit_layout, fit_parts
 from npbert.oracle.maps import NameMap, check_map
 from npbert.oracle.measures import is_masked
 from npbert.oracle.port_names import BLOCK_STEPS, GIVEN, MAPS, PYTORCH, STEPS
@@ -66,9 +66,16 @@ class Reference(NamedTuple):
         """Return an array as these steps; None where no arrangement of its axes fits."""
         likes = [self.exact[name] for name in names]
         if len(likes) == 1:
-            found = fit_layout(x, likes[0], self.heads(names[0]), self.key_mask)
-            return None if found is None else [found]
-        return fit_parts(x, likes, self.heads(names[0]), self.key_mask)
+            one = fit_layout(x, likes[0], self.heads(names[0]), self.key_mask)
+            found = None if one is None else [one]
+        else:
+            found = fit_parts(x, likes, self.heads(names[0]), self.key_mask)
+        if self.call is None and self.mask is not None and found is not None:
+            # Of two traces all values count, and none is known of padding that was left out.
+            for like, each in zip(likes, found, strict=True):
+                if PADDED in each.how:
+                    each.array[~self.mask] = like[~self.mask]
+        return found
 
 
 def check_names(names: NameMap | None) -> NameMap:
@@ -222,7 +229,7 @@ def guess_steps(reference: Reference, unknown: Arrays, made: Arrays) -> Guess:
         by_name = max(named, default=(0, 0))[0] > 0 and named.count(max(named)) == 1
         others = [e for e in ranked[1:] if not has_same_values(reference, ranked[0][1], e[1])]
         near = ranked[0][0] if ranked else np.inf
-        by_value = near <= NEAR and (not others or near <= NEAR * others[0][0])
+        by_value = near <= NEAR and (not others or near < NEAR * others[0][0])
         if by_name or by_value or (ranked and not others):
             how = "name" if by_name else "value" if by_value else "shape"
             for name, step, each in zip(group, *ranked[best if by_name else 0][1:], strict=True):
@@ -299,7 +306,10 @@ def distance_in_spreads(reference: Reference, name: str, x: NDArray[Any]) -> flo
     """Return how far some values of an array are from a step's, in units of how those vary."""
     shape = x.shape
     live = np.broadcast_to(True, shape)
-    if reference.call is not None:
+    if reference.call is not None and len(shape) == 4 and ".attention." in name:
+        queries = reference.call.inputs.key_mask[:, None, :, None]
+        live = np.broadcast_to(queries, shape)  # all keys: what is masked tells two steps apart
+    elif reference.call is not None:
         live = reference.call.live_values(name, shape)
     places = np.unravel_index(np.linspace(0, x.size - 1, min(x.size, SAMPLE), dtype=int), shape)
     counts, theirs, ours = live[places], x[places], reference.exact[name][places]

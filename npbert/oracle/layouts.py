@@ -5,7 +5,7 @@ padding, keep a token as a column, or keep several steps in one array.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from npbert.oracle.dumps import split_into_pieces
 
 ArrayShape = tuple[int, ...]
 KeyMask = NDArray[np.bool]
+PADDED: Final = "padding was left out"
 
 
 class Fitted(NamedTuple):
@@ -131,7 +132,7 @@ def pad_layouts(
         padded = np.zeros((*key_mask.shape, *rows.shape[1:]), x.dtype)
         padded[key_mask] = rows
         for each in possible_layouts(padded, shape, heads):
-            how = f"padding was left out, {x.shape}, and is 0 here"
+            how = f"{PADDED}, {x.shape}, and is 0 here"
             yield Fitted(each.array, f"{how}; {each.how}" if each.how else how)
 
 
