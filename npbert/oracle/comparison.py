@@ -26,7 +26,7 @@ from npbert.oracle.maps import NameMap
 from npbert.oracle.measures import Error, distance, measure_error, measure_values, safe_ratio
 from npbert.oracle.port_inputs import missing_inputs, read_inputs, require_same_inputs
 from npbert.oracle.port_names import PYTORCH
-from npbert.oracle.replay import Precision, detect_precision, replay_steps, rounding_noise
+from npbert.oracle.replay import Precision, detect_precision, rounding_noise
 from npbert.oracle.steps import sort_steps
 from npbert.oracle.traces import INPUTS, Call, Trace, TraceLike, all_activations, as_trace
 
@@ -185,8 +185,8 @@ def compare_steps(model: Model, candidate: Trace, names: NameMap, partial: bool 
     call = read_inputs(model, candidate, names, notes)
     exact = all_activations(call)
     theirs = read_steps(Reference(exact, model.family, call), candidate, names, notes, partial)
-    theirs = read_conventions(call, theirs, notes)
-    again, precision = replay_steps(call, theirs), detect_precision(theirs)
+    theirs, again = read_conventions(call, theirs, notes)
+    precision = detect_precision(theirs)
     if precision.name != "float32" and any(x.itemsize > 2 for x in theirs.values()):
         notes.append(
             f"every value is one of {precision.name}: the port computes or writes so, and is held "
@@ -236,7 +236,7 @@ def port_loudness(
     if call is None or len(theirs) < FEW_STEPS:
         return 1.0
     off = {
-        n: measure_error(n, again[n], x, call.live_values(n, x.shape)) for n, x in theirs.items()
+        n: measure_error(n, again[n], x, call.counted_values(n, x.shape)) for n, x in theirs.items()
     }
     ratios = sorted(off[n].rms / allowed[n].rms for n in theirs)
     return float(np.clip(ratios[len(ratios) // 4], 1, LOUDEST_FACTOR))
@@ -249,7 +249,7 @@ def measure_step(
     """Measure one activation."""
     live = np.broadcast_to(True, exact.shape)
     if call is not None:
-        live = call.live_values(name, exact.shape)
+        live = call.counted_values(name, exact.shape)
     base = exact if again is None else again
     found = measure_values(name, exact, theirs, base, live)
     where = tuple(map(int, np.unravel_index(found.at, exact.shape))) if exact.size else ()

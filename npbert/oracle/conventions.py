@@ -76,9 +76,10 @@ CONVENTIONS: Final = (
 )  # fmt: skip
 
 
-def read_conventions(call: Call, theirs: Arrays, notes: list[str]) -> Arrays:
-    """Return a candidate's arrays as what their names say, and tell which were something else.
+def read_conventions(call: Call, theirs: Arrays, notes: list[str]) -> tuple[Arrays, Arrays]:
+    """Return a candidate's arrays as what their names say, and each step again from those.
 
+    Which were something else is told.
     Of every stage the first such array counts, for the others may follow from it; then the next.
     """
     theirs = rename_masked_scores(theirs, notes)
@@ -100,7 +101,7 @@ def read_conventions(call: Call, theirs: Arrays, notes: list[str]) -> Arrays:
         told += kept.items()
     for text, steps in group_by_text(told).items():
         notes.append(f"{', '.join(steps)} {text}; that is no mistake")
-    return theirs
+    return theirs, again
 
 
 def find_conventions(
@@ -114,11 +115,13 @@ def find_conventions(
         is_first = stage not in found or order.index(name) < order.index(found[stage][0])
         if name not in again or not is_first or (name, convention.text) in refused:
             continue
-        live = call.live_values(name, again[name].shape)
+        live = call.counted_values(name, again[name].shape)
         now = measure_error(name, again[name], theirs[name], live)
+        if not INSIGNIFICANT < now.rms < np.inf:
+            continue
         with np.errstate(all="ignore"):
             left = measure_error(name, convention.array(call, again[name]), theirs[name], live)
-        if INSIGNIFICANT < now.rms < np.inf and left.rms <= ALIKE * now.rms:
+        if left.rms <= ALIKE * now.rms:
             found[stage] = name, convention
     return dict(found.values())
 
@@ -164,7 +167,7 @@ def is_confirmed(
     ]  # fmt: skip
 
     def measure_misfit(n: str, arrays: tuple[Arrays, Arrays]) -> float:
-        live = call.live_values(n, arrays[0][n].shape)
+        live = call.counted_values(n, arrays[0][n].shape)
         return measure_error(n, arrays[1][n], arrays[0][n], live).rms
 
     return bool(behind) and all(

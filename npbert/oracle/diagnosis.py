@@ -5,6 +5,7 @@ every known mistake is made on purpose at that step, from the same numbers; the 
 leaves nothing over.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
@@ -132,9 +133,24 @@ def explain_all(case: Candidate, again: Arrays) -> tuple[list[Finding], dict[str
     findings: list[Finding] = []
     left: dict[str, Error] = {}
     for stages in stage_segments(case):
+        show_stage(stages, case.call.model.config.num_blocks)
         for finding in explain_stages(case, stages, again, faults, findings, left):
             join_finding(findings, finding)
+    show_stage(None, 0)
     return [replace(f, causes=uphold_causes(case, f, faults, again)) for f in findings], left
+
+
+def show_stage(stages: range | None, blocks: int) -> None:
+    """Say on a terminal what is looked at: a fault that nobody knows is looked for everywhere."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return
+    said = ""
+    if stages is not None:
+        last = stages[-1]
+        where = "the head" if last > blocks else f"block {last} of {blocks}"
+        said = f"looking for mistakes in {where if last else 'the embeddings'}"
+    sys.stderr.write(f"\r\x1b[K{said}")
+    sys.stderr.flush()
 
 
 def measure_loudness(case: Candidate, left: Mapping[str, Error]) -> float:
@@ -157,7 +173,7 @@ def select_live(call: Call, theirs: Arrays, again: Arrays) -> dict[str, NDArray[
     live: dict[str, NDArray[np.bool]] = {}
     broken = False
     for name in (n for n in again if n in theirs):
-        x, counts = theirs[name], call.live_values(name, theirs[name].shape)
+        x, counts = theirs[name], call.counted_values(name, theirs[name].shape)
         whole = np.isfinite(x) | is_masked(name, x) & (x < 0)
         live[name] = counts & whole if broken else counts
         broken = broken or not whole[counts].all()

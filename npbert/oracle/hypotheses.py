@@ -117,7 +117,7 @@ class Search:
         self.settled: set[str] = set()  # steps that nothing explains, and that were told
         self.explained: set[str] = set()
         self.blurred: set[str] = set()  # of which a mistake explains a share, in its own way
-        self.base = self.run_from(self.stages.start, self.active, ())
+        self.runs: list[Injection] = []
 
     def find_suspects(self, first: Mapping[str, Error]) -> list[str]:
         """Return the steps for which an explanation is to be looked for."""
@@ -137,6 +137,13 @@ class Search:
         made = {s: [*self.active.get(s, ()), *[fault] * (s in where)] for s in self.stages}
         return self.run_from(where[0], made, self.now if kept is None else kept).rows()
 
+    @property
+    def base(self) -> Injection:
+        """The pass with what is taken for granted, run when it is first asked for."""
+        if not self.runs:
+            self.runs.append(self.run_from(self.stages.start, self.active, ()))
+        return self.runs[0]
+
     def run_from(
         self, stage: int, mistakes: Mapping[int, list[Mistake]], kept: Collection[str]
     ) -> Injection:
@@ -154,7 +161,7 @@ class Search:
         if fit.fault.is_inexact:
             self.blurred |= self.explained
         self.now = fit.made
-        self.base = self.run_from(self.stages.start, self.active, ())
+        self.runs.clear()
 
     def find_fits(
         self, off: Sequence[str], faults: Mapping[str, Mistake], *, each: bool = False

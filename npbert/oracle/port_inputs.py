@@ -116,7 +116,7 @@ def pad_tokens(model: Model, arrays: Arrays, places: KeyMask, notes: list[str]) 
 
 def missing_inputs(given: Arrays, theirs: Arrays) -> Iterator[str]:
     """Yield which inputs one side tells of, no default ones, and the other does not."""
-    for name in INPUTS[1:]:
+    for name in ("position_ids", "token_type_ids", "attention_head_mask"):
         sides = [name in side for side in (given, theirs)]
         if any(sides) and not all(sides):
             x = (given if sides[0] else theirs)[name]

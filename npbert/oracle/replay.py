@@ -126,7 +126,7 @@ def rounding_noise(
 
         heard = replay_steps(narrow, shaken, round_off)
         for name, x in heard.items():
-            live = call.live_values(name, x.shape)
+            live = call.counted_values(name, x.shape)
             most[name] = most[name].greatest_with(measure_error(name, exact[name], x, live))
     least = Error(precision.unit, precision.unit / 8)  # a rounded value's mean error, or so
     return {name: error.greatest_with(least) for name, error in most.items()}

@@ -125,16 +125,21 @@ class Call:
         self.candidate: Mapping[str, NDArray[Any]] = {}  # whose numbers are looked into
         self.layout = self.inputs.layout(model.row)
 
+    def counted_values(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool]:
+        """Return which live values may be wrong: before the mask no score of a hidden key."""
+        live = self.live_values(name, shape)
+        hears = self.inputs.key_mask[:, None, None]
+        return live & hears if name.endswith("attention.scores") else live
+
     def live_values(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool]:
         """Return which values of an activation stand for real tokens, broadcast to its shape.
 
-        In attention a query counts, and all of its keys, but for scores before the mask; of a
-        batch row without any real token, nothing does.
+        In attention a query counts, and all of its keys; of a batch row without any real token,
+        nothing does.
         """
         key_mask = self.inputs.key_mask
         if ".attention." in name and len(shape) == 4:
-            keys = key_mask if name.endswith("attention.scores") else np.ones_like(key_mask)
-            return np.broadcast_to(key_mask[:, None, :, None] & keys[:, None, None], shape)
+            return np.broadcast_to(key_mask[:, None, :, None], shape)
         if shape[:2] == key_mask.shape:
             return np.broadcast_to(
                 key_mask.reshape(*key_mask.shape, *[1] * (len(shape) - 2)), shape
