@@ -1,6 +1,7 @@
 """A long text is tokenised in parts, and its tokens are those of the whole."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,4 +157,7 @@ def test_an_added_token_is_never_cut(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rng = random.Random(8)
     for _ in range(100):
         text = "".join(rng.choices(["a. b", "a.", " b", "猫", "猫犬", "a", ".", ", ", "xyz"], k=30))
-        assert all_of(in_parts(given, text, monkeypatch, 3)) == all_of(given.tokenize(text))
+        whole = given.tokenize(text)
+        # Added tokens as the files spell them; the package does so in some releases.
+        whole = replace(whole, tokens=[given.token_of(number) for number in whole.ids])
+        assert all_of(in_parts(given, text, monkeypatch, 3)) == all_of(whole)

@@ -98,7 +98,7 @@ class MappedFiles:
                     f"{file.path}: was overwritten while its weights were in use, and no answer "
                     "computed since is given; start again, and replace a model's files by renaming "
                     "new ones over them (mv), never by writing into them (cp), or hold a copy in "
-                    "memory: copy=True (--copy)"
+                    "memory: copy=True"
                 )
 
 

@@ -71,8 +71,9 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         dim, asked = self.recipe.dimensions(self.model.config.hidden_size), options.truncate_dim
         if asked is not None and asked > dim:
             raise InputError(f"truncate_dim is {asked}, but embeddings have {dim} dimensions")
-        kept = asked or min(dim, self.recipe.truncate_dim or dim)
-        return replace(options, truncate_dim=kept, ranges=check_ranges(options.ranges, kept))
+        said = self.recipe.truncate_dim
+        kept = asked or (said and min(dim, said))
+        return replace(options, truncate_dim=kept, ranges=check_ranges(options.ranges, kept or dim))
 
     def require_streamable(self, options: EmbeddingOptions) -> None:
         """Refuse to spread bytes over values that are not all there.  Raises InputError."""
