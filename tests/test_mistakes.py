@@ -25,7 +25,8 @@ def test_a_saved_tokenizer_says_aloud_what_it_does_with_capitals(tmp_path: Path)
     npbert.load(folder).save(tmp_path / "saved")
     said = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
     assert said == {
-        "clean_up_tokenization_spaces": True, "do_lower_case": False, "strip_accents": None, "tokenize_chinese_chars": True,
+        "clean_up_tokenization_spaces": True, "do_lower_case": False, "strip_accents": None,
+        "tokenize_chinese_chars": True,
     }  # fmt: skip
     again = npbert.load(tmp_path / "saved").tokenizer  # and no warning
     assert again.encode("A b B").tokens == ["[CLS]", "A", "b", "[UNK]", "[SEP]"]
