@@ -13,7 +13,7 @@ import numpy as np
 
 from npbert.oracle.dumps import Arrays
 from npbert.oracle.evidence import describe_error, find_foreign_weights
-from npbert.oracle.measures import Error
+from npbert.oracle.measures import Error, is_masked
 from npbert.oracle.mistakes.scene import Candidate, Injection, Mistake, apply_at_step, run_mistakes
 from npbert.oracle.steps import step_stage, step_suffix
 
@@ -247,9 +247,11 @@ class Search:
         """Keep those of equally good explanations that fit what was computed for padding too."""
         case, blocks = self.case, self.case.call.model.config.num_blocks
         names = [n for n in case.theirs if step_stage(n, blocks) in self.stages]
-        everywhere = replace(
-            case, live={n: np.isfinite(case.theirs[n]) for n in names}, noise=case.noise
-        )
+        live = {  # a masked score may be minus infinity
+            n: np.isfinite(x) | (is_masked(n, x) & ~np.isnan(x))
+            for n, x in ((n, case.theirs[n]) for n in names)
+        }
+        everywhere = replace(case, live=live, noise=case.noise)
 
         def count_beyond(fit: Fit) -> int:
             made = everywhere.errors(self.run(fit.fault, fit.stages, names), names)
