@@ -572,7 +572,7 @@ def test_a_rerun_skips_what_is_there_and_refuses_another_job(data, tmp_path, job
         f"npbert: --output {out}: is not empty; --resume goes on with the job that it is of\n"
     )
     _, err = job(*command, "--resume", "--top-k", 2, status=2)
-    assert err.startswith("npbert: --resume: options was {'long': 'truncate', 'top_k': 'best', ")
+    assert err.startswith("npbert: --resume: options was {'max_length': None, 'long': 'truncate', ")
     assert err.endswith(f"now; take another folder, or delete {out}\n")
     _, err = job(CLASSIFY, "-i", f"{data}/*", "-o", out, "--resume", status=2)
     assert err.startswith("npbert: --resume: model was ")
@@ -678,7 +678,10 @@ def test_flags_that_make_no_sense_are_refused(data, tmp_path, job):
     assert f"would both be answered in {out}/a.jsonl" in err
     (data / "a.csv").rename(data / "a.xml")
     _, err = job(CLASSIFY, "-i", f"{data}/a.xml", "-o", out, status=2)
-    assert "a.xml: expected one of .txt, .parquet, .jsonl, .ndjson, .csv, .tsv, .tab at the" in err
+    assert (
+        "a.xml: expected one of .txt, .parquet, .jsonl, .ndjson, .jsonlines, .ldjson, .jl, .json, "
+        ".csv, .tsv, .tab at the"
+    ) in err
 
 
 def test_no_scheduler_is_an_error_that_says_what_is_expected(data, tmp_path, capsys, monkeypatch):
