@@ -104,9 +104,11 @@ class StopSignal:
 
     def take_until_asked(self, items: Iterator[Item]) -> Iterator[Item]:
         """Yield items until the signal comes."""
-        while not self.asked:
+        while True:
             try:
-                self.waiting = True
+                self.waiting = True  # before it is asked: the signal may come between the two
+                if self.asked:
+                    return
                 item = next(items)
             except StopIteration:
                 self.ended = True

@@ -4,8 +4,11 @@ import codecs
 import hashlib
 import io
 import os
+import select
+import signal
 import stat
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +53,58 @@ class PutBack(io.RawIOBase):
         return size
 
 
+class InterruptibleReader(io.RawIOBase):
+    """A pipe, or what is typed, whose waiting a signal ends.
+
+    A read of the system's is ended only by a signal that comes while it waits.  One that comes a
+    moment before has Python take note, and then wait; so the waiting is for the signal too.
+    """
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self.raw = raw
+        self.heard, self.told = os.pipe()
+        os.set_blocking(self.told, False)  # as signals ask of it
+        self.either = select.poll()
+        for one in (raw.fileno(), self.heard):
+            self.either.register(one, select.POLLIN)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, room: Any) -> int | None:
+        """Read what has come, or wait for it; what the signal's handler raises goes through."""
+        before = -1
+        try:
+            before = signal.set_wakeup_fd(self.told, warn_on_full_buffer=False)
+            while {one for one, _ in self.either.poll()} == {self.heard}:
+                os.read(self.heard, select.PIPE_BUF)  # of a signal that asked for no end
+        finally:
+            signal.set_wakeup_fd(before)
+        return self.raw.readinto(room)
+
+    def close(self) -> None:
+        """Close the two ends that tell of signals; the pipe is left to whoever opened it."""
+        if not self.closed:
+            os.close(self.heard)
+            os.close(self.told)
+        super().close()
+
+
+def make_interruptible(raw: BinaryIO) -> BinaryIO:
+    """Return what is read in its place, so that a signal ends the waiting for it.
+
+    Only the main thread hears signals, a file is not waited for, and Windows ends a read itself.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    inner = getattr(raw, "raw", None)
+    if os.name == "nt" or not here or not isinstance(inner, io.FileIO):
+        return raw
+    if stat.S_ISREG(os.fstat(inner.fileno()).st_mode):
+        return raw
+    return io.BufferedReader(InterruptibleReader(inner))
+
+
 class Lines:
     """The lines of a file, or of stdin where there is no path; what was read of them is hashed.
 
@@ -69,7 +124,8 @@ class Lines:
             if path is not None:
                 here: Callable[[], Any] = partial(Path(path).open, "rb")
                 self.own = (opened or here)()
-            self.raw = raw = self.own or sys.stdin.buffer
+            self.raw = self.own or sys.stdin.buffer
+            raw = make_interruptible(self.raw)
             stream: BinaryIO = raw
             start = raw.peek(2)[:2] if isinstance(raw, io.BufferedReader) else b""
             if start == GZIP[:1]:  # a pipe may bring one byte, and the other when it likes
