@@ -19,7 +19,7 @@ from npbert.checkpoint.summary import facts_line, facts_table, model_facts
 from npbert.encoder import Pack, Run, encode
 from npbert.engine import inputs, packs
 from npbert.engine.activations import ACTIVATIONS
-from npbert.engine.choice import ENGINES, choose_engine
+from npbert.engine.choice import OperationsBySize, choose_engine
 from npbert.engine.spellings import explain_arguments
 from npbert.engine.taps import Dropout, Keeper, chain_taps, raise_at_not_finite
 from npbert.engine.threads import count_threads, map_in_threads
@@ -78,6 +78,7 @@ class Model(Rebuildable):
         self.dtype = parameters[WORDS].dtype
         self.engine = choose_engine(engine, self.dtype)
         self.encoder, self.head = assemble(parameters, config)
+        self.operations = OperationsBySize(self.encoder.blocks, config.heads)
         if config.use_cross_attention:
             title = FAMILIES[config.family].title
             warn(f"use_cross_attention is true; {title} has no cross-attention, and ignores it")
@@ -168,7 +169,9 @@ class Model(Rebuildable):
             return {name: layout.rows(name, x) for name, x in columns.items()}, keeper.rows()
 
         # Dropout draws for the whole batch at once, in the order that it documents.
-        slices = [slice(0, len(given.ids))] if dropout else packs.batch_slices(given)
+        slices = [slice(0, len(given.ids))]
+        if not dropout:
+            slices = packs.batch_slices(given, self.config.hidden_size)
         parts = map_in_threads(compute, slices, count_threads(threads))
         outputs, heard = map(packs.join_rows, zip(*parts, strict=True))
         if not len(given.ids):  # then no attention was heard of
@@ -295,9 +298,8 @@ class Model(Rebuildable):
             wanted = first if rows is None else inputs.check_rows(i, rows, len(ids))
             types = more[0] if more else None
             if types is not None:
-                types = inputs.check_types(
-                    f"token types of sequence {i}", types, ids.shape, self.config
-                )
+                title = f"token types of sequence {i}"
+                types = inputs.check_types(title, types, ids.shape, self.config)
             yield packs.Tokens(ids, wanted, types)
 
     def stream_groups(
@@ -322,10 +324,10 @@ class Model(Rebuildable):
             some = [x for n, x in outcome.items() if self.row.reads_first or axes[n] != SEQUENCES]
             return packs.split_sequences(np.concatenate(some), pack)
 
-        count = count_threads(threads)
         return packs.compute_lists(
-            columns_of, lists, threads=count, batch_invariant=batch_invariant
-        )
+            columns_of, lists, width=self.config.hidden_size, threads=count_threads(threads),
+            batch_invariant=batch_invariant,
+        )  # fmt: skip
 
     def run(
         self, pack: Pack, attention_head_mask: ArrayLike | None = None, tap: Tap = no_tap,
@@ -349,7 +351,7 @@ class Model(Rebuildable):
         self, pack: Pack, masks: Sequence[Array], tap: Tap, untapped_prefixes: Collection[str] = ()
     ) -> Outcome:
         """Run a pack, whatever comes of it; masks are (H, 1, 1) for each block."""
-        run = self.make_run(tap, untapped_prefixes)
+        run = self.make_run(tap, untapped_prefixes, len(pack.ids))
         head = self.head
         spans = pack.spans if pack.wanted is None else pack.wanted_spans
         if self.row.is_encoder and pack.wanted is not None:
@@ -359,10 +361,12 @@ class Model(Rebuildable):
             first = np.array([s.start for s in spans if head], np.intp)
             return HEADS[self.row.head](head, x, first, run)
 
-    def make_run(self, tap: Tap, untapped_prefixes: Collection[str] = ()) -> Run:
-        """Return how this model's passes are run, and who listens."""
+    def make_run(
+        self, tap: Tap, untapped_prefixes: Collection[str] = (), tokens: int | None = None
+    ) -> Run:
+        """Return how this model's passes over so many tokens are run, and who listens."""
         return Run(
-            ops=ENGINES[self.engine],
+            ops=self.operations.choose(self.engine, tokens),
             activation=ACTIVATIONS[self.config.activation],
             pooler=ACTIVATIONS[FAMILIES[self.family].pooler],
             tap=tap,
@@ -377,6 +381,7 @@ class Model(Rebuildable):
         model = copy.copy(self)
         model.architecture, model.head, model.rebuild = ENCODER_ARCHITECTURE, {}, None
         model.encoder = self.encoder._replace(blocks=self.encoder.blocks[:blocks])
+        model.operations = OperationsBySize(model.encoder.blocks, self.config.heads)
         return model
 
     @explain_arguments

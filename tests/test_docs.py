@@ -47,6 +47,7 @@ def digit(number: str) -> float:
 
 def alike(ours: str, theirs: str) -> bool:
     """Tell whether texts are equal, numbers to the digits shown in theirs; BLAS differ by 1e-6."""
+    ours = re.sub(r" +([,\]])", r"\1", ours)  # NumPy pads a number that ends in zeros
     if NUMBER.sub("#", ours) != NUMBER.sub("#", theirs):
         return False
     pairs = zip(NUMBER.findall(ours), NUMBER.findall(theirs), strict=True)

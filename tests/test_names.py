@@ -47,7 +47,7 @@ zero
 # What a longer name may begin with, but no name may be: they say how, or which, of what follows.
 QUALIFYING = """
 all as best built canonical causal complete counted default finite first fitting from greatest has
-hidden is large last live longest masked missing multiplies narrowest needs no own partial per plain
+hidden is large last live longest masked missing narrowest needs no own partial per plain
 possible reads safe self semantic sinusoidal small stored to unique unknown weighted with worst
 """
 FIRST_WORDS, QUALIFIERS = set(FIRST.split()), set(QUALIFYING.split())

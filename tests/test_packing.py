@@ -211,14 +211,16 @@ def test_groups_hold_every_sequence_once_in_order_and_are_even_and_near_to_their
     rng = np.random.default_rng(seed)
     longest = int(rng.choice([2, 30, 512]))
     lengths = rng.integers(1, longest + 1, rng.integers(0, 90)).tolist()
-    groups, total = packs.split_evenly(lengths), sum(lengths)
+    width = int(rng.choice([30, 384, 600, 768, 1024]))
+    groups, total = packs.split_evenly(lengths, width), sum(lengths)
 
     assert [i for g in groups for i in range(g.start, g.stop)] == list(range(len(lengths)))
     assert all(group.stop > group.start for group in groups)
     if total <= packs.PACK_TOKENS:
         assert len(groups) == min(1, len(lengths))
         return
-    count = 2 * math.ceil(total / (2 * packs.PACK_TOKENS))
+    most = {30: 1024, 384: 1024, 600: 655, 768: 512, 1024: 512}[width]
+    count = 2 * math.ceil(total / (2 * most))
     assert len(groups) <= count
     for group in groups:  # both of its ends are within half a sequence of where they should be
         assert sum(lengths[group]) <= total / count + longest
@@ -227,9 +229,9 @@ def test_groups_hold_every_sequence_once_in_order_and_are_even_and_near_to_their
 
 
 def test_two_sequences_that_are_too_long_for_a_pack_are_no_pack_each_for_nothing() -> None:
-    assert packs.split_evenly([300, 300]) == [slice(0, 1), slice(1, 2)]
-    assert packs.split_evenly([24] * 64) == [slice(i, i + 16) for i in range(0, 64, 16)]
-    assert packs.split_evenly([512] * 3) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert packs.split_evenly([300, 300], 768) == [slice(0, 1), slice(1, 2)]
+    assert packs.split_evenly([24] * 64, 768) == [slice(i, i + 16) for i in range(0, 64, 16)]
+    assert packs.split_evenly([512] * 3, 768) == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
 def test_windows_end_after_so_many_sequences_or_tokens_and_go_on_to_the_end() -> None:

@@ -116,6 +116,7 @@ def describe(
         "architecture": model.architecture,
         "parameters": count_parameters(model.parameters),
         "computes in": model.dtype.name,
+        "bytes held twice, for few tokens": model.operations.second_copy,
         "files": {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()},
         "config": model.config.to_dict(),
         "weights": asdict(model.load_report) if model.load_report else None,

@@ -1,7 +1,8 @@
 """Token lists to packs and back: no padding, results in the order given.
 
 Sequences of any lengths stand side by side in a pack, and every layer but attention sees only
-real tokens.  A pack holds about 512 tokens, so that its activations stay in the cache.
+real tokens.  A pack holds about 512 tokens, so that its activations stay in the cache, or in a
+narrow model up to 1024, so that fewer calls of NumPy do more each.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,9 @@ from npbert.engine.inputs import Inputs
 from npbert.engine.threads import map_in_threads
 from npbert.textbook import Array
 
-PACK_TOKENS: Final = 512  # 1024 is a little slower, 256 costs matrix products their efficiency
+PACK_TOKENS: Final = 512  # at width 768; 256 costs matrix products their efficiency
+WIDE_PACK: Final = 1024  # at most, in a narrow model
+PACK_FLOATS: Final = 768 * PACK_TOKENS  # of a hidden state
 LISTS_AHEAD: Final = 64  # token lists that are read before the first is computed ...
 TOKENS_AHEAD: Final = 8 * PACK_TOKENS  # ... or as many as have that many tokens
 
@@ -28,14 +31,16 @@ class Tokens(NamedTuple):
     types: Ids | None = None  # None: all of type 0
 
 
-def split_evenly(lengths: Sequence[int]) -> list[slice]:
+def split_evenly(lengths: Sequence[int], width: int) -> list[slice]:
     """Return runs of neighbours, about equally long: one, or an even number for cores to share.
 
-    A run is as near to its share of the whole as whole neighbours allow, at most PACK_TOKENS.
+    A run is as near to its share of the whole as whole neighbours allow, and at most what is best
+    for a model of that width.  One run has at most PACK_TOKENS, whatever the width.
     """
     ends = np.cumsum([0, *lengths])
     total = int(ends[-1])
-    count = 1 if total <= PACK_TOKENS else 2 * -(-total // (2 * PACK_TOKENS))
+    most = min(WIDE_PACK, max(PACK_TOKENS, PACK_FLOATS // width))
+    count = 1 if total <= PACK_TOKENS else 2 * -(-total // (2 * most))
     targets = total * np.arange(1, count) / count
     above = np.searchsorted(ends, targets)
     nearest = above - (targets - ends[above - 1] < ends[above] - targets)
@@ -44,11 +49,11 @@ def split_evenly(lengths: Sequence[int]) -> list[slice]:
     return [slice(i, j) for i, j in pairwise(cuts)]
 
 
-def batch_slices(given: Inputs) -> list[slice]:
+def batch_slices(given: Inputs, width: int) -> list[slice]:
     """Return the rows of a dense batch in packs, the choices of one question together."""
     batch, length = given.ids.shape
     unit = given.choices or 1
-    units = split_evenly([length * unit] * (batch // unit))
+    units = split_evenly([length * unit] * (batch // unit), width)
     return [slice(s.start * unit, s.stop * unit) for s in units] or [slice(0, 0)]
 
 
@@ -125,6 +130,7 @@ def compute_lists(
     compute: Callable[[Pack], list[Array]],
     lists: Sequence[Tokens],
     *,
+    width: int,
     threads: int,
     batch_invariant: bool = False,
 ) -> Iterator[Array]:
@@ -134,7 +140,7 @@ def compute_lists(
     """
     lengths = [len(each.ids) for each in lists]
     alone = [slice(i, i + 1) for i in range(len(lists))]
-    packs = alone if batch_invariant else split_evenly(lengths)
+    packs = alone if batch_invariant else split_evenly(lengths, width)
     # The largest first, so that the cores have done at about the same time.
     order = sorted(range(len(packs)), key=lambda i: -sum(lengths[packs[i]]))
 

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from npbert.engine.threads import find_openblas
 from npbert.textbook import Array
 
-# OpenBLAS's kernels for small matrices: which processors have them, up to how many multiplications
-# they are used, and the shapes that suit them: 64 columns of the usual 768 features are a fifth of
-# an L2 cache, and with so many columns 4 rows fill the registers, with fewer columns 6 do.
-SMALL_KERNELS: Final = (b"SkylakeX", b"Cooperlake", b"SapphireRapids")
+# OpenBLAS's kernels for small matrices: which processors have them, and for how many columns they
+# are better than those for large ones (measured on a Cascade Lake, and on a Zen 4, which is a
+# Cooperlake to OpenBLAS); up to how many multiplications they are used; and the shapes that suit
+# them: 64 columns of the usual 768 features are a fifth of an L2 cache, and with so many columns 4
+# rows fill the registers, with fewer columns 6 do.
+SMALL_KERNELS: Final = {b"SkylakeX": 96, b"Cooperlake": math.inf, b"SapphireRapids": math.inf}
 SMALL_PRODUCT: Final = 1_000_000
 BLOCK_COLUMNS: Final = 64
 STACK_ROWS: Final = (128, 64, 32, 16, 8, 4), (192, 96, 48, 24, 12, 6)  # whole blocks; fewer columns
@@ -26,30 +28,32 @@ _own = threading.local()
 
 
 @cache
-def multiplies_small() -> bool:
-    """Tell whether this BLAS multiplies small matrices where they lie, without copying them first.
+def columns_of_small_products() -> float:
+    """Return up to how many columns this BLAS is best at small products; 0 where it never is.
 
-    OpenBLAS does on processors with AVX-512.  There a large product is 5 % faster in small pieces,
-    and one with few columns up to twice as fast.  Elsewhere small products are slow.
+    On processors with AVX-512, OpenBLAS multiplies small matrices where they lie, without copying
+    them first.  There a product with few columns is up to twice as fast in small pieces, and a
+    large one 5 % faster on some, 10 to 20 % slower on others.  Elsewhere small products are slow.
     """
     if (known := find_openblas()) is None:
-        return False
+        return 0
     found, name = known
     corename = getattr(found, name.format("get_corename"))
     corename.restype = ctypes.c_char_p
-    return corename() in SMALL_KERNELS
+    return SMALL_KERNELS.get(corename(), 0)
 
 
 def column_blocks(x: Array) -> Iterator[slice]:
     """Yield the columns of x, as many at a time as the BLAS at hand is best at."""
-    width = BLOCK_COLUMNS if multiplies_small() else max(1, x.shape[-1])
-    return (slice(i, i + width) for i in range(0, x.shape[-1], width))
+    columns = x.shape[-1]
+    width = BLOCK_COLUMNS if columns <= columns_of_small_products() else max(1, columns)
+    return (slice(i, i + width) for i in range(0, columns, width))
 
 
 def product(a: Array, b: Array, out: Array) -> Array:
     """Set out = a @ b, in pieces if the BLAS at hand is best at these; return it."""
     rows, (inside, width) = 0, b.shape[-2:]
-    if width and multiplies_small():
+    if 0 < width <= columns_of_small_products():
         sizes = STACK_ROWS[width % BLOCK_COLUMNS > 0]
         rows = next((n for n in sizes if n * inside * width <= SMALL_PRODUCT), 0)
     return product_in_stacks(a, b, out, rows or a.shape[-2])

@@ -144,8 +144,9 @@ class SparseEmbedding(Task[SparseOptions, None]):
         threads = count_threads(self.threads)
         for together in packs.read_ahead(lists):
             yield packs.compute_lists(
-                self.pool_pack, together, threads=threads, batch_invariant=self.batch_invariant
-            )
+                self.pool_pack, together, width=self.model.config.hidden_size, threads=threads,
+                batch_invariant=self.batch_invariant,
+            )  # fmt: skip
 
     def pool_pack(self, pack: Pack) -> list[Array]:
         """Return the weights of each text of a pack, (vocabulary,).
