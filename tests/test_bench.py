@@ -28,7 +28,7 @@ class Logged:
 
     def __init__(self, who, seconds, log, answer=1.0):
         self.seconds, self.log, self.answer = iter(seconds), log, answer
-        self.version = f"{who} 1.0"
+        self.version, self.precision = f"{who} 1.0", "float32"
 
     def prepare(self, label, work):
         self.log.append(f"prepare {label} {work.batches}")
@@ -53,7 +53,7 @@ def test_everyone_prepares_and_then_runs_in_turn():
     assert log[3] == "prepare onnxruntime, sorted [[3, 1, 0, 2]]"
     assert facts["npbert"] == {
         "median": 2.5, "min": 2, "max": 3, "tokens_per_second": 14 / 2.5, "share_of_floor": 1 / 2.5,
-        "peak_memory": 1000, "seconds": [2, 3],
+        "peak_memory": 1000, "precision": "float32", "seconds": [2, 3],
     }  # fmt: skip
     assert facts["against"]["onnxruntime"]["ratio"] == {"median": 0.55, "min": 0.5, "max": 0.6}
     assert facts["against"]["onnxruntime, sorted"]["ratio"] == {"median": 1, "min": 1, "max": 1}
@@ -88,7 +88,7 @@ def test_dense_packed_and_padded_in_any_order_have_the_same_answer(architecture,
     model = npbert.init(TINY, architecture)
     model.save(tmp_path)
     settings = {"architecture": architecture, "folder": str(tmp_path)}
-    prepare, _ = peers.prepare_npbert(settings)
+    prepare, *_ = peers.prepare_npbert(settings)
     even = Work("even", [[5, 6, 7, 8, 9], [1, 2, 3, 4, 5]], False, [[0, 1]])
 
     def infer(ids, mask):
@@ -106,14 +106,14 @@ def test_dense_packed_and_padded_in_any_order_have_the_same_answer(architecture,
     assert some >= 1
     for answer in answers[1:]:
         np.testing.assert_allclose(answer[:some], answers[0][:some], rtol=1e-4, atol=1e-6)
-    floor, _ = peers.prepare_floor(settings)
+    floor, *_ = peers.prepare_floor(settings)
     assert floor(vars(MIXED))().size == 0
 
 
 def test_the_floor_multiplies_every_linear_layer_by_what_is_read(tmp_path, monkeypatch):
     model = npbert.init(TINY, "for_sequence_classification")
     model.save(tmp_path)
-    prepare, _ = peers.prepare_floor(
+    prepare, *_ = peers.prepare_floor(
         {"architecture": model.architecture, "folder": str(tmp_path)}
     )  # fmt: skip
     seen = []
@@ -165,11 +165,34 @@ def test_the_command_prints_a_table(tmp_path, capsys, monkeypatch):
     assert head == f"{tmp_path}, for_sequence_classification, 2 blocks of 8"
     assert machine.endswith("medians of 1 turns (fastest to slowest)")
     assert " ".join(columns.split()) == (
-        "work who time tokens/s of floor memory npbert's time / its"
+        "work who precision time tokens/s of floor memory npbert's time / its"
     )
     assert [row[:34].split("  ")[0] for row in rows] == ["1 x 4", "", "2 x 3", ""]
-    assert [row[18:37].strip() for row in rows] == ["npbert", "matrix products"] * 2
+    assert [row[18:40].strip() for row in rows] == ["npbert", "matrix products"] * 2
     assert err == ("npbert: the load average is 1.23: what else runs here will be in these times\n")
+
+
+def test_a_precision_is_told_and_a_lower_one_may_be_further_away():
+    entrants = {
+        "npbert": Logged("npbert", [1], []),
+        "floor": Logged("floor", [1], []),
+        "openvino:bfloat16": Logged("openvino", [1], [], answer=1.2),
+    }
+    entrants["openvino:bfloat16"].precision = "bfloat16"
+    facts = measure_work(MIXED, entrants, 1)
+    assert facts["against"]["openvino:bfloat16"]["precision"] == "bfloat16"
+    entrants["openvino:bfloat16"].seconds = iter([1])
+    entrants["npbert"].seconds = entrants["floor"].seconds = iter([1, 1])
+    entrants["openvino:bfloat16"].precision = "float32"  # what it was asked for, it did not do
+    with pytest.raises(npbert.InputError, match="does not run the same weights"):
+        measure_work(MIXED, entrants, 1)
+
+
+def test_random_weights_are_of_a_family_and_a_size(capsys):
+    args = ["bench", "--family", "bert", "--size", "minilm", "--shapes", "1x2", "--runs", "1"]
+    assert main(args) == 0
+    head = capsys.readouterr().out.splitlines()[0]
+    assert head == "random weights, for_sequence_classification, 6 blocks of 384"
 
 
 def test_the_command_prints_json_of_texts(tmp_path, capsys):
@@ -259,7 +282,19 @@ REFUSED = {
     ),
     "unknown": (
         ["--against", "x"],
-        "unknown peer 'x'; there are onnxruntime, transformers",
+        "unknown peer 'x'; there are onnxruntime, openvino, ctranslate2, transformers",
+    ),
+    "no such precision": (
+        ["--against", "openvino:int8"],
+        "openvino is asked for 'int8'; here it computes in float32 or bfloat16",
+    ),
+    "two sizes": (
+        ["TINY", "--size", "minilm"],
+        "--size is of random weights, and a MODEL has its own",
+    ),
+    "two families": (
+        ["TINY", "--family", "bert"],
+        "--family is of random weights, and a MODEL has its own",
     ),
     "random texts": (
         ["--texts", "README.md"],

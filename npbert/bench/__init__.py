@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -27,10 +27,27 @@ from npbert.engine.threads import blas_environment, count_cores
 from npbert.errors import InputError, quote, suggest, warn
 from npbert.model import Model
 
-PEERS: Final = {"onnxruntime": ("onnxruntime",), "transformers": ("transformers", "torch")}
+FLOAT32: Final = "float32"
+
+
+class Peer(NamedTuple):
+    """What a peer needs, and in which precisions it can be asked to compute."""
+
+    modules: tuple[str, ...]
+    precisions: tuple[str, ...] = (FLOAT32,)
+    runs_export: bool = False  # of the model to ONNX
+
+
+PEERS: Final = {
+    "onnxruntime": Peer(("onnxruntime",), runs_export=True),
+    "openvino": Peer(("openvino",), (FLOAT32, "bfloat16"), runs_export=True),
+    "ctranslate2": Peer(("ctranslate2", "transformers", "torch"), (FLOAT32, "bfloat16", "int8")),
+    "transformers": Peer(("transformers", "torch")),
+}
 BATCH: Final = 32  # texts that a peer pads to the longest of them
 PAUSE: Final = 0.02  # seconds between runs; threads that spin after their work have gone to sleep
 SAME: Final = 1e-2  # of the greatest number; answers further apart come from other weights
+SIMILAR: Final = 0.5  # the same, in a lower precision
 
 
 @dataclass(frozen=True)
@@ -101,40 +118,51 @@ def bench(
     require(runs, against, onnx)
     with ExitStack() as stack:
         saved = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="npbert-bench-")))
-        if folder is None or "transformers" in against:
+        loads = any("transformers" in PEERS[split_peer(each)[0]].modules for each in against)
+        if folder is None or loads:
             model.save(saved)
-        settings = {
-            "family": model.family,
-            "architecture": model.architecture,
-            "folder": str(folder or saved),
-        }
-        others = {"transformers": {"folder": str(saved)}, "onnxruntime": {"onnx": str(onnx)}}
-        entrants = {
-            who: stack.enter_context(Entrant(who, {**settings, **others.get(who, {})}))
-            for who in ("npbert", "floor", *against)
-        }
+        settings = {"family": model.family, "architecture": model.architecture}
+        own = {**settings, "folder": str(folder or saved)}
+        theirs = {**settings, "folder": str(saved), "onnx": str(onnx)}
+        entrants = {who: stack.enter_context(Entrant(who, own)) for who in ("npbert", "floor")}
+        for each in against:
+            who, precision = split_peer(each)
+            entrants[each] = stack.enter_context(Entrant(who, {**theirs, "precision": precision}))
         for work in works:
             yield measure_work(work, entrants, runs, sort=sort)
+
+
+def split_peer(asked: str) -> tuple[str, str]:
+    """Return the name of a peer, and the precision it is asked for, of "PEER:PRECISION"."""
+    who, _, precision = asked.partition(":")
+    return who, precision or FLOAT32
 
 
 def require(runs: int, peers: Sequence[str], onnx: Path | None) -> None:
     """Raise InputError for a peer that is not known, not installed, or has nothing to run."""
     if runs < 1:
         raise InputError(f"runs is {runs}, expected a whole number from 1")
-    for peer in peers:
+    asked = [split_peer(each) for each in peers]
+    for peer, precision in asked:
         if peer not in PEERS:
             hint = suggest(peer, PEERS) or f"; there are {', '.join(PEERS)}"
             raise InputError(f"unknown peer {quote(peer)}{hint}")
-    modules = [module for peer in peers for module in PEERS[peer]]
+        if precision not in PEERS[peer].precisions:
+            raise InputError(
+                f"{peer} is asked for {quote(precision)}; here it computes in "
+                f"{' or '.join(PEERS[peer].precisions)}"
+            )
+    modules = list(dict.fromkeys(module for peer, _ in asked for module in PEERS[peer].modules))
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise InputError(
             f"not installed: {', '.join(missing)}; python -m pip install {' '.join(missing)}"
         )
-    if "onnxruntime" in peers and not (onnx and onnx.is_file()):
+    runs_export = next((peer for peer, _ in asked if PEERS[peer].runs_export), None)
+    if runs_export and not (onnx and onnx.is_file()):
         raise InputError(
-            f"{onnx}: no such file" if onnx else "onnxruntime runs an export of the model: name it "
-            "with --onnx; golden/measure/export_onnx.py makes one"
+            f"{onnx}: no such file" if onnx else f"{runs_export} runs an export of the model: name "
+            "it with --onnx; golden/measure/export_onnx.py makes one"
         )  # fmt: skip
 
 
@@ -152,7 +180,9 @@ class Entrant:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
         )  # fmt: skip
         try:
-            self.version: str = self.request({"who": who, **settings})["version"]
+            told = self.request({"who": who, **settings})
+            self.version: str = told["version"]
+            self.precision: str = told["precision"]
         except BaseException:
             self.__exit__()
             raise
@@ -197,11 +227,12 @@ def measure_work(
     turns: dict[str, tuple[Entrant, Work]] = {}
     for who, entrant in entrants.items():
         turns[who] = entrant, work
-        if sort and work.is_mixed and who in PEERS:
+        if sort and work.is_mixed and split_peer(who)[0] in PEERS:
             turns[f"{who}, sorted"] = entrant, work.sort_by_length()
     answers = {label: entrant.prepare(label, job) for label, (entrant, job) in turns.items()}
     for label, answer in answers.items():
-        require_same_answers(label, answer, answers["npbert"])
+        same = SAME if turns[label][0].precision == FLOAT32 else SIMILAR
+        require_same_answers(label, answer, answers["npbert"], same)
     seconds: dict[str, list[float]] = {label: [] for label in turns}
     memory: dict[str, int | None] = {}
     for _ in range(runs):
@@ -216,6 +247,7 @@ def measure_work(
             "tokens_per_second": work.tokens / statistics.median(seconds[label]),
             "share_of_floor": share(label),
             "peak_memory": memory[label],
+            "precision": turns[label][0].precision,
             "seconds": seconds[label],
         }
         if label in ("npbert", "floor"):
@@ -247,11 +279,13 @@ def spread_of(values: Iterable[float]) -> dict[str, float]:
     return {"median": statistics.median(known), "min": min(known), "max": max(known)}
 
 
-def require_same_answers(who: str, theirs: Sequence[float], ours: Sequence[float]) -> None:
+def require_same_answers(
+    who: str, theirs: Sequence[float], ours: Sequence[float], same: float
+) -> None:
     """Raise InputError where a peer's numbers are not npbert's: it then has other weights."""
     pairs = list(zip(theirs, ours, strict=False))  # a question's start, without its end
     far = max((abs(a - b) for a, b in pairs), default=0.0)
-    if not far <= SAME * max((abs(b) for _, b in pairs), default=0.0):
+    if not far <= same * max((abs(b) for _, b in pairs), default=0.0):
         raise InputError(
             f"{who}: answers {theirs[0]:.4g} where npbert answers {ours[0]:.4g}, so that it does "
             "not run the same weights; was this model exported?"

@@ -1,4 +1,4 @@
-"""Those whom npbert.bench times: npbert, bare matrix products, ONNX Runtime, transformers.
+"""Those whom npbert.bench times: npbert, bare matrix products, and other systems.
 
 Each runs in a process of its own, `python -m npbert.bench.peers`, which reads from stdin what to
 do and tells on stdout how long it took, a JSON object a line.  The peers are imported here, when
@@ -10,20 +10,22 @@ import os
 import signal
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from npbert.encoder import Ids
 from npbert.engine.threads import count_cores
-from npbert.families import ARCHITECTURES, FAMILIES, class_name
+from npbert.families import ARCHITECTURES, ENCODER_ARCHITECTURE, FAMILIES, class_name
 from npbert.heads import HEADS, predict_words
 from npbert.loading import load
-from npbert.textbook import Array
+from npbert.textbook import Array, no_tap
 
 COLUMNS: Final = 4096  # tokens in one matrix product of the floor; more gain nothing
 EXCERPT: Final = 8  # numbers by which answers are compared
@@ -32,10 +34,18 @@ TURN: Final = 0.2  # seconds; one run of a few ms would time cold caches and thr
 WorkData = Mapping[str, Any]  # npbert.bench.Work, as JSON
 Turn = Callable[[], Array]  # does a piece of work, returns the first numbers of the first sequence
 Prepare = Callable[[WorkData], Turn]
-PeerSettings = Mapping[str, str]  # family, architecture, folder, onnx
+PeerSettings = Mapping[str, str]  # family, architecture, folder, onnx, precision
 
 
-def prepare_npbert(settings: PeerSettings) -> tuple[Prepare, str]:
+class Prepared(NamedTuple):
+    """A peer that is ready, and what it says of itself."""
+
+    prepare: Prepare
+    version: str
+    precision: str = "float32"  # that it really computes in
+
+
+def prepare_npbert(settings: PeerSettings) -> Prepared:
     """npbert itself, dense or packed."""
     from npbert import __version__
 
@@ -63,10 +73,10 @@ def prepare_npbert(settings: PeerSettings) -> tuple[Prepare, str]:
 
         return run_packed if work["packed"] else run_dense
 
-    return prepare, __version__
+    return Prepared(prepare, __version__)
 
 
-def prepare_floor(settings: PeerSettings) -> tuple[Prepare, str]:
+def prepare_floor(settings: PeerSettings) -> Prepared:
     """Matrix products of the shapes, and with the weights, of every linear layer; nothing else.
 
     Where npbert computes only what the head reads, so does the floor.  It is no law of nature:
@@ -108,10 +118,10 @@ def prepare_floor(settings: PeerSettings) -> tuple[Prepare, str]:
             return tokens
         return sequences if per_sequence or name.startswith("pre_classifier") else read
 
-    return prepare, np.__version__
+    return Prepared(prepare, np.__version__)
 
 
-def prepare_onnxruntime(settings: PeerSettings) -> tuple[Prepare, str]:
+def prepare_onnxruntime(settings: PeerSettings) -> Prepared:
     """An export of the model in ONNX Runtime, on as many threads as there are cores."""
     ort = import_module("onnxruntime")
     options = ort.SessionOptions()
@@ -127,10 +137,72 @@ def prepare_onnxruntime(settings: PeerSettings) -> tuple[Prepare, str]:
         feeds = {"input_ids": ids, "attention_mask": mask}
         return session.run(None, {n: x for n, x in feeds.items() if n in names})[0]
 
-    return prepare_padded(settings["architecture"], infer), ort.__version__
+    return Prepared(prepare_padded(settings["architecture"], infer), ort.__version__)
 
 
-def prepare_transformers(settings: PeerSettings) -> tuple[Prepare, str]:
+def prepare_openvino(settings: PeerSettings) -> Prepared:
+    """An export of the model in OpenVINO, which takes its own choice of precision if not asked."""
+    ov = import_module("openvino")
+    kind = {"float32": "f32", "bfloat16": "bf16"}[settings["precision"]]
+    compiled = ov.Core().compile_model(
+        settings["onnx"], "CPU",
+        {"INFERENCE_PRECISION_HINT": kind, "PERFORMANCE_HINT": "LATENCY",
+         "INFERENCE_NUM_THREADS": count_cores()},
+    )  # fmt: skip
+    request = compiled.create_infer_request()
+    names = {name for given in compiled.inputs for name in given.names}
+
+    def infer(ids: Ids, mask: Ids) -> Array:
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        return request.infer({n: x for n, x in feeds.items() if n in names})[compiled.output(0)]
+
+    used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    names_of = {"f32": "float32", "bf16": "bfloat16"}
+    prepare = prepare_padded(settings["architecture"], infer)
+    return Prepared(prepare, ov.__version__.partition("-")[0], names_of.get(used, used))
+
+
+def prepare_ctranslate2(settings: PeerSettings) -> Prepared:
+    """The encoder in CTranslate2, and npbert's head upon it: it has none of its own."""
+    ct2, converters = import_module("ctranslate2"), import_module("ctranslate2.converters")
+    base = getattr(
+        import_module("transformers"), class_name(settings["family"], ENCODER_ARCHITECTURE)
+    ).from_pretrained(settings["folder"])
+    model = load(settings["folder"], settings["architecture"])
+    with tempfile.TemporaryDirectory(prefix="npbert-bench-") as folder:
+        inner = Path(folder)
+        base.save_pretrained(inner / "base")
+        write_word_list(inner / "base", model.config.vocab_size)
+        converters.TransformersConverter(str(inner / "base")).convert(str(inner / "made"))
+        encoder = ct2.Encoder(
+            str(inner / "made"), compute_type=settings["precision"], intra_threads=count_cores()
+        )
+    run = model.make_run(no_tap)
+
+    def infer(ids: Ids, mask: Ids) -> Array:
+        lengths = ct2.StorageView.from_array(mask.sum(axis=1).astype(np.int32))
+        given = ct2.StorageView.from_array(ids.astype(np.int32))
+        states = np.array(encoder.forward_batch(given, lengths).last_hidden_state)
+        if model.row.is_encoder:
+            return states
+        batch, length, _ = states.shape
+        first = np.arange(batch) * length
+        made = HEADS[model.row.head](model.head, states.reshape(batch * length, -1).T, first, run)
+        logits = next(iter(made.values())).T
+        return logits if model.row.reads_first else logits.reshape(batch, length, -1)
+
+    prepare = prepare_padded(settings["architecture"], infer)
+    return Prepared(prepare, ct2.__version__, encoder.compute_type)
+
+
+def write_word_list(folder: Path, size: int) -> None:
+    """Write a vocabulary of that size: CTranslate2 converts no model without, and reads ids."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = special[:size] + [f"word{i}" for i in range(len(special), size)]
+    (folder / "vocab.txt").write_text("\n".join(words), "utf-8")
+
+
+def prepare_transformers(settings: PeerSettings) -> Prepared:
     """The model as transformers loads it, in torch's eager mode."""
     torch, library = import_module("torch"), import_module("transformers")
     torch.set_num_threads(count_cores())
@@ -142,15 +214,16 @@ def prepare_transformers(settings: PeerSettings) -> tuple[Prepare, str]:
             out = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
         return out[0].numpy()
 
-    return prepare_padded(
-        settings["architecture"], infer
-    ), f"{library.__version__}, torch {torch.__version__}"
+    version = f"{library.__version__}, torch {torch.__version__}"
+    return Prepared(prepare_padded(settings["architecture"], infer), version)
 
 
 PEERS_BY_NAME: Final = {
     "npbert": prepare_npbert,
     "floor": prepare_floor,
     "onnxruntime": prepare_onnxruntime,
+    "openvino": prepare_openvino,
+    "ctranslate2": prepare_ctranslate2,
     "transformers": prepare_transformers,
 }
 
@@ -247,7 +320,9 @@ def run_peer() -> None:
         answer: dict[str, Any] = {}
         try:
             if "who" in request:
-                prepare, answer["version"] = PEERS_BY_NAME[request["who"]](request)
+                peer = PEERS_BY_NAME[request["who"]](request)
+                prepare = peer.prepare
+                answer = {"version": peer.version, "precision": peer.precision}
             elif "prepare" in request:
                 assert prepare is not None
                 reset_peak_memory()

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Final
 
 from npbert import __version__
-from npbert.cli import models, oracle, search, tasks
+from npbert.cli import bench, models, oracle, search, tasks
 from npbert.cli.shared import Commands, spell_as_flags
 from npbert.engine.spellings import explain_name, explain_task
 from npbert.errors import ExitStatus, InputError, NpbertError, discard_output, quote, tell
@@ -139,6 +139,7 @@ def build_commands() -> Commands:
     commands = Commands(parser)
     tasks.add_task_parsers(commands)
     models.add_model_parsers(commands)
+    bench.add_bench(commands)
     oracle.add_oracle_parsers(commands)
     search.add_search_parsers(commands)
     for name, made in commands.parsers.choices.items():
