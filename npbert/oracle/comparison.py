@@ -1,8 +1,8 @@
 """npbert compare: two traces side by side, end to end and step by step."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from npbert.oracle.maps import NameMap
 from npbert.oracle.measures import Error, distance, measure_error, measure_values, safe_ratio
 from npbert.oracle.port_inputs import missing_inputs, read_inputs, require_same_inputs
 from npbert.oracle.port_names import PYTORCH
-from npbert.oracle.replay import Precision, detect_precision, rounding_noise
+from npbert.oracle.replay import detect_precision, rounding_noise
 from npbert.oracle.steps import sort_steps
 from npbert.oracle.traces import INPUTS, Call, Trace, TraceLike, all_activations, as_trace
 
@@ -54,9 +54,9 @@ class Step:
     dtype: str
     end_to_end: float  # greatest error of live values, in units of the greatest value
     this_step: float | None  # the same, from the candidate's own numbers; None without a model
-    tolerance: float
+    tolerance: float = math.nan  # until with_tolerance
     rms: float  # the root of the mean of the squares of those errors
-    rms_tolerance: float
+    rms_tolerance: float = math.nan
     place: Place | None  # of the greatest error in this step, or end to end
     absolute: float
     relative: float
@@ -66,6 +66,11 @@ class Step:
     not_finite: int
     padding: float  # the greatest error of values that stand for padding
     layout: str = ""
+
+    def with_tolerance(self, noise: Error, rms_factor: float) -> "Step":
+        """Return the step with what rounding may do to it, some times its noise."""
+        tolerance = Error(NOISE_FACTOR * noise.most, rms_factor * noise.rms)
+        return replace(self, tolerance=tolerance.most, rms_tolerance=tolerance.rms)
 
     @property
     def off(self) -> bool:
@@ -176,7 +181,12 @@ def compare_traces(
     noise = {canonical_module(family, name): x for name, x in noise.items()}
     said_of = {name: noise.get(name) for name in exact}
     allowed = {n: Error(*2 * [x if isinstance(x, float) else 1e-6]) for n, x in said_of.items()}
-    return measure_all(None, exact, theirs, {}, allowed, detect_precision(theirs), notes)
+    steps = [
+        step.with_tolerance(allowed[step.name], NOISE_FACTOR)
+        for step in measure_all(None, exact, theirs, {}, notes)
+    ]
+    precision = detect_precision(theirs).name
+    return Comparison(steps=steps, precision=precision, notes=join_notes(notes))
 
 
 def compare_steps(model: Model, candidate: Trace, names: NameMap, partial: bool = False) -> Beside:
@@ -192,59 +202,47 @@ def compare_steps(model: Model, candidate: Trace, names: NameMap, partial: bool 
             f"every value is one of {precision.name}: the port computes or writes so, and is held "
             "to that"
         )
+    steps, order = measure_all(call, exact, theirs, again, notes), list(exact)
+    del exact  # as large as all the rest together
     allowed = rounding_noise(call, theirs, again, precision)
-    comparison = measure_all(call, exact, theirs, again, allowed, precision, notes)
-    return Beside(call, list(exact), theirs, again, comparison)
+    factor = port_loudness(steps, allowed)
+    steps = [step.with_tolerance(allowed[step.name].multiply(factor), RMS_FACTOR) for step in steps]
+    comparison = Comparison(steps=steps, precision=precision.name, notes=join_notes(notes))
+    return Beside(call, order, theirs, again, comparison)
 
 
 def measure_all(
-    call: Call | None, exact: Arrays, theirs: Arrays, again: Arrays, allowed: Mapping[str, Error],
-    precision: Precision, notes: list[str],
-) -> Comparison:  # fmt: skip
+    call: Call | None, exact: Arrays, theirs: Arrays, again: Arrays, notes: list[str]
+) -> list[Step]:
     """Measure every activation that both have.  Raises InputError where there is none."""
     if not theirs:
         raise InputError(
             f"the candidate has no activation of the reference's, {listing(exact)}"
             f"{'; ' * bool(notes[-1:])}{notes[-1] if notes else ''}"
         )
-    scale = port_loudness(call, theirs, again, allowed)
-    steps = [
-        measure_step(
-            call,
-            name,
-            exact[name],
-            theirs[name],
-            again.get(name),
-            allowed[name].multiply(scale),
-            notes,
-        )
+    return [
+        measure_step(call, name, exact[name], theirs[name], again.get(name), notes)
         for name in exact
         if name in theirs
     ]
-    return Comparison(steps=steps, precision=precision.name, notes=join_notes(notes))
 
 
-def port_loudness(
-    call: Call | None, theirs: Arrays, again: Arrays, allowed: Mapping[str, Error]
-) -> float:
+def port_loudness(steps: Sequence[Step], allowed: Mapping[str, Error]) -> float:
     """Return how many times the noise of rounding a candidate's own noise is, at least 1.
 
     A port that adds in another order, or keeps fewer digits, is louder in all of its steps, while a
     mistake is seen in few: a quarter of the steps, the quietest, tell.  Few steps, as hidden
     states alone, may all be mistaken, and tell nothing.
     """
-    if call is None or len(theirs) < FEW_STEPS:
+    if len(steps) < FEW_STEPS:
         return 1.0
-    off = {
-        n: measure_error(n, again[n], x, call.counted_values(n, x.shape)) for n, x in theirs.items()
-    }
-    ratios = sorted(off[n].rms / allowed[n].rms for n in theirs)
+    ratios = sorted(step.rms / allowed[step.name].rms for step in steps)
     return float(np.clip(ratios[len(ratios) // 4], 1, LOUDEST_FACTOR))
 
 
 def measure_step(
     call: Call | None, name: str, exact: NDArray[Any], theirs: NDArray[Any],
-    again: NDArray[Any] | None, allowed: Error, notes: list[str],
+    again: NDArray[Any] | None, notes: list[str],
 ) -> Step:  # fmt: skip
     """Measure one activation."""
     live = np.broadcast_to(True, exact.shape)
@@ -262,9 +260,7 @@ def measure_step(
         dtype=theirs.dtype.name,
         end_to_end=whole.most,
         this_step=None if again is None else own.most,
-        tolerance=NOISE_FACTOR * allowed.most,
         rms=own.rms,
-        rms_tolerance=RMS_FACTOR * allowed.rms if call else NOISE_FACTOR * allowed.most,
         place=place,
         absolute=found.absolute,
         relative=found.relative,

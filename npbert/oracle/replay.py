@@ -58,7 +58,10 @@ class Replay(Keeper):
 
 def merge_values(name: str, ours: Array, theirs: NDArray[Any]) -> Array:
     """Return the candidate's values in our precision; ours where theirs are no numbers."""
-    fits = np.isfinite(theirs) | is_masked(name, theirs)
+    fits = np.isfinite(theirs)
+    if not name.endswith("masked_scores") and fits.all():
+        return theirs.astype(ours.dtype, order="C")
+    fits |= is_masked(name, theirs)
     kept: Array = np.where(fits, theirs, ours).astype(ours.dtype)
     if name.endswith("masked_scores"):  # whatever a port writes for a key that is not heard
         kept[is_masked(name, theirs)] = np.finfo(ours.dtype).min
@@ -138,4 +141,6 @@ def shake_last_bit(x: NDArray[Any], precision: Precision, rng: np.random.Generat
     if x.dtype.kind != "f":
         return wide
     with np.errstate(invalid="ignore", over="ignore"):
-        return wide * (1 + precision.unit * rng.uniform(-1, 1, x.shape))
+        wide *= 1 + precision.unit * rng.uniform(-1, 1, x.shape)
+        # What is computed from them is float32, and there are as many as in the candidate.
+        return wide.astype(np.float32) if x.itemsize <= 4 else wide
