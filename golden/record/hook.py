@@ -1,7 +1,8 @@
 """Records what a PyTorch model computes in float32, by forward hooks, as a port's author would.
 
 Called by golden/record/make.py, for ports/pytorch.safetensors and ports/bert_pytorch.safetensors,
-on which npbert compare must find no difference.  The first function is shown in the README.
+on which npbert compare must find no difference, and by right_ports.py.  The first function is shown
+in the README.
 """
 
 import torch

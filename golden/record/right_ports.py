@@ -21,7 +21,6 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -124,19 +123,12 @@ def record_torch() -> None:
 def hear(model: Any, given: dict[str, Any]) -> dict[str, Any]:
     """Return every module's output, and the inputs."""
     import torch
+    from hook import record
+    from safetensors.torch import load_file
 
-    kept = dict(given)
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: Any, args: Any, output: Any) -> None:
-            output = output[0] if isinstance(output, tuple) else output
-            if isinstance(output, torch.Tensor):
-                kept[name] = output.detach().clone()
-
-        return hook
-
-    for name, module in model.named_modules():
-        module.register_forward_hook(keep(name))
+    with tempfile.TemporaryDirectory() as folder:
+        record(model, path := Path(folder) / "heard.safetensors", **given)
+        kept = load_file(path)
     with torch.no_grad():
         kept["logits"] = model(**given).logits.clone()
     return kept
