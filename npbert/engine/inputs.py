@@ -224,7 +224,7 @@ def number_array(name: str, value: Any, *, finite: bool = True) -> NDArray[Any]:
         raise InputError(f"{name} has an integer of over 64 bits")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has dtype {array.dtype}, expected numbers")
-    if finite and not np.isfinite(array).all():
+    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"{name} has values that are not finite")
     return array
 
@@ -237,8 +237,8 @@ def require_shape(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> Non
 
 def require_range(name: str, array: NDArray[np.integer], size: int, limit: str) -> None:
     """Refuse indices below 0, which NumPy would count from the end, and beyond a size."""
-    wrong = np.argwhere((array < 0) | (array >= size))
-    if len(wrong):
+    if array.size and (array.min() < 0 or array.max() >= size):
+        wrong = np.argwhere((array < 0) | (array >= size))
         where = tuple(int(i) for i in wrong[0])
         raise InputError(
             f"{name} has {array[where]} at {where}, expected 0 to {size - 1} ({limit} is {size})"

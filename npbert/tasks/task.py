@@ -4,7 +4,7 @@ import codecs
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, Self, SupportsIndex, TypeVar
@@ -288,10 +288,8 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         """Turn one input into token lists that the model takes.  Raises InputError."""
         made = self.read(item, options)
         tokens = list(self.model.check_lists(made.lists))
-        return replace(
-            made, lists=(), tokens=tokens, characters=count_characters(item),
-            empty=has_empty_text(item, self.row.fields),
-        )  # fmt: skip
+        empty = has_empty_text(item, self.row.fields)
+        return Reading((), made.given, made.cut, tokens, count_characters(item), empty)
 
     @abstractmethod
     def read(self, item: Any, options: Asked) -> Reading[Given]:

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any, Final, TypeVar, overload
 
 import numpy as np
@@ -128,6 +128,8 @@ def join_word_ids(
 
     A tokenizer may say something of a character in a token of its own, as that it is a capital.
     """
+    if not any(start < end for (_, end), (start, _) in pairwise(offsets)):
+        return word_ids
     apart = 0
     made: list[int | None] = []
     for i, (word, (start, _)) in enumerate(zip(word_ids, offsets, strict=True)):

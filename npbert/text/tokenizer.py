@@ -180,7 +180,8 @@ class Tokenizer:
         assert isinstance(offsets, list)
         assert isinstance(word_ids, list)
         extend_to_accents(text, offsets)
-        return replace(made, word_ids=join_word_ids(word_ids, offsets))
+        word_ids[:] = join_word_ids(word_ids, offsets)
+        return made
 
     def text_part(self, start: int, text: str) -> TextPart:
         """Return a part of a long text, of which lists are made only if they are wanted."""
@@ -249,10 +250,10 @@ class Tokenizer:
             part[slice(max(0, len(part) - k), len(part)) if self.cuts_left else slice(k)]
             for part, k in zip(parts, keep, strict=True)
         ]
-        return replace(self.add_special_tokens(kept), cut=max(0, sum(lengths) - room))
+        return self.add_special_tokens(kept, cut=max(0, sum(lengths) - room))
 
-    def add_special_tokens(self, parts: Sequence[Encoding]) -> Encoding:
-        """Put one text's tokens, or two, between [CLS] and [SEP], whole."""
+    def add_special_tokens(self, parts: Sequence[Encoding], cut: int = 0) -> Encoding:
+        """Put one text's tokens, or two, between [CLS] and [SEP], whole; so many were cut."""
         made = TokenLists()
         for source, kind, (special, written) in self.templates[len(parts) - 1]:
             if source is None:
@@ -261,7 +262,7 @@ class Tokenizer:
                 made.extend(parts[source], source, kind)
         if not made.ids:
             raise InputError("the text has no token, and the model adds none")
-        return made.encoding()
+        return made.encoding(cut)
 
     def limit(self, max_length: int | None = None) -> int:
         """Return how many tokens are read, [CLS] and [SEP] included."""
