@@ -205,7 +205,7 @@ def test_every_public_function_is_described_with_its_real_parameters():
 
 
 def test_the_model_cards_tell_what_was_measured():
-    for name in ("sentiment", "fill-mask", "ner"):
+    for name in ("sentiment", "fill-mask", "ner", "embedding"):
         card = (Path(npbert.__file__).parent / "demo" / name / "README.md").read_text("utf-8")
         assert "**Measured**" in card
         assert "**Licence**: Apache-2.0" in card

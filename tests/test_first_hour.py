@@ -45,7 +45,7 @@ def test_a_built_in_model_that_there_is_not_is_told_and_other_names_are_the_hubs
         npbert.load("builtin:nre")
     assert str(error.value) == (
         "builtin:nre: there is no such built-in model; did you mean 'ner'?; there are "
-        "builtin:fill-mask, builtin:ner, builtin:sentiment"
+        "builtin:embedding, builtin:fill-mask, builtin:ner, builtin:sentiment"
     )
     with pytest.raises(npbert.HubError, match=r"^sentiments: is no folder here"):
         npbert.load("sentiments", offline=True)

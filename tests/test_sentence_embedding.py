@@ -148,12 +148,53 @@ def test_a_model_that_does_not_say_how_is_told_of(tmp_path):
     np.testing.assert_allclose(embed("cat"), hidden(folder, "cat").mean(0), rtol=1e-6)
 
 
-def test_the_built_in_model_says_how():
+@pytest.fixture(scope="module")
+def built_in():
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        embed = npbert.pipeline("sentence-embedding")
-    ship, boat, bread = embed(["The ship sank.", "The boat went down.", "She baked some bread."])
-    assert embed.similarity(ship, boat)[0, 0] > embed.similarity(ship, bread)[0, 0]
+        warnings.simplefilter("error")  # that the folder does not say how, for one
+        return npbert.pipeline("sentence-embedding")
+
+
+PARAPHRASES = {  # a text: the same in other words, and another text in nearly the same words
+    "How old is the queen?": ("What is the age of the queen?", "How far is the station?"),
+    "A child is riding a pony.": ("A kid rides a small horse.", "A child is eating a pear."),
+    "A man is cooking dinner.": ("Somebody prepares a meal.", "A man is cleaning a car."),
+    "The cat is asleep.": ("A kitten sleeps.", "The door is open."),
+    "He is a doctor.": ("He works as a physician.", "He is a baker."),
+    "The film bored me.": ("I found the movie dull.", "The bread fed me."),
+    "They sold the house last year.": (
+        "Their home was sold a year ago.",
+        "They met me last night.",
+    ),
+}
+
+
+@pytest.mark.parametrize("text", PARAPHRASES)
+def test_the_built_in_model_finds_the_same_in_other_words(text, built_in):
+    same, other = built_in.similarity(built_in(text), built_in([*PARAPHRASES[text]]))[0]
+    assert same > other + 0.1
+
+
+def test_the_built_in_model_finds_the_paragraph_that_answers(built_in):
+    paragraphs = [
+        "Bread is made of flour, water and salt. The dough rises for some hours, since yeast turns "
+        "sugar into gas; then it is baked in a hot oven until the crust is brown.",
+        "The heart pumps blood through the body. It beats some seventy times a minute, and faster "
+        "when somebody runs, as the muscles then need more oxygen.",
+        "A glacier is a river of ice. Snow that falls on high mountains becomes ice under its own "
+        "weight, and creeps down the valley for centuries until it melts.",
+    ]
+    questions = ["Why does dough rise?", "How often does a heart beat?", "Where does ice go?"]
+    scores = built_in.similarity(built_in(questions), built_in(paragraphs))
+    assert scores.argmax(1).tolist() == [0, 1, 2]
+
+
+def test_the_built_in_models_embeddings_are_one_long_and_the_folder_is_small(built_in):
+    embeddings = built_in(["The ship sank.", "!", "tea " * 200])
+    assert embeddings.shape == (3, 192)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+    files = [path for path in built_in.model.folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 5_000_000
 
 
 PROMPTS = {

@@ -275,6 +275,9 @@ def sentence_embedding() -> Iterator[Question]:
     for length, model in zip((5, 9, 30), ["st_mean", "bert_st", "st_prompts"], strict=True):
         yield Question(model, TEXTS[17], {"max_length": length})  # st_prompts reads 20 by itself
         yield Question(model, TEXTS[:3], {"max_length": length})
+    yield Question("demo/embedding", TEXTS[:6])
+    yield Question("demo/embedding", TEXTS[17], {"truncate_dim": 24, "normalize": True})
+    yield Question("demo/embedding", {"form": "similarity", "a": TEXTS[:3], "b": TEXTS[3:8]})
 
 
 def sparse_embedding() -> Iterator[Question]:

@@ -4,6 +4,7 @@
     python golden/train/train.py DATA sentiment      fine-tunes the encoder of fill-mask
 
 train_ner.py trains the third; golden/measure/model_cards.py then measures all, and writes cards.
+teacher.py and train_embedding.py make the fourth, golden/measure/embedding.py its card.
 DATA holds text/*.md, text/wikitext-2.valid, sst2/sent_train.tsv and sst2/alps_train.tsv.
 Needs torch 2.13 and transformers 4.57.  Two CPU cores take about an hour in all.
 """

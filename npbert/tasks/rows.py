@@ -229,7 +229,7 @@ SENTENCE_EMBEDDING: Final = TaskRow(
     fields=("text",),
     options=options.EmbeddingOptions,
     array_suffix=".npy",
-    built_in="fill-mask",
+    built_in="embedding",
     aliases=(
         "sentence-similarity",
         "text-embedding",
