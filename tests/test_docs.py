@@ -26,7 +26,7 @@ ROOMS = sorted((ROOT / "npbert").glob("*/README.md"))  # of rooms; those of mode
 PAGES = [README, *(path.read_text("utf-8") for path in ROOMS)]
 MORE = (
     "info", "bench", "convert", "trace", "compare", "diagnose", "verify", "kit", "download",
-    "explain", "search", "similarity",
+    "explain", "search", "similarity", "serve",
 )  # fmt: skip  # commands but tasks
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 

@@ -19,7 +19,7 @@ FILES = [p for p in sorted(HOUSE.rglob("*.py")) if "demo" not in p.parts]
 
 # What a function's name may begin with.  A new word is added here, if it is a verb or a noun.
 FIRST = """
-absence activation add address affine answer answers apply array arrow assemble assign attend
+absence activation add address affine answer answers apply array arrow ask assemble assign attend
 attention average axes bars base batch batches begin bench blame blas block blocks buffer build
 cache call candidate case catalogue cause cell chain chances change characters check checks choice
 choose class classification classify close collect colour column columns commit companion compare
@@ -51,8 +51,12 @@ hidden is large last live longest masked missing narrowest needs no own partial 
 possible reads safe self semantic sinusoidal small stored to unique unknown weighted with worst
 """
 FIRST_WORDS, QUALIFIERS = set(FIRST.split()), set(QUALIFYING.split())
-# Model.packed, a name of the library before these rules; and what zipfile and io ask of a file
-PUBLIC = {"packed", "readable", "readinto", "seekable"}
+# Model.packed, a name of the library before these rules, and npbert.serving.app; what zipfile and
+# io ask of a file, and asyncio of a protocol
+PUBLIC = {
+    "packed", "app", "readable", "readinto", "seekable", "connection_lost", "connection_made",
+    "pause_writing",
+}  # fmt: skip
 
 SHARED = {
     # the verbs that the textbook defines and the kernels have

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Final
 
 from npbert import __version__
-from npbert.cli import bench, models, oracle, search, tasks
+from npbert.cli import bench, models, oracle, search, serve, tasks
 from npbert.cli.shared import Commands, spell_as_flags
 from npbert.engine.spellings import explain_name, explain_task
 from npbert.errors import ExitStatus, InputError, NpbertError, discard_output, quote, tell
@@ -142,6 +142,7 @@ def build_commands() -> Commands:
     bench.add_bench(commands)
     oracle.add_oracle_parsers(commands)
     search.add_search_parsers(commands)
+    serve.add_serve_parser(commands)
     for name, made in commands.parsers.choices.items():
         flags = {action.dest for action in made._actions if action.option_strings} - {"help"}
         fields = TASKS[name].names if name in TASKS else ()

@@ -1,8 +1,8 @@
 """feature-extraction: what the model makes of every token, a vector each."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from npbert.engine.spellings import explain_arguments
 from npbert.errors import InputError
 from npbert.model import Model
 from npbert.tasks.options import FeatureOptions
@@ -28,17 +28,20 @@ class FeatureExtraction(Task[FeatureOptions, TokenizedText]):
 
     def __init__(self, model: Model, options: FeatureOptions, row: TaskRow, **how: Any) -> None:
         self.whole = model
+        self.others: dict[int, FeatureExtraction] = {}  # by how many blocks they compute
         encoder = model.encoder_only(blocks_below(model, options.layer))
         super().__init__(encoder, options, row, **how)
 
-    @explain_arguments
-    def __call__(self, inputs: Any = None, *more: Any, **changes: Any) -> Any:
-        """Answer for one input, or many; see Task."""
-        options = self.with_changes(changes)
-        if options.layer == self.options.layer:
-            return super().__call__(inputs, *more, **changes)
-        how = {"threads": self.threads, "batch_invariant": self.batch_invariant}
-        return FeatureExtraction(self.whole, options, self.row, **how)(inputs, *more)
+    def task_for(self, options: FeatureOptions) -> "FeatureExtraction":
+        """Return the task that computes a hidden state, each once.  Raises InputError."""
+        blocks = blocks_below(self.whole, options.layer)
+        if blocks == blocks_below(self.whole, self.options.layer):
+            return self
+        if blocks not in self.others:
+            how = {"threads": self.threads, "batch_invariant": self.batch_invariant}
+            there = replace(self.options, layer=options.layer)
+            self.others[blocks] = FeatureExtraction(self.whole, there, self.row, **how)
+        return self.others[blocks]
 
     def read(self, item: Any, options: FeatureOptions) -> Reading[TokenizedText]:
         """Turn a text, or a pair of texts, into tokens.  Raises InputError."""

@@ -1,7 +1,8 @@
 """sentence-embedding: one vector for a text, near those of texts that mean the same."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,11 +22,19 @@ from npbert.tasks.rows import TaskRow
 from npbert.tasks.sentence_settings import SIMILARITIES, with_tokenizer_changes
 from npbert.tasks.sentence_transformers import Recipe, read_recipe
 from npbert.tasks.task import Reading, Task
+from npbert.text.encodings import Encoding
 from npbert.textbook import Array
 
 EDGE_POOLINGS = ({"cls"}, {"lasttoken"}, {"cls", "lasttoken"})  # that read one token or two
 ENOUGH_FOR_RANGES = 100  # embeddings to take ranges from
 RANGES_LIMIT = 1 << 20  # bytes; those of 768 dimensions have 12,000
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """A text as the ids of its tokens, with or without the special ones around them."""
+
+    ids: Sequence[int]
 
 
 class SentenceEmbedding(Task[EmbeddingOptions, int]):
@@ -102,8 +111,15 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
 
     def read(self, item: Any, options: EmbeddingOptions) -> Reading[int]:
         """Turn a text, behind its prompt, into tokens.  Raises InputError."""
-        (text,) = self.parts(item)
         prompt = self.recipe.prompts.choose(options.prompt, options.prompt_name)
+        if isinstance(item, TokenIds):
+            if prompt:
+                raise InputError(
+                    f"is ids of tokens, which cannot stand behind the prompt {prompt!r}"
+                )
+            made = self.tokenizer.encode_ids(item.ids, self.token_limit(options))
+            return self.make_reading(made, 0, options)
+        (text,) = self.parts(item)
         text = self.recipe.prepare_text(text, prompt)
         encoding = self.tokenizer.encode(text, max_length=self.token_limit(options))
         skipped = 0
@@ -115,6 +131,12 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
                 raise InputError(
                     f"the prompt fills all of the {len(encoding)} tokens that the model reads"
                 )
+        return self.make_reading(encoding, skipped, options)
+
+    def make_reading(
+        self, encoding: Encoding, skipped: int, options: EmbeddingOptions
+    ) -> Reading[int]:
+        """Return tokens, of which the first ones may be no text, as the model reads them."""
         cut = self.check_truncation([encoding], options)
         ends = set(self.recipe.modes) in EDGE_POOLINGS
         rows = [skipped, len(encoding) - 1] if ends else None
@@ -134,6 +156,13 @@ class SentenceEmbedding(Task[EmbeddingOptions, int]):
         if needs_ranges(options):  # collected() will, when it has seen all
             return x
         return quantize(x, options.precision, options.ranges)
+
+    def remove_normalize(self) -> "SentenceEmbedding":
+        """Return the task without the folder's step that gives embeddings the length 1."""
+        made = copy.copy(self)
+        steps = [each for each in self.recipe.steps if each[1] is not normalize]
+        made.recipe, made.rebuild = replace(self.recipe, steps=steps), None
+        return made
 
     @explain_arguments
     def similarity(self, a: ArrayLike, b: ArrayLike, function: str | None = None) -> Array:

@@ -164,6 +164,8 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
                 f"what belongs together is a tuple or dict of {' and '.join(self.row.fields)}, and "
                 f"options have names: {listing((each.name for each in fields(options)), 20)}"
             )
+        if (other := self.task_for(options)) is not self:
+            return other(inputs, **changes)
         inputs = convert_inputs(inputs, self.row.names)
         if isinstance(inputs, list):
             return self.collect(self.stream(inputs, options), options)
@@ -196,6 +198,10 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
         """Return options as a task of this kind uses them.  Raises InputError."""
         return options
 
+    def task_for(self, options: Asked) -> "Task[Asked, Given]":
+        """Return the task whose model computes what these options ask for: mostly this one."""
+        return self
+
     def collect(self, results: Iterator[Any], options: Asked) -> Any:
         """Return the results for a list of inputs."""
         return list(results)
@@ -212,11 +218,16 @@ class Task(Rebuildable, ABC, Generic[Asked, Given]):
 
     def warn_of_losses(self, tally: Tally, options: Asked) -> None:
         """Tell how much was cut, and how many texts were empty, whose answers say nothing."""
+        for note in self.omission_notes(tally, options):
+            warn(note)
+
+    def omission_notes(self, tally: Tally, options: Asked) -> Iterator[str]:
+        """Yield what there is to tell of texts that were cut, or empty."""
         if tally.cut:
-            warn(self.truncation_notice(tally.cut, tally.unread, options))
+            yield self.truncation_notice(tally.cut, tally.unread, options)
         if tally.empty:
             have = "input has" if tally.empty == 1 else "inputs have"
-            warn(f"{tally.empty} {have} an empty text, and what is answered for it means little")
+            yield f"{tally.empty} {have} an empty text, and what is answered for it means little"
 
     def answers(
         self, readings: Iterable[Reading[Given] | Refusal], options: Asked, tally: Tally

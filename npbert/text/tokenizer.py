@@ -264,6 +264,22 @@ class Tokenizer:
             raise InputError("the text has no token, and the model adds none")
         return made.encoding(cut)
 
+    def encode_ids(self, ids: Sequence[int], max_length: int | None = None) -> Encoding:
+        """Return the ids of a text's tokens as encode does; [CLS] and [SEP] may be there already.
+
+        Raises InputError.
+        """
+        sources = [source for source, _, _ in self.templates[0]]
+        special = [token for _, _, (token, _) in self.templates[0]]
+        first = sources.index(0)
+        before, after = special[:first], special[first + 1 :]
+        bare = list(ids)
+        if bare[:first] == before and bare[len(bare) - len(after) :] == after:
+            bare = bare[first : len(bare) - len(after)]
+        n = len(bare)
+        part = Encoding(bare, [""] * n, [(0, 0)] * n, [None] * n, [0] * n, 0)
+        return self.fit([part], max_length)
+
     def limit(self, max_length: int | None = None) -> int:
         """Return how many tokens are read, [CLS] and [SEP] included."""
         return self.max_length if max_length is None else min(max_length, self.max_length)
