@@ -139,7 +139,9 @@ class Batcher:
 
     def run(self) -> None:
         """Compute batches until there are none, and the batcher is closed."""
-        while batch := self.take_next():
+        busy = False
+        while batch := self.take_next(busy=busy):
+            busy = True
             began = time.monotonic()
             self.compute(batch)
             seconds, tokens = time.monotonic() - began, sum(len(each.tokens.ids) for each in batch)
@@ -149,10 +151,13 @@ class Batcher:
             if self.observe:
                 self.observe(len(batch), tokens, seconds)
 
-    def take_next(self) -> list[BatchPart]:
-        """Wait for a batch, and return it; nothing where there will be none."""
+    def take_next(self, *, busy: bool) -> list[BatchPart]:
+        """Wait for a batch, and return it; nothing where there will be none.
+
+        `busy` is whether those in the queue came while another was computed.
+        """
         with self.ready:
-            busy = bool(self.callers)  # they came while the last batch was computed
+            busy = busy and bool(self.callers)
             while True:
                 while not self.callers and not self.closing:
                     self.ready.wait()

@@ -1,5 +1,5 @@
 "use strict";
-const key = document.getElementById("key");
+const key = document.getElementById("key"), forms = document.querySelectorAll("form[data-task]");
 
 const headers = () => {
   const made = { "Content-Type": "application/json" };
@@ -59,21 +59,25 @@ const ask = async (form) => {
 // Which models there are; with a key, as soon as it is there.
 const listModels = async () => {
   const reply = await fetch("info", { headers: headers() });
-  key.parentElement.hidden = reply.status !== 401 && key.value === "";
+  key.form.hidden = reply.status !== 401 && key.value === "";
   if (!reply.ok) return;
   const { tasks } = await reply.json();
-  for (const form of document.forms) {
+  for (const form of forms) {
     const models = tasks[form.dataset.task], select = form.elements.model;
     select.replaceChildren(...models.map(({ model }) => new Option(model, model)));
     select.parentElement.hidden = models.length < 2;
   }
 };
 
-for (const form of document.forms) {
+for (const form of forms) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     ask(form);
   });
 }
+key.form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  listModels();
+});
 key.addEventListener("change", listModels);
 listModels().finally(() => document.documentElement.classList.add("ready"));

@@ -23,7 +23,7 @@ def source_hash(source: str) -> str:
 
 
 PAGE_POLICY: Final = (
-    f"default-src 'none'; connect-src 'self'; script-src {source_hash(SCRIPT)}; "
+    f"default-src 'none'; connect-src 'self'; img-src data:; script-src {source_hash(SCRIPT)}; "
     f"style-src {source_hash(STYLE)}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -94,10 +94,11 @@ def page_html(service: Service) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><title>npbert</title>'
+        '<link rel="icon" href="data:,">'
         f"<style>{STYLE}</style></head><body><header><h1>npbert</h1>"
         f'<nav aria-label="tasks">{links}</nav></header><main>'
-        '<label class="key" hidden><span>key of this server</span>'
-        '<input type="password" id="key" autocomplete="off"></label>'
+        "<form hidden><label><span>key of this server</span>"
+        '<input type="text" id="key" autocomplete="off" spellcheck="false"></label></form>'
         f"{''.join(map(task_form, rows))}</main>"
         f'<footer>npbert {__version__}; <a href="openapi.json">openapi.json</a>, '
         '<a href="info">info</a>, <a href="metrics">metrics</a></footer>'
