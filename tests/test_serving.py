@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import random
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -15,6 +17,7 @@ from serving_process import Server, request_bytes
 
 import npbert
 from npbert.checkpoint.parameters import WORDS
+from npbert.cli import main
 from npbert.serving.limits import ServerLimits
 from npbert.tasks.rows import TASKS
 
@@ -500,3 +503,113 @@ def test_a_text_that_breaks_the_model_breaks_no_answer_but_its_own(tmp_path):
         assert set(made.log.splitlines()[1:]) == {
             f"npbert: {path} failed: CheckpointError" for path in (CLASSIFY, "/predict")
         }
+
+
+def children_of(process):
+    return {
+        int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+def test_several_processes_share_a_port_and_their_counters_and_one_that_dies_is_replaced():
+    with Server("text-classification", "--workers", "2", "--threads", "1") as made:
+        with ThreadPoolExecutor(8) as pool:
+            replies = list(pool.map(lambda _: made.ask(CLASSIFY, {"inputs": "A cat."}), range(40)))
+        assert [each.status for each in replies] == [200] * 40
+        assert made.count("npbert_requests_total") == 40
+        first = children_of(made.process.pid)
+        assert len(first) == 2
+        os.kill(min(first), signal.SIGKILL)
+        while len(second := children_of(made.process.pid)) < 2 or second == first:
+            time.sleep(0.05)
+        assert made.ask(CLASSIFY, {"inputs": "A cat."}).status == 200
+        assert made.end() == 0
+        assert made.log.splitlines()[1:] == ["npbert: a process ended with -9, and is replaced"]
+        for process in first | second:
+            assert not Path(f"/proc/{process}").exists()
+
+
+def test_processes_end_with_the_one_that_started_them():
+    with Server("text-classification", "--workers", "2", "--threads", "1") as made:
+        children = children_of(made.process.pid)
+        made.process.kill()
+        while any(Path(f"/proc/{process}").exists() for process in children):
+            time.sleep(0.05)
+
+
+# ---- the command and the app ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ner"], "unknown task 'ner'; it is called 'token-classification' here"),
+        (["text-ranking"], "text-ranking has no built-in model; say which: text-ranking=MODEL"),
+        (["fill-mask", "fill-mask"], "fill-mask is given twice"),
+        (["fill-mask", "--max-tokens", "0"], "--max-tokens is 0, expected a whole number from 1"),
+        (["fill-mask", "--max-wait", "-1"], "--max-wait is -1.0, expected milliseconds from 0"),
+        (["fill-mask", "--max-batch-tokens", "0"],
+         "--max-batch-tokens is 0, expected a whole number from 1"),
+        (["fill-mask", "--workers", "0"], "--workers is 0, expected a whole number from 1"),
+        (["fill-mask", "--port", "99999"],
+         "cannot listen on 127.0.0.1 port 99999: bind(): port must be 0-65535."),
+    ],
+)  # fmt: skip
+def test_a_command_that_makes_no_sense_ends_with_the_reason(capsys, arguments, message):
+    assert main(["serve", *arguments]) == 2
+    assert capsys.readouterr().err == f"npbert: {message}\n"
+
+
+def test_a_port_in_use_is_told(server, capsys):
+    assert main(["serve", "fill-mask", "--port", str(server.port)]) == 2
+    assert capsys.readouterr().err == (
+        f"npbert: cannot listen on 127.0.0.1 port {server.port}: Address already in use\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tasks", "how", "message"),
+    [
+        ({}, {}, "tasks is {}, expected a dict of tasks and their models"),
+        (["fill-mask"], {}, "tasks is ['fill-mask'], expected a dict of tasks and their models"),
+        ({"fill-mask": {}}, {}, "fill-mask has no model, expected at least one"),
+        ({"fill-mask": None}, {"max_wait": "2"}, "max_wait is '2', expected milliseconds from 0"),
+        ({"fill-mask": None}, {"max_batch_tokens": 0.5},
+         "max_batch_tokens is 0.5, expected a whole number from 1"),
+    ],
+)  # fmt: skip
+def test_an_app_that_makes_no_sense_is_an_input_error(tasks, how, message):
+    with pytest.raises(npbert.InputError) as caught:
+        npbert.serving.app(tasks, **how)
+    assert str(caught.value) == message
+
+
+def test_an_app_is_mounted_below_another_and_takes_what_is_loaded():
+    starlette = pytest.importorskip("starlette.applications")
+    routing = pytest.importorskip("starlette.routing")
+    uvicorn = pytest.importorskip("uvicorn")
+    task = npbert.pipeline("text-classification", top_k=None)
+    model = npbert.load("builtin:fill-mask")
+    app = npbert.serving.app({"text-classification": task, "fill-mask": {"small": model}})
+    main_app = starlette.Starlette(routes=[routing.Mount("/npbert", app=app)])
+    config = uvicorn.Config(main_app, port=0, log_config=None, lifespan="off")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    ask = Server.__new__(Server)
+    ask.port = running.servers[0].sockets[0].getsockname()[1]
+    try:
+        answer = ask.ask("/npbert/v1/text-classification", {"inputs": "A cat."}).value
+        assert answer == task("A cat.")
+        body = {"inputs": "A [MASK].", "model": "small"}
+        assert len(ask.ask("/npbert/v1/fill-mask", body).value) == 5
+        assert 'data-path="v1/fill-mask"' in ask.ask("/npbert/").value
+    finally:
+        running.should_exit = True
+        thread.join()
+    app.state.service.close()
+    names = [each.name for each in threading.enumerate()]
+    assert [name for name in names if name.startswith("npbert-")] == []
