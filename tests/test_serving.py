@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -559,6 +560,12 @@ def test_processes_end_with_the_one_that_started_them():
 def test_a_command_that_makes_no_sense_ends_with_the_reason(capsys, arguments, message):
     assert main(["serve", *arguments]) == 2
     assert capsys.readouterr().err == f"npbert: {message}\n"
+
+
+def test_an_answer_is_sent_at_once_though_it_comes_in_two_writes():
+    process = pytest.importorskip("npbert.serving.process")
+    with process.open_port("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # or asyncio would leave Nagle's delay on
 
 
 def test_a_port_in_use_is_told(server, capsys):

@@ -77,7 +77,8 @@ class TimedProtocol(H11Protocol):
 def open_port(host: str, port: int) -> socket.socket:
     """Return a socket that listens.  Raises InputError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family)
+    # asyncio sends at once, and does not wait for 40 ms, where the protocol is named.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
