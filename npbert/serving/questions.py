@@ -5,6 +5,7 @@ What a body may hold is a table for each endpoint, by which it is checked and do
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Final, NamedTuple, get_type_hints
 
 import numpy as np
@@ -13,7 +14,7 @@ from npbert.errors import InputError, listing, quote, suggest
 from npbert.jobs.lines import parse_object, to_line
 from npbert.serving.batching import Batcher
 from npbert.tasks.options import Options, option_types
-from npbert.tasks.rows import TaskRow
+from npbert.tasks.rows import TASKS, TaskRow
 from npbert.tasks.task import Task
 
 
@@ -126,11 +127,17 @@ def values_of(answer: Any) -> Any:
     return answer.tolist() if isinstance(answer, np.ndarray) else answer
 
 
+@cache
+def list_file_options(task: str) -> list[str]:
+    """Return the options of a task whose text would be the path of a file."""
+    hints = get_type_hints(TASKS[task].options)
+    return [name for name, hint in hints.items() if Any in option_types(hint)]
+
+
 def change_task_options(task: Task[Any, Any], changes: Mapping[str, Any]) -> Options:
     """Return a task's options with some changed by a caller.  Raises InputError."""
-    hints = get_type_hints(type(task.options))
     for name, value in changes.items():
-        if isinstance(value, str) and name in hints and Any in option_types(hints[name]):
+        if isinstance(value, str) and name in list_file_options(task.row.name):
             raise InputError(
                 f"parameters: {name} is {quote(value)}, expected numbers: a server reads no files "
                 "for its callers"
