@@ -250,6 +250,14 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("depth", [100, 300, 900, 980, 995])
+def test_a_deep_nest_is_refused_at_any_depth(server, depth):
+    for inputs in ("[" * depth + "]" * depth, '{"text":' * depth + "5" + "}" * depth):
+        for path in (CLASSIFY, "/embed"):
+            reply = server.ask(path, b'{"inputs": %s}' % inputs.encode())
+            assert reply.status == 422, reply.value
+
+
 @pytest.mark.parametrize(("path", "body", "message"), REFUSED)
 def test_what_makes_no_sense_is_refused_with_the_place_and_the_reason(server, path, body, message):
     reply = server.ask(path, body)
@@ -282,6 +290,8 @@ def test_more_than_a_request_may_have_is_too_large(server):
         (b"x" * (ServerLimits.max_body_bytes + 1),
          "the body has more than 4194304 bytes, which is all that this server reads"),
         ({"inputs": ["a"] * 2049},
+         "the body has 2049 texts, but this server reads 2048 of a request; send fewer at once"),
+        ({"inputs": [[5, 6]] * 2049},
          "the body has 2049 texts, but this server reads 2048 of a request; send fewer at once"),
         ({"inputs": "a", "parameters": {"top_k": 1001}},
          "top_k is 1001, but this server gives at most 1000"),
@@ -573,6 +583,19 @@ def test_a_port_in_use_is_told(server, capsys):
     assert capsys.readouterr().err == (
         f"npbert: cannot listen on 127.0.0.1 port {server.port}: Address already in use\n"
     )
+
+
+def test_an_empty_key_is_no_key(capsys, monkeypatch):
+    monkeypatch.setenv("NPBERT_API_KEY", " ")
+    assert main(["serve", "fill-mask", "--port", "0"]) == 2
+    said = "npbert: NPBERT_API_KEY is empty; unset it, or give it a value\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_signal_that_comes_at_once_is_obeyed_in_order():
+    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+        with Server("fill-mask") as made:
+            assert made.end(number) == status
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from npbert.cli.shared import SOURCE, Commands, add_copy_flag, add_hub_flags, hub_keywords
 from npbert.engine.threads import blas_environment
-from npbert.errors import ExitStatus, InputError, tell
+from npbert.errors import ExitStatus, InputError
 from npbert.serving.limits import ServerLimits
 from npbert.tasks.rows import flag_of
 
@@ -114,7 +114,6 @@ def run_serve(args: argparse.Namespace) -> ExitStatus:
     require_server_packages()
     from npbert.serving.process import (
         open_port,
-        page_address,
         run_servers,
         share_metrics,
     )
@@ -132,6 +131,5 @@ def run_serve(args: argparse.Namespace) -> ExitStatus:
             max_batch_tokens=args.max_batch_tokens, batch_invariant=args.batch_invariant,
             threads=args.threads, copy=args.copy, **hub_keywords(args),
         )  # fmt: skip
-        tell(f"listens on {page_address(listener)}; Ctrl-C ends it")
         interrupted = run_servers(made, listener, limits, args.grace, args.workers)
     return ExitStatus.INTERRUPTED if interrupted else ExitStatus.FINE

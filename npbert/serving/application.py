@@ -25,7 +25,7 @@ from npbert.serving.document import describe_endpoints, describe_server
 from npbert.serving.metrics import CONTENT_TYPE, ServerMetrics
 from npbert.serving.page import PAGE_POLICY, page_html
 from npbert.serving.questions import Endpoint, task_endpoint
-from npbert.serving.service import RefusedError, Reply, Service, logger
+from npbert.serving.service import NOTICE, RefusedError, Reply, Service, logger
 from npbert.tasks import find_row
 from npbert.tasks.rows import TASKS
 
@@ -95,7 +95,7 @@ class Gate:
         if self.key is None:
             return
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode(), self.key.encode())
+        right = hmac.compare_digest(given.strip().encode("latin-1"), self.key.encode())
         if scheme.lower() != "bearer" or not right:
             raise RefusedError(
                 401, "expected the server's key: Authorization: Bearer KEY",
@@ -286,6 +286,7 @@ def make_app(application: Application) -> Starlette:
     cors = Middleware(
         CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type"],
+        expose_headers=[NOTICE, "Retry-After"],
     )  # fmt: skip
     made = Starlette(
         routes=application.list_routes(), lifespan=lifespan, middleware=[cors] if origins else [],

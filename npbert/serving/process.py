@@ -83,17 +83,17 @@ def open_port(host: str, port: int) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
         made.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         made.close()
         why = getattr(error, "strerror", None) or error
         raise InputError(f"cannot listen on {host} port {port}: {why}") from None
     return made
 
 
-def page_address(listener: socket.socket) -> str:
-    """Return the address that a browser opens."""
+def tell_address(listener: socket.socket) -> None:
+    """Tell where a browser finds the page; from now on a signal is obeyed in order."""
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    tell(f"listens on http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it")
 
 
 def run_server(
@@ -114,6 +114,9 @@ def run_server(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, note_signal)
+
+    if parent is None:
+        tell_address(listener)
 
     async def look_around() -> None:
         orphaned = parent is not None and os.getppid() != parent
@@ -174,10 +177,11 @@ class Workers:
             logging.shutdown()
             os._exit(status)
 
-    def run(self) -> bool:
+    def run(self, listener: socket.socket) -> bool:
         """Keep the processes until a signal comes; return whether that was Ctrl-C."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.end_workers)
+        tell_address(listener)
         for _ in range(self.count):
             self.add_worker()
         while self.running:
@@ -202,7 +206,7 @@ def run_servers(
     def run_worker(parent: int) -> None:
         run_server(app, listener, limits, grace, parent)
 
-    return Workers(count, run_worker).run()
+    return Workers(count, run_worker).run(listener)
 
 
 def share_metrics() -> "tempfile.TemporaryDirectory[str]":
