@@ -414,6 +414,15 @@ def test_without_the_key_nothing_is_told_but_that_it_lives(narrow):
     assert "sentiment" not in narrow.ask("/").value
 
 
+def test_a_task_that_is_not_served_is_told_with_those_that_are(narrow):
+    for path, body in (("/embed", {"inputs": "a"}), ("/v1/fill-mask", {"inputs": "a"})):
+        reply = narrow.ask(path, body, **KEY)
+        task = "sentence-embedding" if path == "/embed" else "fill-mask"
+        assert (reply.status, reply.value["error"]) == (
+            404, f"no {task} is served here, but text-classification"
+        )  # fmt: skip
+
+
 def test_pages_of_other_origins_may_not_ask_unless_that_was_said(narrow):
     body = {"inputs": "a"}
     reply = narrow.ask(CLASSIFY, body, Origin="https://theirs.example", **KEY)

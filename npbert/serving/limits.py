@@ -6,6 +6,9 @@ from typing import Final
 from npbert.errors import InputError, quote
 from npbert.tasks.options import option
 
+# The variable that names the folder where processes count together; prometheus_client reads it when
+# it is imported.
+COUNTERS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 QUEUED_BODIES: Final = 32  # bodies of the greatest size that may wait together
 
 

@@ -12,26 +12,11 @@ from prometheus_client import (
     multiprocess,
 )
 
-SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # where several processes count together
+from npbert.serving.limits import COUNTERS_VARIABLE
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-SECOND_BUCKETS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    60,
-)
-TOKEN_BUCKETS: Final = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+BATCH_SIZES: Final = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 class ServerMetrics:
@@ -46,7 +31,7 @@ class ServerMetrics:
         )  # fmt: skip
         self.seconds = Histogram(
             "npbert_request_seconds", "From a request's body to its answer", ["endpoint"],
-            buckets=SECOND_BUCKETS, registry=own,
+            buckets=SECONDS, registry=own,
         )  # fmt: skip
         self.taken = Gauge(
             "npbert_requests_taken", "Requests that wait or are computed", registry=own,
@@ -58,14 +43,14 @@ class ServerMetrics:
             "npbert_batch_tokens",
             "Tokens of a batch",
             ["task"],
-            buckets=TOKEN_BUCKETS,
+            buckets=BATCH_SIZES,
             registry=own,
         )
         self.batch_seconds = Histogram(
             "npbert_batch_seconds",
             "Seconds of a batch",
             ["task"],
-            buckets=SECOND_BUCKETS,
+            buckets=SECONDS,
             registry=own,
         )
 
@@ -79,8 +64,13 @@ class ServerMetrics:
     def report(self) -> bytes:
         """Return everything in Prometheus' text format."""
         registry = self.registry
-        if os.environ.get(SHARED_FOLDER):
+        if os.environ.get(COUNTERS_VARIABLE):
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)
         made: bytes = generate_latest(registry)
         return made
+
+
+def forget_process(process: int) -> None:
+    """Count no longer what a process that has ended had taken."""
+    multiprocess.mark_process_dead(process)

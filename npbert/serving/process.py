@@ -21,7 +21,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from npbert.errors import InputError, tell
-from npbert.serving.limits import ServerLimits
+from npbert.serving.limits import COUNTERS_VARIABLE, ServerLimits
 
 BACKLOG: Final = 1024  # connections that wait to be taken
 RESTART_SECONDS: Final = 1.0  # before a process that died is replaced
@@ -168,6 +168,7 @@ class Workers:
             return
         status = 1
         try:
+            os.setpgid(0, 0)  # of a terminal's Ctrl-C the parent tells, once
             for number in signals:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
@@ -179,6 +180,8 @@ class Workers:
 
     def run(self, listener: socket.socket) -> bool:
         """Keep the processes until a signal comes; return whether that was Ctrl-C."""
+        from npbert.serving.metrics import forget_process  # behind share_metrics
+
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.end_workers)
         tell_address(listener)
@@ -187,6 +190,7 @@ class Workers:
         while self.running:
             process, status = os.wait()
             self.running.discard(process)
+            forget_process(process)
             if self.asked is None:
                 tell(f"a process ended with {os.waitstatus_to_exitcode(status)}, and is replaced")
                 time.sleep(RESTART_SECONDS)
@@ -212,5 +216,5 @@ def run_servers(
 def share_metrics() -> "tempfile.TemporaryDirectory[str]":
     """Let several processes count together, in a folder; before prometheus_client is imported."""
     folder = tempfile.TemporaryDirectory(prefix="npbert-metrics-")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
+    os.environ[COUNTERS_VARIABLE] = folder.name
     return folder
