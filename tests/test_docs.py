@@ -16,6 +16,7 @@ import readme_tables
 
 import npbert
 import npbert.distributed
+import npbert.serving
 from npbert import textbook
 from npbert.cli import build_parser
 from npbert.tasks.rows import TASKS
@@ -196,7 +197,7 @@ def test_every_command_in_the_readme_exists_and_every_command_is_in_the_readme()
 def test_every_public_function_is_described_with_its_real_parameters():
     for name in (
         "load", "init", "pipeline", "trace", "compare", "diagnose", "explain",
-        "distributed.map_dataframe", "semantic_search",
+        "distributed.map_dataframe", "semantic_search", "serving.app",
     ):  # fmt: skip
         (row,) = re.findall(rf"^\| `npbert\.{name}\((.*?)\)` \|", README, re.MULTILINE)
         real = inspect.signature(attrgetter(name)(npbert)).parameters
