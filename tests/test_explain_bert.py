@@ -7,7 +7,7 @@ import pytest
 from pages import DEMO, Page
 
 import npbert
-from npbert.explaining import passes
+from npbert.explaining import passes, variants
 from npbert.explaining.markup import round_to_digits
 from npbert.families import list_architectures
 
@@ -107,7 +107,7 @@ def test_without_one_head_the_answer_is_that_of_the_same_types() -> None:
     mask[1, 2] = 0
     expected = model(np.array(run.encoding.ids)[None], None, None, mask, token_type_ids=types)
     asked = passes.question_of(run)
-    effects = {(e.block, e.head): e for e in passes.head_effects(run, asked)}
+    effects = {(e.block, e.head): e for e in variants.head_effects(run, asked)}
     assert np.allclose(effects[1, 2].answer.values, asked.read(expected.logits).values, atol=1e-6)
 
 
@@ -115,7 +115,7 @@ def test_the_next_sentence_follows_or_does_not() -> None:
     model = bert("for_next_sentence_prediction")
     model.parameters["seq_relationship.bias"][:] = -5, 5
     html = npbert.explain(model, TEXT, PAIR).html
-    assert "The answer: <strong><bdi>it does not</bdi></strong>" in html
+    assert "The answer: <strong data-winner><bdi>it does not</bdi></strong>" in html
     assert "does the second text follow the first, or not?" in html
 
 

@@ -3,6 +3,7 @@
 Needs Debian's chromium, playwright to drive it, and axe (pip install -e ".[test,browser]").
 """
 
+import re
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from pages import CASES, DEMO, HOSTILE, SENTENCE, WICKED, wicked_model
 
 import npbert
+from npbert.explaining import passes, variants
 from npbert.explaining.markup import digits
+from npbert.textbook import softmax
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium")
@@ -48,6 +51,10 @@ def files(tmp_path_factory):
             given = CASES.get(name)
             if name == "several":
                 given = (None, ["A cat sat.", "The dog slept.", "Shares fell in London."], None)
+            if name == "short":
+                given = (None, "She opened the [MASK] and went right out.", None)
+            if name == "long":
+                given = (DEMO / "sentiment", "A dull film. " * 18 + "Truly dull.", None)
             if name == "hostile":
                 given = (DEMO / "fill-mask", f"{HOSTILE} [MASK]", None)
             if name == "wicked":
@@ -56,7 +63,7 @@ def files(tmp_path_factory):
                 given = (None, [*WICKED, HOSTILE], None)
             short = name.endswith(SHORT)
             given = CASES[name.removesuffix(SHORT)] if short else given
-            npbert.explain(*given, blocks=[0] if short else None).save(file)
+            npbert.explain(*given, blocks=[0] if short or name == "long" else None).save(file)
         return file
 
     return path
@@ -67,7 +74,7 @@ def visit(browser, files):
     """Open pages offline; fail for whatever one says in the console, or asks the network for."""
     contexts, said, asked = [], [], []
 
-    def opened(name, width=1280, **how):
+    def opened(name, width=1280, *, folded=False, **how):
         context = browser.new_context(
             viewport={"width": width, "height": 900}, offline=True, **how
         )  # fmt: skip
@@ -80,6 +87,8 @@ def visit(browser, files):
         page.goto(files(name).as_uri())
         if how.get("java_script_enabled", True):
             page.wait_for_selector("html.ready", state="attached")
+        if not folded:
+            page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
         return page
 
     yield opened
@@ -87,6 +96,167 @@ def visit(browser, files):
         context.close()
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("width", [360, 800, 1600])
+def test_no_code_is_cut_at_the_right_edge(visit, width):
+    page = visit("short", width)
+    assert page.locator(".code").count() > 10
+    cut = "[...document.querySelectorAll('.code')].filter(c => c.scrollWidth > c.clientWidth)"
+    assert page.evaluate(f"{cut}.length") == 0
+
+
+def test_a_page_is_short_until_more_is_wanted(visit):
+    page = visit("short", 1600, folded=True)
+    assert page.evaluate("document.querySelectorAll('.tokens li').length") == 11
+    assert page.evaluate("document.documentElement.scrollHeight") <= 6000
+    printed = page.pdf(format="A4", print_background=True)
+    assert 1 <= len(re.findall(rb"/Type\s*/Page[^s]", printed)) <= 10
+
+
+def test_a_link_opens_what_it_leads_to(visit):
+    page = visit("short", folded=True)
+    for place in ("block-1-ffn", "tokens", "answer", "block-1-ffn"):
+        step = page.locator(f"#{place}")
+        fold = page.locator(f".fold:has(#{place})")
+        fold.evaluate("fold => { fold.open = false }")
+        assert not step.is_visible()
+        page.locator(f'#picture a[href="#{place}"]').click()
+        assert step.is_visible()
+
+
+def test_an_answer_that_is_none_of_the_bars_joins_them_and_the_headline(visit):
+    page = visit("short")
+    data = page.evaluate("JSON.parse(document.getElementById('data').textContent).answer")
+    runs = [*data["effects"], *data["words"]]
+    index = next(i for i, each in enumerate(runs) if "winner" in each)
+    names = page.locator("header .bars .name")
+    before = names.all_inner_texts()
+    page.locator(f'.effect[data-effect="{index}"]').click()
+    best, (value, _) = runs[index]["best"], runs[index]["winner"]
+    assert best not in before
+    assert names.all_inner_texts() == [*before, best]
+    assert page.locator("header .bars .value").last.inner_text() == value
+    assert page.locator("header .headline").inner_text() == f"The answer: {best}"
+    assert page.locator("#answer [data-winner]").inner_text() == best
+    page.locator("header [data-best] button").click()
+    assert names.all_inner_texts() == before
+    assert page.locator("header .headline").inner_text() == "The answer: door"
+
+
+def test_entities_are_marked_in_the_sentence_and_follow_the_answer(visit):
+    page = visit("token")
+    marked = page.locator("h1 .entity")
+    assert marked.locator("bdi").all_inner_texts() == ["Ada Lovelace", "Charles Babbage", "London"]
+    data = page.evaluate("JSON.parse(document.getElementById('data').textContent).answer")
+    runs = [*data["effects"], *data["words"]]
+    index = next(i for i, each in enumerate(runs) if "marked" in each)
+    page.locator(f'.effect[data-effect="{index}"]').click()
+    found = [text for text, name in runs[index]["marked"][0] if name]
+    assert marked.locator("bdi").all_inner_texts() == found
+    assert page.locator("h1").inner_text().startswith("Ada Lovelace")
+
+
+def test_the_names_of_many_tokens_are_every_nth(visit):
+    page = visit("long", 360)
+    count = page.evaluate("JSON.parse(document.getElementById('data').textContent).tokens.length")
+    assert count >= 64
+    for side, axis in (("down", "top"), ("across", "left")):
+        shown = page.locator(f".chosen .map .{side} span").evaluate_all(
+            "all => all.filter(e => getComputedStyle(e).visibility === 'visible').map(e => "
+            f"[e.getBoundingClientRect().{axis}, parseFloat(getComputedStyle(e).fontSize)])"
+        )
+        assert 8 <= len(shown) < count / 2
+        assert min(size for _, size in shown) >= 8
+        assert min(np.diff([place for place, _ in shown])) >= 8.5
+
+
+def test_the_capital_mark_and_the_range_of_colours_are_explained(visit):
+    assert "\u21e7 is a piece of its own" in visit("token").locator("#tokens").inner_text()
+    assert "\u21e7" not in visit("short").locator("#tokens").inner_text()
+    legend = visit("several").locator("#similarity .legend").inner_text()
+    assert re.search("colours begin at [-\u22120-9.]+, not at 0", legend)
+
+
+def test_the_links_say_what_they_lead_to(visit):
+    links = visit("short").locator("nav a")
+    found = dict(zip(links.all_inner_texts(), links.evaluate_all(
+        "all => all.map(a => a.getAttribute('href'))"), strict=True))  # fmt: skip
+    assert found["output layer"] == "#head"
+    assert found["heads"] == "#importance"
+
+
+def test_a_weight_is_followed_by_hand_with_the_digits_of_the_run(visit, trace):
+    page = visit("masked")
+    hand = page.locator("#hand")
+    hand.get_by_label("head").select_option("2 4")
+    hand.get_by_label("who listens").select_option("4")
+    hand.get_by_label("to whom").select_option("3")
+    prefix = "transformer.layer.2.attention."
+    q, k = (trace[f"{prefix}{name}"][0, 4, place] for name, place in (("q_lin", 4), ("k_lin", 3)))
+    rows = hand.locator(".elements tbody tr").all()
+    for row, values in zip(rows, (q, k, None), strict=True):
+        cells = row.locator("td").all_inner_texts()
+        assert len(cells) == len(q)
+        if values is not None:
+            assert cells == [digits(float(each)) for each in values]
+    scores, weights = (trace[f"{prefix}{name}"][0, 4, 4] for name in ("scores", "weights"))
+    told = hand.inner_text()
+    assert f"The score of the run, from all digits, is {digits(float(scores[3]))}." in told
+    assert f"listens to the with weight {digits(float(weights[3]))}." in told
+    assert f"Divide by \u221a{len(q)}" in told
+    last = hand.locator(".softmax tbody tr").last.locator("td").all_inner_texts()
+    assert last == [digits(float(each)) for each in weights]
+    said = [float(x.replace("\u2212", "-")) for x in hand.locator("strong").all_inner_texts()]
+    assert said[0] == pytest.approx(float(q @ k), rel=1e-2, abs=0.05)
+    assert said[1] == pytest.approx(float(scores[3]), rel=1e-2, abs=0.02)
+
+
+def test_a_student_finds_the_answers_within_two_clicks(visit, trace):
+    """Five questions, what is pressed, and where the page answers."""
+    model = npbert.load(DEMO / "fill-mask")
+    door = model.tokenizer.pieces.token_to_id("door")
+    page = visit("masked", folded=True)
+
+    # Which word does [MASK] listen to most in block 2?
+    page.locator('.small[data-block="2"][data-number="-1"]').click()
+    page.locator(".web button").nth(4).click()
+    weights = trace["transformer.layer.2.attention.weights"][0].mean(0)[4]
+    told = page.locator(".heard").inner_text()
+    tokens = model.tokenizer.encode(SENTENCE).tokens
+    assert told.startswith(f"[MASK] listens to {tokens[int(weights.argmax())]} ")
+
+    # What would the answer be without head 3 of block 1?
+    page.locator('.small[data-block="1"][data-number="3"]').click()
+    page.locator("#lines .switch").click()
+    mask = np.ones((3, 6))
+    mask[1, 3] = 0
+    encoding = model.tokenizer.encode(SENTENCE)
+    logits = model([encoding.ids], attention_head_mask=mask).logits[0, 4]
+    best = model.tokenizer.decode([int(logits.argmax())])
+    assert page.locator("header .headline").inner_text() == f"The answer: {best}"
+
+    # Why is the score divided?
+    page.locator('#picture a[href="#block-0-attention"]').click()
+    why = page.locator("#block-0-attention .why")
+    assert why.is_visible()
+    assert "divided by the root of that number" in why.inner_text()
+
+    # Which word decided the most, replaced by [MASK]?  Nothing is pressed.
+    own, ids = encoding.word_ids, encoding.ids
+    words = sorted(set(own) - {None, own[4]})
+    masked = [[4 if of == word else i for of, i in zip(own, ids, strict=True)] for word in words]
+    chances = [softmax(model([each]).logits[0, 4, :, None])[door] for each in [ids, *masked]]
+    most = own.index(words[int(np.abs(np.subtract(chances[1:], chances[0])).argmax())])
+    start, end = encoding.offsets[most]
+    first = page.locator("#words .ways > div").first.locator(".name").first.inner_text()
+    assert first == SENTENCE[start:end]
+
+    # What would the model have answered after block 0?  Nothing is pressed.
+    run = passes.trace_pass(model, SENTENCE, None)
+    (early,) = variants.block_answers(run, passes.question_of(run))[1:2]
+    row = page.locator("#thinking tr", has_text="block 0")
+    assert early.best in row.inner_text()
 
 
 def numbers(figure):
@@ -275,7 +445,7 @@ def test_hostile_tokens_do_nothing(visit, name):
 def test_without_javascript_there_are_texts_and_pictures(visit):
     page = visit("masked", java_script_enabled=False)
     assert "door" in page.locator("#answer").inner_text()
-    assert "def attention(" in page.locator("#block-0-attention").inner_text()
+    assert "def attention(" in page.locator("#block-0-attention").text_content()
     assert "With JavaScript" in page.locator("#lines").inner_text()
     sizes = [image.bounding_box() for image in page.locator(".map .plot img").all()]
     assert len(sizes) > 40

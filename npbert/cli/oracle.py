@@ -295,6 +295,11 @@ def add_explain(commands: Commands) -> None:
         help="compare the embeddings of these texts, in place of TEXT",
     )
     parser.add_argument("-o", "--output", default="-", metavar="FILE", help="default: stdout")
+    parser.add_argument(
+        "--open", action="store_true",
+        help="open the page in a browser, in place of writing it, and let other texts be typed in "
+        "it; it is served to this machine alone, until Ctrl-C",
+    )  # fmt: skip
     add_architecture_flags(parser)
     add_hub_flags(parser)
     parser.set_defaults(run=run_explain)
@@ -307,6 +312,8 @@ def run_explain(args: argparse.Namespace) -> ExitStatus:
 
     if (args.text is None) == (args.compare is None):
         raise InputError("explain needs a TEXT, or --compare and several of them")
+    if args.open:
+        return open_page(args)
     if args.output == "-" and sys.stdout is None:
         raise InputError("stdout is closed; say where the page goes: -o page.html")
     if args.output == "-" and sys.stdout.isatty():
@@ -322,6 +329,35 @@ def run_explain(args: argparse.Namespace) -> ExitStatus:
     else:
         page.save(args.output)
         tell(f"{args.output} is written, {len(page.html.encode()):,} bytes; open it in a browser")
+    return ExitStatus.FINE
+
+
+def open_page(args: argparse.Namespace) -> ExitStatus:
+    """Serve the page until Ctrl-C, and open it in a browser."""
+    import threading
+    import webbrowser
+
+    from npbert.explaining import live_page
+    from npbert.hub import locate
+
+    if args.text is None or args.output != "-":
+        other = "--compare" if args.text is None else "-o"
+        raise InputError(
+            f"--open serves the page of a TEXT, and {other} writes one: pass one of them"
+        )
+    folder = locate(args.model, **hub_keywords(args)) if args.model else None
+    page = live_page(
+        folder, args.text, args.pair or (), blocks=block_numbers(args.blocks),
+        architecture=args.architecture, strict=args.strict,
+    )  # fmt: skip
+    tell(f"the page is at {page.url} until Ctrl-C")
+    serving = threading.Thread(target=page.serve, daemon=True)
+    serving.start()  # first: a browser in the terminal does not come back until it is left
+    try:
+        webbrowser.open(page.url)
+        serving.join()
+    except KeyboardInterrupt:
+        page.close()
     return ExitStatus.FINE
 
 

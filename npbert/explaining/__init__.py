@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from npbert.checkpoint.drafts import is_stream, replace_file
 from npbert.engine.spellings import explain_arguments
 from npbert.errors import CheckpointError, InputError, quote
+from npbert.explaining.live import LivePage, form_html
 from npbert.explaining.page import comparison_page, pass_page
 from npbert.explaining.passes import trace_pass
 from npbert.loading import load
@@ -17,7 +19,7 @@ from npbert.model import Model
 from npbert.tasks import built_in_folder, pipeline
 from npbert.tasks.rows import FILL_MASK, SENTENCE_EMBEDDING, TEXT_CLASSIFICATION
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "LivePage", "explain", "live_page"]
 
 HEIGHT = 800  # pixels of a notebook that the page gets
 
@@ -106,21 +108,56 @@ def explain(
         return Explanation(comparison_page(task, text))
     if not isinstance(text, str):
         raise InputError(f"text is {quote(text)}, expected a str, or a list of them to compare")
+    model = choose_model(source_or_model, text, architecture, strict)
+    return Explanation(pass_page(trace_pass(model, text, pair), blocks))
+
+
+def choose_model(
+    source_or_model: str | os.PathLike[str] | Model | None, text: str, architecture: str | None,
+    strict: bool,
+) -> Model:  # fmt: skip
+    """Return a model that is given, or load one: for None the built-in one that suits a text."""
     source = source_or_model
     if source is None:
         row = FILL_MASK if "[MASK]" in text else TEXT_CLASSIFICATION
         source = built_in_folder(str(row.built_in))
-    if not isinstance(source, str | os.PathLike | Model):
-        raise InputError(
-            f"source_or_model is {quote(source)}, expected a folder, a name on the hub, or a Model"
-        )
     if isinstance(source, Model):
         if architecture is not None or not strict:
             raise InputError(
                 "architecture, strict: given with a Model, which is loaded already; pass them to "
                 "npbert.load"
             )
-        model = source
-    else:
-        model = load(source, architecture, strict=strict)
-    return Explanation(pass_page(trace_pass(model, text, pair), blocks))
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"source_or_model is {quote(source)}, expected a folder, a name on the hub, or a Model"
+        )
+    return load(source, architecture, strict=strict)
+
+
+def live_page(
+    source_or_model: str | os.PathLike[str] | Model | None,
+    text: str,
+    pairs: Sequence[str] = (),
+    *,
+    blocks: Sequence[int] | None = None,
+    architecture: str | None = None,
+    strict: bool = True,
+) -> LivePage:
+    """Return a server, not yet serving, of the page of a text and of those that are typed in it.
+
+    Its arguments are those of explain.  Raises what explain raises, for the text that is given.
+    """
+    given = source_or_model
+    if given is not None:
+        given, architecture, strict = choose_model(given, text, architecture, strict), None, True
+
+    @lru_cache(maxsize=4)
+    def make(text: str, pairs: tuple[str, ...]) -> str:
+        model = choose_model(given, text, architecture, strict)
+        pair = [*pairs] if model.row.has_choices else pairs[0] if pairs else None
+        form = form_html(text, pairs, takes_pair=not model.row.has_choices)
+        return pass_page(trace_pass(model, text, pair or None), blocks, form)
+
+    make(text, tuple(pairs))  # what is wrong with it is said before anything is served
+    return LivePage(make, text, tuple(pairs))

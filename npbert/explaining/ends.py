@@ -5,7 +5,7 @@ from typing import Final
 
 from npbert import heads, textbook
 from npbert.engine.activations import sigmoid
-from npbert.explaining.figures import Map, Sheet, activation_curve, bars, heat_map
+from npbert.explaining.figures import Map, Sheet, activation_curve, answer_html, bars, heat_map
 from npbert.explaining.markup import escape, token_html
 from npbert.explaining.passes import (
     NAMES_SHOWN,
@@ -42,7 +42,7 @@ def answer_step(run: Pass, asked: Question) -> str:
     )
     says = f"{about[0].upper()}{about[1:]}."
     if found.best:
-        says += f" The answer: <strong>{token_html(found.best)}</strong>"
+        says += f" The answer: {answer_html(found.best)}"
     return step_section(
         "answer", "The answer", says, functions, f"{figures}{describe_masks(run)}</figure>"
     )

@@ -14,7 +14,7 @@ from npbert.explaining.markup import (
     png_uri,
     token_html,
 )
-from npbert.explaining.passes import Effect, NamedNumbers, Pass, Question
+from npbert.explaining.passes import Pass
 from npbert.textbook import Array
 
 CLEAR: Final = 0.995  # of all values differ in colour, where a few that are far off would hide them
@@ -130,13 +130,19 @@ def describe_map(given: Map) -> str:
 
 def map_legend(kind: str, most: float, least: float, x: Array) -> str:
     """Return what the colours of a map mean."""
+    told = f"<span>colours begin at {digits(least)}, not at 0</span>" * bool(least)
     clipped = bool(np.abs(x[np.isfinite(x)]).max(initial=0) > most * 1.0001)
     low = f"{'≤ ' * clipped}{digits(-most)}" if kind == "signed" else digits(least)
     hidden = '<span class="none"></span>hidden' if np.isnan(x).any() else ""
     return (
         f'<div class="legend"><span>{low}</span><img src="{LEGENDS[kind]}" alt="">'
-        f"<span>{'≥ ' * clipped}{digits(most)}</span>{hidden}</div>"
+        f"<span>{'≥ ' * clipped}{digits(most)}</span>{hidden}{told}</div>"
     )
+
+
+def answer_html(best: str) -> str:
+    """Return the answer, which page.js exchanges for that of another run."""
+    return f"<strong data-winner>{token_html(best)}</strong>"
 
 
 def bars(names: Sequence[str], values: Sequence[float], *, answer: bool = False) -> str:
@@ -192,9 +198,6 @@ def block_weights_name(block: int) -> str:
     return f"transformer.layer.{block}.attention.weights"
 
 
-STRONGEST: Final = 12  # heads of the chart that are shown before the others
-
-
 def attention_view(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float) -> str:
     """Return a small map for every head, and a place for the one that is chosen."""
     config, rows = run.model.config, []
@@ -211,9 +214,10 @@ def attention_view(run: Pass, sheet: Sheet, chosen: tuple[int, int], most: float
     return (
         '<section class="view" id="attention"><h2>What every head listens to</h2>'
         f"<p>The model has {config.num_blocks} blocks, and in each of them heads that listen to "
-        "different things. Below is a map of attention weights for each: a row is a token that "
-        "listens, a column one that it listens to; the stronger the colour, the more. Choose one: "
-        'the steps further down show its numbers.</p><div class="glance"><div class="grid" '
+        "different things. Below is a map of attention weights for each: from left to right what "
+        "one token listens to, from top to bottom the tokens that listen; the stronger the colour, "
+        "the more. Choose one: the steps further down show its numbers.</p>"
+        '<div class="glance"><div class="grid" '
         f'role="group" aria-label="attention of every head" style="--heads:{counts}">'
         f"{''.join(rows)}</div>"
         '<div class="chosen"><div class="lines" id="lines"><noscript>With JavaScript, the '
@@ -252,48 +256,6 @@ def small_map(
     )
 
 
-def importance_view(found: Sequence[Effect], asked: Question, before: NamedNumbers) -> str:
-    """Return the heads in the order of their effect on the answer, each a switch."""
-    order = sorted(range(len(found)), key=lambda i: -abs(found[i].change))
-    scale = max((abs(each.change) for each in found), default=0) or 1
-    rows = []
-    for i in order:
-        each = found[i]
-        share, sign = abs(each.change) / scale, "less" if each.change < 0 else "more"
-        other = (
-            "" if each.answer.best in ("", before.best) else f"→ “{token_html(each.answer.best)}”"
-        )
-        rows.append(
-            f'<li><button type="button" class="effect" data-effect="{i}" aria-pressed="false">'
-            f"<span class=name>block {each.block}, head {each.head}</span>"
-            f'<span class="track {sign}"><span class=bar style="--share:{share:.4f}"></span></span>'
-            f"<span class=value>{digits_with_sign(each.change)}</span>"
-            f"<span class=other>{other}</span>"
-            "</button></li>"
-        )
-    rest = (
-        f"<details><summary>the other {len(rows) - STRONGEST} heads</summary>"
-        f'<ol class="effects">{"".join(rows[STRONGEST:])}</ol></details>'
-        if len(rows) > STRONGEST
-        else ""
-    )
-    named = "; where the answer becomes another, it is named" if before.best else ""
-    what = (
-        "the mean of these numbers" if asked.mean else f"“{token_html(asked.names[0])}”, the answer"
-    )
-    return (
-        '<section class="view" id="importance"><h2>Which heads matter</h2><p>The pass was run '
-        f"{len(found)} times more, each time with one head silenced. The bars show what that does "
-        f"to {what} ({escape(asked.about)}){named}. Press a head to see all numbers "
-        "without it; nothing else on this page changes.</p>"
-        f'<div class="without"><div><ol class="effects">{"".join(rows[:STRONGEST])}</ol>'
-        f"{rest}</div>"
-        f'<div class="result"><p class="about">{escape(asked.about)}</p>'
-        f'{bars(asked.names, before.values, answer=True)}<p class="best" data-best></p></div>'
-        "</div></section>"
-    )
-
-
 def digits_with_sign(x: float) -> str:
     """Return a change with its sign; one that rounding alone makes is 0."""
     if abs(x) < 5e-6:
@@ -305,22 +267,3 @@ def greatest_weight(run: Pass) -> float:
     """Return the greatest attention weight of all heads, which gets the last colour."""
     names = [block_weights_name(i) for i in range(run.model.config.num_blocks)]
     return max(float(run.rows(name).max()) for name in names) or 1.0
-
-
-def effects_data(found: Sequence[Effect], before: NamedNumbers) -> dict[str, Any]:
-    """Return what page.js needs to show answers without a head."""
-    return {
-        "values": [digits(value) for value in before.values],
-        "shares": [round(float(value), 4) for value in before.values],
-        "best": before.best,
-        "effects": [
-            {
-                "block": each.block,
-                "head": each.head,
-                "values": [digits(value) for value in each.answer.values],
-                "shares": np.round(each.answer.values, 4).tolist(),
-                "best": each.answer.best,
-            }
-            for each in found
-        ],
-    }

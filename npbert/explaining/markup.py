@@ -16,7 +16,7 @@ import re
 import struct
 import tokenize
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from textwrap import dedent
 from typing import Any, Final
 
@@ -43,6 +43,32 @@ def escape(text: object) -> str:
 def shorten(text: str, most: int) -> str:
     """Return a text, or its beginning where it is too long."""
     return text if len(text) <= most else f"{text[: most - 1]}\u2026"
+
+
+def text_pieces(
+    text: str, marks: Sequence[tuple[int, int, str]], most: int
+) -> list[tuple[str, str]]:
+    """Return a text, or its beginning, in pieces, each with what it is called: "" for nothing.
+
+    marks : (start, end, name) of characters; those that begin in an earlier one are left out
+    """
+    shown, at, made = shorten(text, most), 0, []
+    last = len(shown) - (shown != text)
+    for start, end, name in sorted(marks):
+        if at <= start < end <= last:
+            made += [(shown[at:start], ""), (shown[start:end], name)]
+            at = end
+    return [(escape_controls(each), name) for each, name in [*made, (shown[at:], "")] if each]
+
+
+def text_html(pieces: Sequence[tuple[str, str]]) -> str:
+    """Return a text, its named pieces marked."""
+    return "".join(
+        f'<mark class="entity"><bdi>{escape(text)}</bdi><small>{escape(name)}</small></mark>'
+        if name
+        else escape(text)
+        for text, name in pieces
+    )
 
 
 def token_html(text: str) -> str:

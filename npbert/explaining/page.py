@@ -5,14 +5,15 @@ import hashlib
 import operator
 import re
 from collections.abc import Iterable, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Final
 
 from npbert import __version__
 from npbert.errors import InputError, quote
-from npbert.explaining import ends, figures, passes, steps
-from npbert.explaining.figures import Limits, Map, Sheet, bars, heat_map
+from npbert.explaining import ends, figures, passes, reasons, steps, variants
+from npbert.explaining.figures import Limits, Map, Sheet, answer_html, bars, heat_map
+from npbert.explaining.glossary import page_glossary
 from npbert.explaining.markup import (
     PALETTES,
     digits,
@@ -20,10 +21,12 @@ from npbert.explaining.markup import (
     escape_controls,
     script_json,
     shorten,
+    text_html,
     token_html,
 )
 from npbert.explaining.passes import Pass
-from npbert.explaining.steps import Functions, step_section
+from npbert.explaining.picture import model_view
+from npbert.explaining.steps import Functions, part_of_page, step_section
 from npbert.families import own_module
 from npbert.tasks.modules import pool
 from npbert.tasks.sentence_embedding import SentenceEmbedding
@@ -38,31 +41,42 @@ LIMITS: Final = (
     Limits(12, 32, 4),
 )  # fmt: skip
 LONG_TEXT: Final = 160  # characters of a text that is no headline any more
-HEADLINE_LIMIT: Final = 600  # characters of a text in the head of the page; the tokens show all
 ARRAY_NAME: Final = re.compile(r'(?<= data-array=")[^"]*')
 ASSETS: Final = Path(__file__).parent
+SCRIPTS: Final = ("maps", "choosing", "answers", "byhand", "opening")  # in the order of the page
+LEAST_LABEL, LEAST_MAP = 9, 180  # pixels: of a name's height, and of a map's width
 
 
-def pass_page(run: Pass, blocks: Sequence[int] | None) -> str:
-    """Return the page of a pass, with the steps of these blocks or of all.  Raises InputError."""
+def pass_page(run: Pass, blocks: Sequence[int] | None, live: str = "") -> str:
+    """Return the page of a pass, with the steps of these blocks or of all.  Raises InputError.
+
+    live : the form in which another text is typed, of a page that is served
+    """
     config = run.model.config
     chosen = select_blocks(config.num_blocks, blocks)
     limits = choose_limits(run, chosen)
     sheet = Sheet([escape_controls(each) for each in run.tokens], limits)
     asked = passes.question_of(run)
-    before, found = asked.read(passes.head_rows(run)), passes.head_effects(run, asked)
+    before, found = asked.read(passes.head_rows(run)), variants.head_effects(run, asked)
+    words, total = variants.choose_words(run)
+    ways = variants.word_effects(run, asked, words)
     strongest = max(found, key=lambda each: abs(each.change))
     place, most = (strongest.block, strongest.head), figures.greatest_weight(run)
-    start = steps.tokens_step(run) + steps.embeddings_step(run, sheet)
-    main = f'<section class="block" id="start"><h2>Before the blocks</h2>{start}</section>'
+    main = live + model_view(run, before, chosen)
     main += figures.attention_view(run, sheet, place, most)
+    main += reasons.word_view(run, words, total, ways, asked, before, len(found))
+    main += reasons.importance_view(found, asked, before)
+    main += reasons.blocks_view(variants.block_answers(run, asked), asked, before)
+    main += HAND
+    start = steps.tokens_step(run) + steps.embeddings_step(run, sheet)
+    main += part_of_page("start", "Before the blocks", "text, tokens, vectors", start)
     for i in chosen:
         numbers = config.heads(i)
         head = numbers.index(place[1]) if place[1] in numbers else 0
-        main += steps.block_section(run, sheet, i, head, most, first=i == chosen[0])
+        main += steps.block_section(run, sheet, i, head, most)
     end = ends.end_steps(run, sheet, asked)
-    main += f'<section class="block" id="end"><h2>Behind the blocks</h2>{end}</section>'
-    main += figures.importance_view(found, asked, before)
+    main += part_of_page("end", "Behind the blocks", "the output layer, and the answer", end)
+    main += page_glossary()
 
     def own_name(name: str) -> str:
         return own_module(run.model.family, name)
@@ -74,9 +88,14 @@ def pass_page(run: Pass, blocks: Sequence[int] | None) -> str:
         "heads": [config.heads(i) for i in range(config.num_blocks)],
         "chosen": place,
         "most": most,
-        "answer": figures.effects_data(found, before),
+        "answer": reasons.answer_data(
+            run, asked, before, found, [*chain.from_iterable(ways.values())]
+        ),
         "palettes": palette_data(),
         "weights": [own_name(figures.block_weights_name(i)) for i in range(config.num_blocks)],
+        "hand": {i: hand_names(run, i) for i in chosen},
+        "length": len(run.tokens),
+        "listens": token_to_follow(run, len(sheet.tokens)),
         "arrays": {own_name(name): array for name, array in sheet.arrays.items()},
     }
     return html_document(
@@ -85,7 +104,35 @@ def pass_page(run: Pass, blocks: Sequence[int] | None) -> str:
         page_links(chosen, asked),
         main,
         data,
+        live=bool(live),
     )
+
+
+HAND: Final = (
+    '<section class="view" id="byhand"><h2>One number followed by hand</h2><p>How much one token '
+    "listens to another, in one head, digit by digit: their query and key are multiplied element "
+    "by element and summed; the sum is divided by the root of the number of elements, so that it "
+    "does not grow with it; softmax over all the scores of the token makes the weight. Choose the "
+    'tokens and the head.</p><div id="hand"><noscript>With JavaScript, the numbers are followed '
+    "here.</noscript></div></section>"
+)
+
+
+def hand_names(run: Pass, block: int) -> dict[str, Any]:
+    """Return the arrays in which an attention weight of a block is followed by hand."""
+    own = {
+        name: own_module(run.model.family, f"transformer.layer.{block}.attention.{name}")
+        for name in ("q_lin", "k_lin", "scores", "masked_scores", "weights")
+    }
+    width = run.split_heads(f"transformer.layer.{block}.attention.q_lin", block).shape[-1]
+    return {**own, "width": width}
+
+
+def token_to_follow(run: Pass, shown: int) -> int:
+    """Return the token that is followed by hand at first: the mask, or the first of the text."""
+    mask, ids = run.tokenizer.id_of("mask_token"), run.encoding.ids
+    place = ids.index(mask) if mask in ids else passes.text_positions(run)[0]
+    return place if place < shown else 0
 
 
 def select_blocks(count: int, blocks: Sequence[int] | None) -> list[int]:
@@ -159,11 +206,10 @@ def page_header(
 ) -> str:
     """Return the head of the page: the text, the model, and the answer."""
     model, config = run.model, run.model.config
-    pair = (
-        f'<p class="pair">{token_html(shorten(run.pair, HEADLINE_LIMIT))}</p>'
-        if run.pair is not None
-        else ""
+    first, second = (
+        text_html(reasons.pieces_of_answer(run, before, pair=each)) for each in (False, True)
     )
+    pair = "" if run.pair is None else f'<p class="pair" dir="auto" data-marked="1">{second}</p>'
     facts = (
         f"{model.architecture}, {config.num_blocks} blocks of {config.num_attention_heads} heads, "
         f"{config.hidden_size} features, {model.dtype.name}, {len(run.encoding)} tokens"
@@ -172,12 +218,13 @@ def page_header(
     notes = "".join(f"<li>{escape(each)}</li>" for each in told)
     text = (
         '<div><p class="kicker">one forward pass of a transformer, step by step</p>'
-        f'<h1 dir="auto"{long}>{escape(shorten(run.text, HEADLINE_LIMIT))}</h1>{pair}'
+        f'<h1 dir="auto"{long} data-marked="0">{first}</h1>{pair}'
         f'<p class="facts">{escape(facts)}</p>'
         f"<ul class=notes>{notes}</ul></div>"
     )
+    headline = f'<p class="headline">The answer: {answer_html(before.best)}</p>' * bool(before.best)
     result = (
-        f'<div class="result"><p class="about">{escape(asked.about)}</p>'
+        f'<div class="result">{headline}<p class="about">{escape(asked.about)}</p>'
         f"{bars(asked.names, before.values, answer=True)}"
         '<p class="best" data-best aria-live="polite"></p></div>'
     )
@@ -187,9 +234,11 @@ def page_header(
 def page_links(blocks: Sequence[int], asked: passes.Question) -> str:
     """Return links to the parts of the page."""
     parts = [
-        ("tokens", "tokens"), ("embeddings", "embeddings"), ("attention", "attention"),
+        ("picture", "the model"), ("attention", "attention"), ("words", "words"),
+        ("importance", "heads"), ("thinking", "block by block"), ("byhand", "by hand"),
+        ("tokens", "tokens"), ("embeddings", "embeddings"),
         *((f"block-{i}", f"block {i}") for i in blocks),
-        ("end", "head"), ("answer", "answer"), ("importance", "which heads matter"),
+        ("head", "output layer"), ("answer", "answer"), ("glossary", "glossary"),
     ]  # fmt: skip
     if asked.compares:
         parts.remove(("answer", "answer"))
@@ -202,13 +251,49 @@ def palette_data() -> dict[str, str]:
     return {name: table.tobytes().hex() for name, table in PALETTES.items()}
 
 
-def html_document(title: str, header: str, nav: str, main: str, data: dict[str, Any]) -> str:
-    """Return a whole HTML document, which may load nothing and run one script."""
-    style, script = ((ASSETS / name).read_text("utf-8") for name in ("page.css", "page.js"))
+def page_script() -> str:
+    """Return the script of a page, its files as one function."""
+    files = "\n".join((ASSETS / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    return f"'use strict';\n(() => {{\n{files}}})();\n"
+
+
+def label_rules(count: int) -> str:
+    """Return the style of so many names along a square map: every n-th, where it is too small.
+
+    Names have the height of a cell, which is about 62 hundredths of the map's share of the figure.
+    """
+    rules = [f".square{{--step:1}}.square .down,.square .across{{--cells:{count}}}"]
+    for step in range(2, count + 1):
+        most = LEAST_LABEL * count / (step - 1) / 0.62
+        if most < LEAST_MAP:
+            break
+        rules.append(
+            f"@container (max-width:{most:.0f}px){{.square .down,.square .across{{--step:{step}}}"
+            f".square :is(.down,.across) span:not(:nth-child({step}n+1)){{visibility:hidden}}"
+            f".square :is(.down,.across) span:nth-child({step}n+1){{visibility:visible}}}}"
+        )
+    return "".join(rules)
+
+
+def html_document(
+    title: str, header: str, nav: str, main: str, data: dict[str, Any], *, live: bool = False
+) -> str:
+    """Return a whole HTML document, which may load nothing and run one script.
+
+    live : it is served, and may ask its own server for another page
+    """
+    style = (ASSETS / "page.css").read_text("utf-8") + label_rules(len(data["tokens"]))
+    script = page_script()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'"
+        f"script-src 'sha256-{digest}'" + "; form-action 'self'" * live
+    )
+    another = (
+        ""
+        if live
+        else " To type another text in the page: <code>npbert explain --open</code>, which serves "
+        "it to this machine alone."
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -218,7 +303,7 @@ def html_document(title: str, header: str, nav: str, main: str, data: dict[str, 
         f'<style>{style}</style></head><body><a class="skip" href="#main">to the steps</a>'
         f'{header}{nav}<main id="main" tabindex="-1">{main}</main>'
         f"<footer>Made by npbert {__version__}. Numbers have three digits. Everything on this page "
-        'is in this file.</footer><div id="tip" role="status"></div>'
+        f'is in this file.{another}</footer><div id="tip" role="status"></div>'
         f'<script type="application/json" id="data">{script_json(data)}</script>'
         f"<script>{script}</script></body></html>\n"
     )
@@ -255,7 +340,6 @@ def comparison_page(task: SentenceEmbedding, texts: Sequence[str]) -> str:
     ) + step_section(
         "similarity", "How alike are they?", similarity_summary(texts, alike),
         [(SentenceEmbedding.similarity, ())], matrix + similarity_table(names, alike),
-        unfolded=False,
     )  # fmt: skip
     main = f'<section class="block"><h2>From texts to one number a pair</h2>{main}</section>'
     data: dict[str, Any] = {"tokens": names, "palettes": palette_data(), "arrays": sheet.arrays}

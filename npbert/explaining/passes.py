@@ -1,4 +1,4 @@
-"""One forward pass to be shown, what it answers, and what it would answer without each head."""
+"""One forward pass to be shown, and what it answers."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert import heads
-from npbert.engine import packs
-from npbert.engine.threads import count_threads, map_in_threads
 from npbert.errors import InputError, quote
 from npbert.families import ARCHITECTURES, own_module
 from npbert.heads import HEADS, find_spans
@@ -137,11 +135,16 @@ NEXT_SENTENCE_ANSWERS: Final = ("it follows", "it does not")
 ANSWER_LENGTH: Final = QuestionAnsweringOptions().max_answer_length
 
 
+Mark = tuple[int, int, str]  # characters of a text, [start, end), and what they are called
+
+
 class NamedNumbers(NamedTuple):
     """Numbers for the names of a question, and the answer in words, if there are any."""
 
     values: Sequence[float]
     best: str = ""
+    chance: float | None = None  # of the answer, where the numbers are of answers
+    marks: Sequence[Mark] = ()  # what of the text the answer is
 
 
 class Question(NamedTuple):
@@ -157,15 +160,6 @@ class Question(NamedTuple):
     def measure(self, answer: NamedNumbers) -> float:
         """Return the number by which runs are compared."""
         return float(np.mean(answer.values) if self.mean else answer.values[0])
-
-
-class Effect(NamedTuple):
-    """The answer of a run without one head."""
-
-    block: int
-    head: int  # its original number
-    answer: NamedNumbers
-    change: float  # of the number by which runs are compared
 
 
 def head_rows(run: Pass) -> Array:
@@ -198,7 +192,8 @@ def class_question(run: Pass) -> Question:
 
     def read(x: Array) -> NamedNumbers:
         own = scores(x)
-        return NamedNumbers([float(own[i]) for i in order], config.label(int(own.argmax())))
+        best = int(own.argmax())
+        return NamedNumbers([float(own[i]) for i in order], config.label(best), float(own[best]))
 
     about = {"softmax": "the chance of each class", "none": "the value of each class"}
     return Question(
@@ -213,8 +208,9 @@ def sentence_question(run: Pass) -> Question:
 
     def read(x: Array) -> NamedNumbers:
         chances = probabilities(x[0])
+        best = int(chances.argmax())
         return NamedNumbers(
-            [float(each) for each in chances], NEXT_SENTENCE_ANSWERS[int(chances.argmax())]
+            [float(each) for each in chances], NEXT_SENTENCE_ANSWERS[best], float(chances[best])
         )
 
     return Question(
@@ -228,8 +224,9 @@ def choice_question(run: Pass) -> Question:
 
     def read(x: Array) -> NamedNumbers:
         chances = probabilities(x[:, 0])
+        best = int(chances.argmax())
         return NamedNumbers(
-            [float(chances[i]) for i in order], str(run.pairs[int(chances.argmax())])
+            [float(chances[i]) for i in order], str(run.pairs[best]), float(chances[best])
         )
 
     return Question("the chance of each choice", [str(run.pairs[i]) for i in order], read)
@@ -261,9 +258,9 @@ def word_question(run: Pass) -> Question:
 
     def read(x: Array) -> NamedNumbers:
         scores = x[place if len(x) == len(ids) else 0]
+        chances, best = probabilities(scores), int(known[scores[known].argmax()])
         return NamedNumbers(
-            [float(each) for each in probabilities(scores)[order]],
-            decode_word(int(known[scores[known].argmax()])),
+            [float(each) for each in chances[order]], decode_word(best), float(chances[best])
         )
 
     about = f"the chance of each word in the place of {run.tokens[place]}"
@@ -280,12 +277,13 @@ def label_question(run: Pass) -> Question:
 
     def read(x: Array) -> NamedNumbers:
         scores = probabilities(x)
-        told = [
-            f"{run.text[parts[0].start : parts[-1].end]} ({kind})"
+        marks = [
+            (parts[0].start, parts[-1].end, kind)
             for kind, parts in find_entities(run, scores, named)
         ]
+        told = [f"{run.text[start:end]} ({kind})" for start, end, kind in marks]
         return NamedNumbers(
-            [float(scores[i, found[i]]) for i in some], ", ".join(told) or "no names"
+            [float(scores[i, found[i]]) for i in some], ", ".join(told) or "no names", None, marks
         )
 
     names = [f"{run.tokens[i]} → {named[found[i]]}" for i in some]
@@ -326,7 +324,9 @@ def span_question(run: Pass) -> Question:
     def read(x: Array) -> NamedNumbers:
         found = scores(x)
         a, b = next(iter(found))
-        return NamedNumbers([found[each] for each in names], text[a:b])
+        return NamedNumbers(
+            [found[each] for each in names], text[a:b], found[a, b], [(a, b, "answer")]
+        )
 
     about = "the chance that the answer starts and ends there"
     return Question(about, [text[a:b] for a, b in names], read)
@@ -349,27 +349,6 @@ def text_positions(run: Pass) -> list[int]:
     """Return where the tokens stand that come from the texts, without [CLS] and its like."""
     found = [i for i, source in enumerate(run.encoding.sequence_ids) if source is not None]
     return found or list(range(len(run.encoding)))
-
-
-def head_effects(run: Pass, asked: Question) -> list[Effect]:
-    """Return the answer without each head, one at a time, computed by the model's engine."""
-    model, config = run.model, run.model.config
-    lists = list(
-        model.check_lists([(each.ids, None, model.token_types(each)) for each in run.encodings])
-    )
-    if asked.wanted is not None:
-        lists = [each._replace(wanted=np.array(asked.wanted)) for each in lists]
-    pack, before = packs.pack_lists(lists), asked.measure(asked.read(head_rows(run)))
-    heads = [(b, h) for b in range(config.num_blocks) for h in config.heads(b)]
-
-    def answer_without(place: tuple[int, int]) -> Effect:
-        mask = np.ones((config.num_blocks, config.num_attention_heads))
-        mask[place] = 0
-        columns = [x for name, x in model.run(pack, mask).items() if name != "pooled_state"]
-        answer = asked.read(np.concatenate(columns).T)
-        return Effect(*place, answer, asked.measure(answer) - before)
-
-    return list(map_in_threads(answer_without, heads, count_threads(None)))
 
 
 QUESTIONS: Final[Mapping[heads.Head, Callable[[Pass], Question]]] = {

@@ -9,6 +9,7 @@ import numpy as np
 from npbert import encoder, textbook
 from npbert.engine.activations import ACTIVATIONS
 from npbert.explaining.figures import Map, Sheet, activation_curve, colour_limit, heat_map
+from npbert.explaining.glossary import explain_step
 from npbert.explaining.markup import escape, source_html, token_html
 from npbert.explaining.passes import Pass
 from npbert.oracle.measures import is_masked
@@ -17,20 +18,30 @@ from npbert.textbook import Array
 
 POSITIONS: Final = "P[0], P[1], …"
 NORMED: Final = "g · (x \u2212 mean) / √variance + b"
+CAPITAL: Final = "\u21e7"  # a piece of the built-in model for names
 TOKENS_SHOWN: Final = 64  # that are shown before the others
 Functions = Sequence[tuple[Any, Sequence[str]]]  # each with the steps whose lines are marked
 
 
-def step_section(
-    name: str, title: str, says: str, functions: Functions, figures: str, *, unfolded: bool = True
-) -> str:
+def step_section(name: str, title: str, says: str, functions: Functions, figures: str) -> str:
     """Return a step: what happens in words and in code, and beside it the numbers."""
     code = "".join(source_html(function, marked) for function, marked in functions)
-    opened = " open" * unfolded
-    folded = f"<details class=source{opened}><summary>the code that runs</summary>{code}</details>"
+    folded = (
+        "<details class=source><summary>the code that runs; in it a token is a column</summary>"
+        f"{code}</details>"
+    )
     return (
         f'<section class="step" id="{name}"><div class="told"><h3>{title}</h3><p>{says}</p>'
+        f"{explain_step(name)}"
         f'{folded * bool(code)}</div><div class="maps">{figures}</div></section>'
+    )
+
+
+def part_of_page(name: str, title: str, says: str, inside: str) -> str:
+    """Return a part of the page that shows its title until it is wanted."""
+    return (
+        f'<details class="fold block" id="{name}"><summary><h2>{title}</h2><span>{says}</span>'
+        f"</summary>{inside}</details>"
     )
 
 
@@ -53,6 +64,11 @@ def tokens_step(run: Pass) -> str:
         "only their numbers. Below each number stands where the piece lies in the text, in "
         "characters."
     )
+    if CAPITAL in encoding.tokens and CAPITAL not in f"{run.text}{run.pair or ''}":
+        says += (
+            f" {CAPITAL} is a piece of its own: the word behind it began with a capital, and "
+            "is written small."
+        )
     if types is not None:
         says += " Its type says which of two texts it is of: 0 is the first, 1 the second."
     figures = f'<ol class="tokens">{"".join(rows[:TOKENS_SHOWN])}</ol>'
@@ -66,14 +82,14 @@ def embeddings_step(run: Pass, sheet: Sheet) -> str:
     """Return the step from tokens to vectors."""
     parts = [("word_embeddings", "word", "W[id]"), ("position_embeddings", "position", POSITIONS)]
     says = (
-        "Every id picks a row of a table, the word's vector; its place in the text picks a row of "
+        "Every id picks an entry of a table, the word's vector; its place in the text one of "
         "another. Their sum"
     )
     if run.types is not None:
         parts.append(("token_type_embeddings", "type", "T[type]"))
         says = (
-            "Every id picks a row of a table, the word's vector; its place in the text picks a row "
-            "of another, and the text that it is of, the first or the second, a row of a third. "
+            "Every id picks an entry of a table, the word's vector; its place in the text one "
+            "of another, and the text that it is of, the first or the second, one of a third. "
             "The sum of the three"
         )
     total = ("sum", "sum", " + ".join(title for _, title, _ in parts))
@@ -83,8 +99,9 @@ def embeddings_step(run: Pass, sheet: Sheet) -> str:
         for name, title, formula in shown
     )
     says += (
-        " is normed, so that every token starts out equally loud. A row below is "
-        "a token; in the code, which speaks as the books do, a token is a column."
+        " is normed, so that every token starts out equally loud. In all pictures a token is a "
+        "line from left to right, its features side by side. The formulas and the code speak as "
+        "the books do: there the same numbers of a token stand one below the other, a column."
     )
     functions: Functions = [
         (encoder.embed, tuple(name for name, _, _ in shown)),
@@ -93,8 +110,8 @@ def embeddings_step(run: Pass, sheet: Sheet) -> str:
     return step_section("embeddings", "Tokens become vectors", says, functions, figures)
 
 
-def block_section(run: Pass, sheet: Sheet, i: int, head: int, most: float, *, first: bool) -> str:
-    """Return the steps of a block, with one head's maps; the first one's code is unfolded."""
+def block_section(run: Pass, sheet: Sheet, i: int, head: int, most: float) -> str:
+    """Return the steps of a block, with one head's maps."""
     made = [
         query_step(run, sheet, i, head),
         score_step(run, sheet, i, head, most),
@@ -105,18 +122,18 @@ def block_section(run: Pass, sheet: Sheet, i: int, head: int, most: float, *, fi
     ]
     names = ("qkv", "attention", "heads", "norm", "ffn", "output")
     sections = "".join(
-        step_section(f"block-{i}-{name}", *parts, unfolded=first)
-        for name, parts in zip(names, made, strict=True)
+        step_section(f"block-{i}-{name}", *parts) for name, parts in zip(names, made, strict=True)
     )
     heads = "".join(
         f'<button type="button" data-block="{i}" data-head="{h}">{number}</button>'
         for h, number in enumerate(run.model.config.heads(i))
     )
-    return (
-        f'<section class="block" id="block-{i}"><h2>Block {i}</h2>'
+    count = len(run.model.config.heads(i))
+    return part_of_page(
+        f"block-{i}", f"Block {i}", f"attention in {count} heads, then feed forward",
         f'<div class="heads" role="group" aria-label="head of block {i}">head {heads}</div>'
-        f"{sections}</section>"
-    )
+        f"{sections}",
+    )  # fmt: skip
 
 
 Parts = tuple[str, str, Functions, str]
@@ -178,9 +195,10 @@ def score_step(run: Pass, sheet: Sheet, i: int, head: int, most: float) -> Parts
         )
     )
     says = (
-        "Every token, a row, scores every token, a column: the product of its query with their "
-        f"keys. {told} Softmax makes each row positive with sum 1: how the token divides its "
-        "attention."
+        "Every token scores every token: the product of its query with their keys, summed, and "
+        f"divided by the root of {width}, the number of products. {told} Softmax makes the scores "
+        "of each token that listens positive with sum 1: how it divides its attention. In the "
+        "picture these are a line from left to right, in the code a column."
     )
     functions: Functions = [
         (textbook.attention, ("scores", "masked_scores", "weights")),

@@ -57,7 +57,7 @@ def wicked_model():
 class Page(HTMLParser):
     """The elements of a page and its texts; what is not closed, or closed twice, is noted."""
 
-    VOID = ("meta", "img", "circle", "path", "polyline")
+    VOID = ("meta", "img", "input", "circle", "path", "polyline")
 
     def __init__(self, html: str) -> None:
         super().__init__()
