@@ -7,8 +7,9 @@ import pytest
 from pages import CASES, DEMO, SENTENCE, Page
 
 import npbert
-from npbert.explaining import passes, variants
+from npbert.explaining import comparison, passes, variants
 from npbert.explaining.glossary import GLOSSARY, REASONS
+from npbert.explaining.markup import digits
 
 
 def asked_of(name):
@@ -114,6 +115,24 @@ def test_words_that_are_masked_already_are_not_left_out():
     run, _ = asked_of("masked")
     assert "[MASK]" not in [each.text for each in variants.list_words(run)]
     assert [each.text for each in variants.list_words(run)][:3] == ["She", "opened", "the"]
+
+
+def test_several_texts_are_compared_after_every_block():
+    texts = ["A cat sat.", "The dog slept.", "Shares fell in London."]
+    task = npbert.pipeline("sentence-embedding")
+    found = comparison.compare_by_block(task, texts)
+    vectors = task(texts)
+    assert len(found) == task.model.config.num_blocks
+    assert found[-1] == pytest.approx(task.similarity(vectors, vectors), abs=1e-6)
+    task.model = task.model.encoder_only(1)
+    first = task(texts)
+    assert found[0] == pytest.approx(task.similarity(first, first), abs=1e-6)
+    page = Page(npbert.explain(None, texts).html)
+    assert page.faults == []
+    table = page.html.split('id="thinking"')[1].split("</section>")[0]
+    told = re.findall("<td>([^<]*)</td>", table)
+    assert len(told) == 3 * len(found)
+    assert told.count(digits(float(found[0][0, 1]))) >= 1
 
 
 def test_every_step_says_why_it_is_there():

@@ -11,8 +11,9 @@ from typing import Any
 from npbert.checkpoint.drafts import is_stream, replace_file
 from npbert.engine.spellings import explain_arguments
 from npbert.errors import CheckpointError, InputError, quote
+from npbert.explaining.comparison import comparison_page
 from npbert.explaining.live import LivePage, form_html
-from npbert.explaining.page import comparison_page, pass_page
+from npbert.explaining.page import pass_page
 from npbert.explaining.passes import trace_pass
 from npbert.loading import load
 from npbert.model import Model

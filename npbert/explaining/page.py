@@ -5,33 +5,26 @@ import hashlib
 import operator
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain, combinations
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from npbert import __version__
 from npbert.errors import InputError, quote
 from npbert.explaining import ends, figures, passes, reasons, steps, variants
-from npbert.explaining.figures import Limits, Map, Sheet, answer_html, bars, heat_map
+from npbert.explaining.figures import Limits, Sheet, answer_html, bars
 from npbert.explaining.glossary import page_glossary
 from npbert.explaining.markup import (
     PALETTES,
-    digits,
     escape,
     escape_controls,
     script_json,
-    shorten,
     text_html,
-    token_html,
 )
 from npbert.explaining.passes import Pass
 from npbert.explaining.picture import model_view
-from npbert.explaining.steps import Functions, part_of_page, step_section
+from npbert.explaining.steps import part_of_page
 from npbert.families import own_module
-from npbert.tasks.modules import pool
-from npbert.tasks.sentence_embedding import SentenceEmbedding
-from npbert.tasks.sentence_transformers import Recipe
-from npbert.textbook import Array
 
 PAGE_BUDGET: Final = 2_600_000  # characters of the page that numbers and their pictures may take
 NUMBER_COST: Final = 3.9  # characters a number: 8/3 in base64, and its pixel
@@ -306,76 +299,4 @@ def html_document(
         f'is in this file.{another}</footer><div id="tip" role="status"></div>'
         f'<script type="application/json" id="data">{script_json(data)}</script>'
         f"<script>{script}</script></body></html>\n"
-    )
-
-
-TEXTS_LIMIT: Final = 64  # texts: a map of more has rows too low to read
-NAME_LENGTH: Final = 28  # characters of a text that name a row
-TABLE_LIMIT: Final = 12  # texts whose similarities also stand in a table
-
-
-def comparison_page(task: SentenceEmbedding, texts: Sequence[str]) -> str:
-    """Return the page of several texts.  Raises InputError for fewer than two."""
-    if not 2 <= len(texts) <= TEXTS_LIMIT:
-        raise InputError(f"there are {len(texts)} texts to compare, expected 2 to {TEXTS_LIMIT}")
-    vectors = task(list(texts))
-    alike = task.similarity(vectors, vectors)
-    function = task.recipe.similarity
-    names = [shorten(escape_controls(text), NAME_LENGTH) for text in texts]
-    sheet = Sheet(names, Limits(None, 768, None))
-    made = sheet.add("sentence_embedding", vectors)
-    sheet.add("similarity", alike)
-    functions: Functions = [(Recipe.embed, ("pooling", "sentence_embedding")), (pool, ())]
-    dim = vectors.shape[-1]
-    embedding = heat_map(Map("sentence_embedding", "embeddings", "", made, names, total=dim))
-    matrix = heat_map(
-        Map("similarity", f"{function} similarity", "", alike, names, names, "positive",
-            float(alike.max()), float(alike.min()), among="texts")
-    )  # fmt: skip
-    main = step_section(
-        "embeddings", "Every text becomes one vector",
-        f"The model reads each text by itself, and of the vectors of its tokens one of {dim} "
-        "numbers is made. Texts that mean the same should have vectors that point the same way.",
-        functions, embedding,
-    ) + step_section(
-        "similarity", "How alike are they?", similarity_summary(texts, alike),
-        [(SentenceEmbedding.similarity, ())], matrix + similarity_table(names, alike),
-    )  # fmt: skip
-    main = f'<section class="block"><h2>From texts to one number a pair</h2>{main}</section>'
-    data: dict[str, Any] = {"tokens": names, "palettes": palette_data(), "arrays": sheet.arrays}
-    items = "".join(f"<li>{token_html(text)}</li>" for text in texts)
-    header = (
-        '<header><div><p class="kicker">sentence embeddings, compared</p>'
-        f'<h1>How alike are {len(texts)} texts?</h1><ol class="texts">{items}</ol></div></header>'
-    )
-    links = '<a href="#embeddings">embeddings</a><a href="#similarity">similarity</a>'
-    title = f"How alike are {len(texts)} texts?"
-    return html_document(title, header, f'<nav aria-label="steps">{links}</nav>', main, data)
-
-
-def similarity_summary(texts: Sequence[str], alike: Array) -> str:
-    """Return in words which texts are the most alike, and which the least."""
-    pairs = sorted(combinations(range(len(texts)), 2), key=lambda pair: -alike[pair])
-    told = [
-        f"The {word} alike are “{token_html(texts[i])}” and “{token_html(texts[j])}”, at "
-        f"{digits(float(alike[i, j]))}."
-        for word, (i, j) in (("most", pairs[0]), ("least", pairs[-1]))
-    ]
-    return " ".join(told[: len(pairs)])
-
-
-def similarity_table(names: Sequence[str], alike: Array) -> str:
-    """Return the numbers of the map, where they can be read."""
-    if len(names) > TABLE_LIMIT:
-        return ""
-    head = "".join(f'<th scope="col">{i + 1}</th>' for i in range(len(names)))
-    rows = "".join(
-        f'<tr><th scope="row">{i + 1} {token_html(name)}</th>'
-        + "".join(f"<td>{digits(float(value))}</td>" for value in row)
-        + "</tr>"
-        for i, (name, row) in enumerate(zip(names, alike, strict=True))
-    )
-    return (
-        '<div class="numbers" tabindex="0" role="group" aria-label="similarities in numbers">'
-        f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
