@@ -255,7 +255,7 @@ def label_rules(count: int) -> str:
 
     Names have the height of a cell, which is about 62 hundredths of the map's share of the figure.
     """
-    rules = [f".square{{--step:1}}.square .down,.square .across{{--cells:{count}}}"]
+    rules = []
     for step in range(2, count + 1):
         most = LEAST_LABEL * count / (step - 1) / 0.62
         if most < LEAST_MAP:
@@ -263,7 +263,9 @@ def label_rules(count: int) -> str:
         rules.append(
             f"@container (max-width:{most:.0f}px){{.square .down,.square .across{{--step:{step}}}"
             f".square :is(.down,.across) span:not(:nth-child({step}n+1)){{visibility:hidden}}"
-            f".square :is(.down,.across) span:nth-child({step}n+1){{visibility:visible}}}}"
+            f".square :is(.down,.across) span:nth-child({step}n+1){{visibility:visible}}"
+            ".square .down span{overflow:clip visible;padding-block:0}"
+            ".square .across span{overflow:visible clip;padding-block:0}}"
         )
     return "".join(rules)
 
@@ -284,7 +286,7 @@ def html_document(
     )
     another = (
         ""
-        if live
+        if live or "answer" not in data
         else " To type another text in the page: <code>npbert explain --open</code>, which serves "
         "it to this machine alone."
     )

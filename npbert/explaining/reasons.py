@@ -27,7 +27,7 @@ def effects_chart(
 ) -> str:
     """Return effects in the order of their size, each a switch.
 
-    first : the number of the first of them in the page;  what : they are, "heads" or "words"
+    first : the number of the first of them in the page;  what : they are, "head" or "word"
     """
     order = sorted(range(len(found)), key=lambda i: -abs(found[i].change))
     scale = max((abs(each.change) for each in found), default=0) or 1
@@ -43,8 +43,10 @@ def effects_chart(
             f"<span class=value>{digits_with_sign(each.change)}</span>"
             f"<span class=other>{other}</span></button></li>"
         )
+    others = len(rows) - STRONGEST
+    named = f"{others} {what}s" if others > 1 else what
     rest = (
-        f"<details><summary>the other {len(rows) - STRONGEST} {what}</summary>"
+        f"<details><summary>the other {named}</summary>"
         f'<ol class="effects">{"".join(rows[STRONGEST:])}</ol></details>'
         if len(rows) > STRONGEST
         else ""
@@ -67,7 +69,7 @@ def importance_view(found: Sequence[Effect], asked: Question, before: NamedNumbe
         '<section class="view" id="importance"><h2>Which heads matter</h2><p>The pass was run '
         f"{len(found)} times more, each time with one head silenced. The bars show what that does "
         f"to {name_of_measure(asked)}.{named} Press a head to see the answer without it, here and "
-        f"at the top.</p>{effects_chart(found, 0, names, before.best, 'heads')}"
+        f"at the top.</p>{effects_chart(found, 0, names, before.best, 'head')}"
         f'<p class="best" data-best></p></section>'
     )
 
@@ -83,7 +85,7 @@ def word_view(
     charts, names = [], [escape_controls(each.text) for each in words]
     for way, effects in found.items():
         title = "hidden: no token may listen to it" if way == "hidden" else f"replaced by {way}"
-        chart = effects_chart(effects, first, names, before.best, "words")
+        chart = effects_chart(effects, first, names, before.best, "word")
         charts.append(f"<div><h3>{escape(title)}</h3>{chart}</div>")
         first += len(effects)
     told = ""
