@@ -5,15 +5,16 @@ Needs Debian's chromium, playwright to drive it, and axe (pip install -e ".[test
 
 import re
 import shutil
+import threading
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import CASES, DEMO, HOSTILE, SENTENCE, WICKED, wicked_model
+from pages import CASES, DEMO, HOSTILE, SENTENCE, WICKED, Page, wicked_model
 
 import npbert
-from npbert.explaining import passes, variants
+from npbert.explaining import live_page, passes, variants
 from npbert.explaining.markup import digits
 from npbert.textbook import softmax
 
@@ -53,6 +54,9 @@ def files(tmp_path_factory):
                 given = (None, ["A cat sat.", "The dog slept.", "Shares fell in London."], None)
             if name == "short":
                 given = (None, "She opened the [MASK] and went right out.", None)
+            if name == "hebrew":
+                text = "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd film"
+                given = (DEMO / "sentiment", text, None)
             if name == "long":
                 given = (DEMO / "sentiment", "A dull film. " * 18 + "Truly dull.", None)
             if name == "hostile":
@@ -440,6 +444,40 @@ def test_hostile_tokens_do_nothing(visit, name):
     assert page.locator('img[src="x"], #b, bdi *').count() == 0
     if name != "several, hostile":
         assert "<script>alert(" in page.locator("h1").inner_text()
+
+
+def test_another_sentence_is_typed_into_a_page_that_is_served(browser):
+    live = live_page(None, "A film.", blocks=[0])
+    thread = threading.Thread(target=live.serve)
+    thread.start()
+    context = browser.new_context()
+    page = context.new_page()
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(live.url)
+    page.get_by_label("another text").fill("She opened the [MASK] & <b>left</b>.")
+    page.get_by_label("another text").press("Enter")
+    page.wait_for_url("**text=She**")
+    page.wait_for_selector("html.ready", state="attached")
+    assert page.locator("h1").inner_text() == "She opened the [MASK] & <b>left</b>."
+    written = npbert.explain(None, "She opened the [MASK] & <b>left</b>.", blocks=[0])
+    best = Page(written.html).data["answer"]["best"]
+    assert page.locator("header .headline").inner_text() == f"The answer: {best}"
+    assert page.locator("footer").inner_text().endswith("in this file.")
+    context.close()
+    live.close()
+    thread.join()
+    assert [each for each in said if "favicon" not in each] == []
+
+
+def test_a_text_from_right_to_left_stays_so(visit):
+    page = visit("hebrew", 800)
+    direction = "e => getComputedStyle(e).direction"
+    assert page.locator("h1").evaluate(direction) == "rtl"
+    assert page.locator(".shaded").first.evaluate(direction) == "rtl"
+    page.locator(".effect").first.click()
+    assert page.locator("h1").evaluate(direction) == "rtl"
+    assert page.evaluate("document.documentElement.scrollWidth") == 800
 
 
 def test_without_javascript_there_are_texts_and_pictures(visit):
