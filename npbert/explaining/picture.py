@@ -11,7 +11,7 @@ WIDTH_DRAWN: Final = 1240
 SIDE: Final = 150  # width of what stands before the blocks, and behind them
 TOKENS_DRAWN: Final = 9
 TOKEN_LENGTH: Final = 14  # characters
-BLOCKS_NAMED: Final = 8  # of more, the parts have short names
+NARROW: Final = 100  # width of a block that is too narrow for words
 
 
 def text_svg(x: float, y: float, text: str, kind: str = "", anchor: str = "middle") -> str:
@@ -47,7 +47,7 @@ def draw_arrow(x: float, y: float, length: float) -> str:
 def model_view(run: Pass, answer: NamedNumbers, shown: Sequence[int]) -> str:
     """Return the drawing of the model; of blocks only those shown are links."""
     config, middle = run.model.config, HEIGHT_DRAWN / 2
-    n, d, total = len(run.encoding), config.hidden_size, 0
+    n, d = len(run.encoding), config.hidden_size
     total = sum(x.size for x in {id(x): x for x in run.model.parameters.values()}.values())
     parts = [draw_tokens(run), draw_arrow(102, middle, 22)]
     parts.append(
@@ -59,20 +59,20 @@ def model_view(run: Pass, answer: NamedNumbers, shown: Sequence[int]) -> str:
     left, right = 126 + SIDE, WIDTH_DRAWN - 2 * SIDE + 16
     step = (right - left) / config.num_blocks
     for i in range(config.num_blocks):
-        x, width, here = left + i * step, step - 14, i in shown
-        parts.append(draw_arrow(x - 18, middle, 18))
-        title, few = f"block {i}", config.num_blocks <= BLOCKS_NAMED
-        first = ["attention", f"{len(config.heads(i))} heads"]
+        x, width, here = left + i * step, step - min(14, step / 3), i in shown
+        parts.append(draw_arrow(x - 18, middle, 18) if step > NARROW or not i else "")
+        heads, inner = len(config.heads(i)), f"block-{i}" if here else ""
+        title, below = f"block {i}", f"{n} \u00d7 {d}"
+        first = ["attention", f"{heads} heads"]
         second = ["feed forward", f"{d} → {config.intermediate_size} → {d}"]
-        if not few:
-            first, second = ["heads", str(len(config.heads(i)))], ["ffn", ""]
-        inner = f"block-{i}" if here else ""
+        if step < NARROW:  # no room for words
+            title, below, first, second = str(i), "", [], []
         parts.append(
             draw_part((x, 36, width, 228), [], inner, "outer")
-            + text_svg(x + width / 2, 54, title)
-            + draw_part((x + 6, 66, width - 12, 70), first, f"{inner}-attention" * here)
-            + draw_part((x + 6, 150, width - 12, 70), second, f"{inner}-ffn" * here)
-            + text_svg(x + width / 2, 250, f"{n} \u00d7 {d}", "small-text")
+            + text_svg(x + width / 2, 54, title, "small-text" * (step < NARROW))
+            + draw_part((x + 4, 66, width - 8, 70), first, f"{inner}-attention" * here)
+            + draw_part((x + 4, 150, width - 8, 70), second, f"{inner}-ffn" * here)
+            + text_svg(x + width / 2, 250, below, "small-text")
         )
     parts.append(draw_arrow(right - 18, middle, 18))
     parts.append(
@@ -89,7 +89,9 @@ def model_view(run: Pass, answer: NamedNumbers, shown: Sequence[int]) -> str:
     return (
         '<section class="view" id="picture"><h2>The whole model</h2><p>The text comes in at the '
         f"left, the answer leaves at the right. In between {n} tokens are {n} vectors of {d} "
-        f"features, and each block changes them a little. {total:,} learned numbers take part. "
+        f"features, and each block changes them a little: above by attention in heads, below by "
+        f"feed forward through {config.intermediate_size} features. {total:,} learned numbers take "
+        "part. "
         "Every part is a link: it opens the step that it stands for.</p>"
         '<div class="drawing" tabindex="0" role="group" aria-label="drawing of the model">'
         f'<svg viewBox="0 0 {WIDTH_DRAWN} {HEIGHT_DRAWN}">{"".join(parts)}</svg></div></section>'
