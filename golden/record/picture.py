@@ -1,7 +1,7 @@
 """Take the README's picture of a page: python golden/record/picture.py
 
-Shown are the head of the page, the attention of all heads and one step; what lies between them is
-left out.  Needs the extra `browser`, chromium and pillow.
+Shown are the head of the page, the model, the attention of all heads and the words that
+decided; the rest is left out.  Needs the extra `browser`, chromium and pillow.
 """
 
 import io
@@ -15,12 +15,12 @@ from playwright.sync_api import sync_playwright
 import npbert
 
 SENTENCE = "She opened the [MASK] and went out into the garden."
-SHOWN = "header, #attention, #block-2-attention"  # of the page's parts
+SHOWN = "header, #picture, #attention, #words"  # of the page's parts
 HEAD = '.small[data-block="2"][data-number="4"]'  # whose mask listens to the word before it
 COLOURS = 256  # half of the file's size, and no difference to the eye
 HIDE = """shown => {
   const kept = [...document.querySelectorAll(shown)];
-  for (const each of document.querySelectorAll('.step, .view, header, nav, footer, .block > *')) {
+  for (const each of document.querySelectorAll('.view, header, nav, footer, .fold')) {
     if (!kept.some(one => one === each || each.contains(one))) each.style.display = 'none';
   }
 }"""
@@ -37,8 +37,6 @@ with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
     page.locator(".web button").nth(4).focus()
     page.evaluate("document.activeElement.blur()")
     page.evaluate(HIDE, SHOWN)
-    page.locator("#block-2-attention summary").click()
-    page.add_style_tag(content=".told { position: static !important; max-height: none !important }")
     taken = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     small = taken.quantize(COLOURS, dither=Image.Dither.NONE)
     small.save(Path(__file__).parent.parent / "explain.png", optimize=True)
