@@ -100,12 +100,12 @@ def load(
             f"{folder}: the tokenizer has {tokenizer.pieces.get_vocab_size()} tokens, but "
             f"vocab_size is {found.config.vocab_size}; is it another model's?"
         )
+    for array in found.parameters.values():
+        array.flags.writeable = False  # as those that are mapped: a pickle tells of no change
     model = Model(
         found.config, found.architecture, found.parameters, engine=engine, tokenizer=tokenizer,
         load_report=found.report, folder=folder,
     )  # fmt: skip
-    for array in found.parameters.values():
-        array.flags.writeable = False  # as those that are mapped: a pickle tells of no change
     place, pins = pin_source(source, folder, where)
     kept = None if config is None else dict(config)  # as it is now, whatever becomes of it
     how: dict[str, Any] = {

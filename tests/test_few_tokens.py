@@ -132,6 +132,12 @@ def test_weights_that_can_change_lie_in_memory_once(loaded):
     assert not np.array_equal(own(ids).hidden_state, before)
 
 
+def test_weights_that_were_copied_or_widened_at_the_load_are_for_few_tokens_too(loaded):
+    folder = loaded("bert", "base").folder
+    assert is_for_few(npbert.load(folder, copy=True), 4)
+    assert is_for_few(npbert.pipeline("text-classification").model, 4)  # built in as float16
+
+
 def test_large_models_and_odd_sizes_are_computed_as_before(loaded, monkeypatch):
     assert not is_for_few(loaded("bert", "base", hidden_size=60, num_attention_heads=3), 4)
     model = loaded("bert", "base")

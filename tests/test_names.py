@@ -55,11 +55,8 @@ FIRST_WORDS, QUALIFIERS = set(FIRST.split()), set(QUALIFYING.split())
 # io ask of a file, and asyncio of a protocol
 PUBLIC = {
     "packed", "app", "readable", "readinto", "seekable", "connection_lost", "connection_made",
-    "pause_writing",
+    "pause_writing", "do_GET",
 }  # fmt: skip
-# Model.packed, a name of the library before these rules; what zipfile, io and http.server ask for
-PUBLIC = {"do_GET", "packed", "readable", "readinto", "seekable"}
-
 SHARED = {
     # the verbs that the textbook defines and the kernels have
     **dict.fromkeys(
