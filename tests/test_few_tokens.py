@@ -143,6 +143,10 @@ def test_large_models_and_odd_sizes_are_computed_as_before(loaded, monkeypatch):
     model = loaded("bert", "base")
     assert is_for_few(model, MOST_TOKENS)
     assert not is_for_few(model, MOST_TOKENS + 1)
+    assert not is_for_few(model, 0)
+    assert model(np.zeros((0, 3), int)).hidden_state.shape == (0, 3, 64)
+    (none,) = model.packed([[5, 6, 7]], rows=[[]])  # tokens, of which nobody asks
+    assert none.shape == (0, 64)
     model.engine = "textbook"
     assert not is_for_few(model, 4)
     monkeypatch.setattr(few_tokens, "LIMIT", 1000)

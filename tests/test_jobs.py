@@ -420,7 +420,9 @@ def test_ctrl_c_answers_what_was_read_and_the_job_goes_on(tmp_path):
 
     held = started(CLASSIFY, "-i", given, "-o", out, "--resume")  # and nobody else comes between
     answers_until(part, 1500)
+    held.send_signal(signal.SIGSTOP)  # or it would be done before the other has begun
     err = quietly(CLASSIFY, "-i", given, "-o", out, "--resume").stderr
+    held.send_signal(signal.SIGCONT)
     assert "o.part: another process is writing it" in err
     assert held.wait(timeout=60) == 0
     held.stderr.close()

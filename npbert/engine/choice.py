@@ -42,7 +42,8 @@ class OperationsBySize:
 
     def choose(self, engine: str, tokens: int | None) -> Operations:
         """Return the operations for so many tokens: by that, and the model's shapes, alone."""
-        if engine != "kernels" or not self.second_copy or tokens is None or tokens > MOST_TOKENS:
+        few = tokens is not None and 0 < tokens <= MOST_TOKENS
+        if engine != "kernels" or not (few and self.second_copy):
             return ENGINES[engine]
         if self.few_tokens is None:
             self.few_tokens = FewTokens(self.blocks, self.heads)

@@ -156,7 +156,7 @@ class FewTokens:
 
         def part(blocks: slice) -> Array:
             h = feed(blocks)
-            activation(function, h.reshape(len(h), -1))
+            activation(function, h.reshape(len(h), h[0].size))
             return project(blocks, h)
 
         if tap is no_tap:
@@ -187,12 +187,13 @@ def transpose_columns(x: Array) -> Array:
 
 def join_blocks(blocks: Array) -> Array:
     """Return what lies in blocks as rows.  (N, T, K)  ->  (T, N K)"""
-    return blocks.transpose(1, 0, 2).reshape(blocks.shape[1], -1)
+    count, tokens, width = blocks.shape
+    return blocks.transpose(1, 0, 2).reshape(tokens, count * width)
 
 
 def split_rows(x: Array, width: int) -> Array:
     """Return columns in blocks of so many features.  (N K, T)  ->  (N, T, K)"""
-    return np.ascontiguousarray(x.reshape(-1, width, x.shape[-1]).mT)
+    return np.ascontiguousarray(x.reshape(len(x) // width, width, x.shape[-1]).mT)
 
 
 def add_products(layer: Affine, parts: Sequence[Array]) -> Array:
