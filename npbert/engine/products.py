@@ -19,7 +19,7 @@ from npbert.textbook import Array
 # Cooperlake to OpenBLAS); up to how many multiplications they are used; and the shapes that suit
 # them: 64 columns of the usual 768 features are a fifth of an L2 cache, and with so many columns 4
 # rows fill the registers, with fewer columns 6 do.
-SMALL_KERNELS: Final = {b"SkylakeX": 96, b"Cooperlake": math.inf, b"SapphireRapids": math.inf}
+SMALL_KERNELS: Final = {b"SkylakeX": 160, b"Cooperlake": math.inf, b"SapphireRapids": math.inf}
 SMALL_PRODUCT: Final = 1_000_000
 BLOCK_COLUMNS: Final = 64
 STACK_ROWS: Final = (128, 64, 32, 16, 8, 4), (192, 96, 48, 24, 12, 6)  # whole blocks; fewer columns
