@@ -381,7 +381,6 @@ class Model(Rebuildable):
         model = copy.copy(self)
         model.architecture, model.head, model.rebuild = ENCODER_ARCHITECTURE, {}, None
         model.encoder = self.encoder._replace(blocks=self.encoder.blocks[:blocks])
-        model.operations = OperationsBySize(model.encoder.blocks, self.config.heads)
         return model
 
     @explain_arguments

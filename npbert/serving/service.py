@@ -282,7 +282,7 @@ class Service:
 def call_in_loop(
     loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any
 ) -> None:
-    """Caller a function in an event loop, from another thread, if it still runs."""
+    """Call a function in an event loop, from another thread, if it still runs."""
     try:
         loop.call_soon_threadsafe(function, *args)
     except RuntimeError:
