@@ -40,7 +40,7 @@ from npbert.distributed.remote_files import (  # noqa: E402
     write_part,
 )
 from npbert.distributed.workers import answer_file  # noqa: E402
-from npbert.jobs.job import hash_model  # noqa: E402
+from npbert.jobs.identity import hash_model  # noqa: E402
 from npbert.jobs.records import InputFormat  # noqa: E402
 
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"

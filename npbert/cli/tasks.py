@@ -44,6 +44,14 @@ def add_task_parsers(commands: Commands) -> None:
             metavar="N",
             help="to compute with; default: all cores; changes no result",
         )
+        parser.add_argument(
+            "--processes",
+            type=int,
+            metavar="N",
+            help="to compute a file of short texts with, for a narrow model whose threads would "
+            "wait for Python; default: as many as pay, one where --threads is given; changes no "
+            "result",
+        )
         add_architecture_flags(parser, "the one that the task needs")
         add_copy_flag(parser)
         add_files(parser.add_argument_group("files"), row)
@@ -184,7 +192,12 @@ def run_task(args: argparse.Namespace) -> ExitStatus:
         task = pipeline(
             args.task, args.model, threads=args.threads, **load_keywords(args), **options
         )
-        return run_batch(task, given, args.texts, args.input, args.output, resume=args.resume)
+        return run_batch(
+            task, given, args.texts, args.input, args.output, resume=args.resume,
+            processes=args.processes,
+        )  # fmt: skip
+    if args.processes is not None:
+        raise InputError("--dask has processes of its own; --processes goes without it")
     from npbert.distributed import require_packages
 
     require_packages()

@@ -38,7 +38,9 @@ from npbert.distributed.workers import (
 from npbert.engine.threads import blas_environment, count_cores
 from npbert.errors import CheckpointError, ExitStatus, InputError, discard_output, tell
 from npbert.jobs.atomic import require_same_job
-from npbert.jobs.job import Counts, job_identity, summarize
+from npbert.jobs.blocks import Counts
+from npbert.jobs.identity import job_identity
+from npbert.jobs.job import summarize
 from npbert.jobs.lines import print_json
 from npbert.jobs.outputs import show_progress
 from npbert.jobs.records import InputFormat

@@ -15,7 +15,7 @@ from distributed import get_worker
 from npbert.distributed.columns import Types, column_types, fill_columns
 from npbert.distributed.workers import find_client, load_on_workers, load_task, task_recipe
 from npbert.errors import InputError, listing, quote, suggest
-from npbert.jobs.job import Counts, Job
+from npbert.jobs.blocks import Counts, Job
 from npbert.jobs.lines import Record
 from npbert.jobs.records import InputFormat
 from npbert.tasks.rows import TaskRow

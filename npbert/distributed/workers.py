@@ -26,7 +26,8 @@ from npbert import __version__
 from npbert.distributed.columns import column_types, fill_columns
 from npbert.distributed.remote_files import InputFile, open_remote, part_address, write_part
 from npbert.errors import CheckpointError, InputError, NpbertError, listing
-from npbert.jobs.job import BLOCK_INPUTS, Counts, Job, UnsavedOutput, hash_model
+from npbert.jobs.blocks import BLOCK_INPUTS, Counts, Job, UnsavedOutput
+from npbert.jobs.identity import hash_model
 from npbert.jobs.lines import Record, to_line
 from npbert.jobs.outputs import answer_record
 from npbert.jobs.raw_lines import Lines

@@ -18,7 +18,8 @@ from npbert.checkpoint.drafts import replace_files, write_json
 from npbert.checkpoint.reading import open_file, read_json_object
 from npbert.errors import CheckpointError, ExitStatus, InputError, tell
 from npbert.jobs.atomic import Places
-from npbert.jobs.job import job_identity, run_batch
+from npbert.jobs.identity import job_identity
+from npbert.jobs.job import run_batch
 from npbert.jobs.lines import form_of
 from npbert.jobs.records import InputFormat, Source
 from npbert.tasks.task import Task

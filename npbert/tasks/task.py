@@ -83,6 +83,12 @@ class Tally:
         self.unread += sum(reading.cut)
         self.empty += reading.empty
 
+    def add_tally(self, other: "Tally") -> None:
+        """Count what was read elsewhere."""
+        for each in fields(Tally):
+            name = each.name
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
 
 class Task(Rebuildable, ABC, Generic[Asked, Given]):
     """A model that answers questions about texts; made by npbert.pipeline."""
