@@ -270,3 +270,36 @@ def test_spans_stand_side_by_side(seed: int) -> None:
     spans = packs.column_slices(lengths)
     assert [s.stop - s.start for s in spans] == lengths
     assert [s.start for s in spans] == [sum(lengths[:i]) for i in range(len(lengths))]
+
+
+@pytest.mark.parametrize("batch_invariant", [False, True])
+def test_equal_lists_are_computed_once_and_each_gets_an_array_of_its_own(
+    batch_invariant: bool,
+) -> None:
+    one, other, first, last = np.arange(5), np.arange(7), np.array([0]), np.array([4])
+    lists = [
+        packs.Tokens(one, first), packs.Tokens(other, first), packs.Tokens(one.copy(), first),
+        packs.Tokens(one, last), packs.Tokens(one, first, np.ones(5, np.intp)),
+    ]  # fmt: skip
+    computed: list[int] = []
+
+    def compute(pack: packs.Pack) -> list[Any]:
+        computed.extend(len(range(*span.indices(99))) for span in pack.spans)
+        return [np.full(2, pack.ids[span].sum()) for span in pack.spans]
+
+    found = list(
+        packs.compute_lists(compute, lists, width=8, threads=1, batch_invariant=batch_invariant)
+    )
+    assert sorted(computed) == [5, 5, 5, 7]
+    assert [x[0] for x in found] == [10, 21, 10, 10, 10]
+    found[0] += 1
+    assert found[2][0] == 10
+
+
+def test_answers_to_equal_texts_are_equal() -> None:
+    task = npbert.pipeline("text-classification")
+    texts = ["A dull mess.", "Fine.", "A dull mess."] * 30
+    answers = task(texts)
+    assert len({repr(each) for each in answers}) == 2
+    alone = task(texts[:2])
+    assert [each["score"] for each in answers[:2]] == pytest.approx([x["score"] for x in alone])

@@ -108,7 +108,9 @@ def test_the_logits_of_a_pack_are_never_there_at_once(tmp_path, monkeypatch):
         return head(w, x, first, run)
 
     monkeypatch.setitem(sparse_embedding.HEADS, "predict_words", watched)
-    npbert.pipeline(TASK, path)(["dog cat sea " * 20] * 8)
+    words = "dog", "cat", "sea"
+    texts = [f"{words[i % 3]} {words[i // 3]} " + "dog cat sea " * 19 + "dog" for i in range(8)]
+    npbert.pipeline(TASK, path)(texts)
     assert sum(widths) == 8 * 62
     assert max(widths) <= sparse_embedding.PIECE_TOKENS
 

@@ -136,8 +136,11 @@ def compute_lists(
 ) -> Iterator[Array]:
     """Yield for every token list, in order, what is computed of it: `compute` says it of a pack's.
 
-    Rounding depends on what shares a pack; `batch_invariant` gives every list its own.
+    Rounding depends on what shares a pack; `batch_invariant` gives every list its own.  Of lists
+    that are equal one is computed, and the others get copies.
     """
+    places = unique_places(lists)
+    lists = [lists[i] for i in dict.fromkeys(places)]
     lengths = [len(each.ids) for each in lists]
     alone = [slice(i, i + 1) for i in range(len(lists))]
     packs = alone if batch_invariant else split_evenly(lengths, width)
@@ -148,7 +151,22 @@ def compute_lists(
         return compute(pack_lists(lists[packs[i]]))
 
     results = dict(zip(order, map_in_threads(compute_pack, order, threads), strict=True))
-    return chain.from_iterable(results[i] for i in range(len(packs)))
+    computed = chain.from_iterable(results[i] for i in range(len(packs)))
+    made: dict[int, Array] = {}
+    for i, place in enumerate(places):
+        made[i] = made[place].copy() if place < i else next(computed)
+    return iter(made.values())
+
+
+def unique_places(lists: Sequence[Tokens]) -> list[int]:
+    """Return for every list the place of the first that is equal to it: mostly its own."""
+    if len(lists) < 2:
+        return [0] * len(lists)
+    first: dict[tuple[bytes | None, ...], int] = {}
+    return [
+        first.setdefault(tuple(None if x is None else x.tobytes() for x in each), i)
+        for i, each in enumerate(lists)
+    ]
 
 
 def join_rows(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
