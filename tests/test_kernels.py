@@ -18,7 +18,7 @@ from npbert import textbook
 from npbert.engine import attention, kernels, packs, products
 from npbert.engine.activations import ACTIVATIONS
 from npbert.engine.kernels import Consumed
-from npbert.textbook import Affine, Attention, FeedForward, Norm, Span
+from npbert.textbook import Affine, Attention, FeedForward, Norm, Span, no_tap
 
 RNG = np.random.default_rng(5)
 
@@ -246,3 +246,20 @@ def test_taps_hear_the_same_of_attention_as_in_the_textbook():
             live = x > -1e30
             assert np.array_equal(live, heard[1][name] > -1e30)
             assert np.abs(x[live] - heard[1][name][live]).max(initial=0) <= 1e-4
+
+
+@pytest.mark.parametrize("scale", [1, 30])  # the second has scores from which a maximum is taken
+def test_sequences_of_one_length_are_attended_together_and_no_bit_is_another(scale: int) -> None:
+    lengths = [5, 5, 5, 9, 7, 7, 1, 1, 40, 40, 40]
+    columns = packs.column_slices(lengths)
+    masks = [np.ones((1, 1), bool)] * len(lengths)
+    masks[1] = np.array([[True], [False], [True], [True], [True]])
+    spans = [Span(s, s, mask) for s, mask in zip(columns, masks, strict=True)]
+    assert [len(run) for run in attention.split_runs(spans, 12)] == [1, 1, 1, 1, 2, 2, 3]
+    assert [len(run) for run in attention.split_runs(spans[8:], 40)] == [2, 1]
+    q, k, v = (scale * RNG.standard_normal((12, 8, sum(lengths)), np.float32) for _ in range(3))
+    head_mask = RNG.random((12, 1, 1)).astype(np.float32)
+    for mask in (np.ones_like(head_mask), head_mask):
+        together = attention.attention_contexts(q, k, v, spans, mask, no_tap).copy()
+        alone = attention.attention_contexts(q, k, v, spans, mask, lambda name, x: x)
+        np.testing.assert_array_equal(together, alone)

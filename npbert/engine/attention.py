@@ -4,7 +4,7 @@ See kernels.py, which calls these, and textbook.self_attention, which defines wh
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
 import numpy as np
@@ -95,7 +95,17 @@ def attention_contexts(
     may_overflow = column_lengths(q) * column_lengths(k) > SAFE_SCORE
     mask = None if (head_mask == 1).all() else head_mask
     context = scratch("context", *q.shape)
-    for s in spans:
+    for run in split_runs(spans, len(q)) if tap is no_tap else ([s] for s in spans):
+        s, count = run[0], len(run)
+        if count > 1:
+            columns = slice(s.keys.start, run[-1].keys.stop)
+            # (N, H, K, L), as many matrices as the sequences have heads, none of them copied
+            queries, keys, values, heard = (
+                x[..., columns].reshape(*x.shape[:2], count, -1).transpose(2, 0, 1, 3)
+                for x in (q, k, v, context)
+            )
+            heard[:] = attend_in_heads(queries, keys, values, s.key_mask, may_overflow, mask, tap)
+            continue
         queries, keys, values = q[..., s.queries], k[..., s.keys], v[..., s.keys]
         size = max(1, SCORES_AT_ONCE // max(1, keys.shape[-1] * queries.shape[-1]))
         size = size if tap is no_tap else len(q)  # it hears all heads at once
@@ -103,6 +113,31 @@ def attention_contexts(
             masks = s.key_mask, may_overflow[h], mask if mask is None else mask[h]
             context[h, :, s.queries] = attend_in_heads(queries[h], keys[h], values[h], *masks, tap)
     return context
+
+
+def split_runs(spans: Sequence[Span], heads: int) -> Iterator[list[Span]]:
+    """Yield neighbours of one length together, if all of their tokens ask, and all are heard.
+
+    They take as few calls as one sequence, and no bit of what comes of it is another.  Together
+    their scores are no more than SCORES_AT_ONCE.
+    """
+    run: list[Span] = []
+    for s in spans:
+        length = s.keys.stop - s.keys.start
+        if run and not (
+            length == run[0].keys.stop - run[0].keys.start
+            and s.queries == s.keys
+            and s.queries.start == run[-1].keys.stop
+            and run[0].queries == run[0].keys
+            and (len(run) + 1) * heads * length * length <= SCORES_AT_ONCE
+            and s.key_mask.all()
+            and run[0].key_mask.all()
+        ):
+            yield run
+            run = []
+        run.append(s)
+    if run:
+        yield run
 
 
 def column_lengths(x: Array) -> Array:
@@ -119,8 +154,12 @@ def attend_in_heads(
     head_mask: Array | None,
     tap: Tap,
 ) -> Array:
-    """Attention of some heads to queries that are scaled; one array holds scores, then weights."""
-    s = tap("scores", product(k.mT, q, scratch("scores", len(k), k.shape[-1], q.shape[-1])))
+    """Attention of some heads to queries that are scaled; one array holds scores, then weights.
+
+    q, k, v : (H, K, L), or (N, H, K, L)
+    """
+    scores = scratch("scores", *q.shape[:-2], k.shape[-1], q.shape[-1])
+    s = tap("scores", product(k.mT, q, scores))
     s, may_overflow = mask_scores(s, key_mask, may_overflow)
     s = exponentials(tap("masked_scores", s), may_overflow)
     s /= row_of_ones(s) @ s

@@ -140,7 +140,9 @@ def compute_lists(
     that are equal one is computed, and the others get copies.
     """
     places = unique_places(lists)
-    lists = [lists[i] for i in dict.fromkeys(places)]
+    # Those of one length side by side: attention takes them together.
+    distinct = sorted(dict.fromkeys(places), key=lambda i: len(lists[i].ids))
+    lists = [lists[i] for i in distinct]
     lengths = [len(each.ids) for each in lists]
     alone = [slice(i, i + 1) for i in range(len(lists))]
     packs = alone if batch_invariant else split_evenly(lengths, width)
@@ -152,10 +154,8 @@ def compute_lists(
 
     results = dict(zip(order, map_in_threads(compute_pack, order, threads), strict=True))
     computed = chain.from_iterable(results[i] for i in range(len(packs)))
-    made: dict[int, Array] = {}
-    for i, place in enumerate(places):
-        made[i] = made[place].copy() if place < i else next(computed)
-    return iter(made.values())
+    made = dict(zip(distinct, computed, strict=True))
+    return (made[place].copy() if place < i else made[i] for i, place in enumerate(places))
 
 
 def unique_places(lists: Sequence[Tokens]) -> list[int]:
