@@ -42,7 +42,7 @@ def run_batch(
     output: str | None,
     *,
     resume: bool = False,
-    processes: int | None = 1,
+    processes: int | None = None,
 ) -> ExitStatus:
     """Answer for every input, in order, and say how it went.
 
