@@ -188,6 +188,49 @@ def test_the_other_endpoints_of_text_embeddings_inference_answer_in_its_shapes(s
         assert server.ask("/rerank", asked | more).value == expected
 
 
+def test_similarities_are_the_librarys_cosines(server, task_of):
+    embed = task_of("sentence-embedding", 1)
+    vectors = embed(TEXTS)
+    for parameters in ({}, {"truncate": True, "truncation_direction": "Right"}, None):
+        asked = {"source_sentence": TEXTS[0], "sentences": TEXTS[1:]}
+        body = {"inputs": asked, "parameters": parameters, "model": str(embed.folder)}
+        expected = embed.similarity(vectors[:1], vectors[1:], "cosine")[0].tolist()
+        assert server.ask("/similarity", body).value == expected
+    asked = {"source_sentence": TEXTS[0], "sentences": []}
+    assert server.ask("/similarity", {"inputs": asked}).value == []
+
+
+def test_the_inference_apis_answers_are_the_librarys_in_its_shapes(server, task_of):
+    classify, choose = task_of("text-classification"), task_of("zero-shot-classification")
+    path = "/pipeline/text-classification"
+    for inputs, options in (
+        (TEXTS[0], {}), (TEXTS, {"top_k": 1}), ([], {}), (TEXTS[0], {"function_to_apply": "none"})
+    ):  # fmt: skip
+        reply = server.ask(path, {"inputs": inputs, "parameters": options})
+        many = inputs if isinstance(inputs, list) else [inputs]
+        assert reply.value == classify(many, **{"top_k": None, **options})
+    labels = {"candidate_labels": ["red", "old", "cat"]}
+    answers = [
+        [
+            {"label": label, "score": score}
+            for label, score in zip(a["labels"], a["scores"], strict=True)
+        ]
+        for a in choose(TEXTS[::2], **labels)
+    ]
+    path = "/pipeline/zero-shot-classification"
+    for inputs, expected in ((TEXTS[::2], answers), (TEXTS[0], answers[0])):
+        assert server.ask(path, {"inputs": inputs, "parameters": labels}).value == expected
+
+
+def test_openais_clients_hear_which_models_embed(server):
+    listed = server.ask("/v1/models").value
+    names = [str(model) for model in SERVED["sentence-embedding"]]
+    assert [each["id"] for each in listed["data"]] == names
+    assert {each["object"] for each in listed["data"]} == {"model"}
+    for name in names:
+        assert server.ask("/v1/embeddings", {"input": "a", "model": name}).status == 200
+
+
 def test_what_was_truncated_is_told_beside_the_answer(server, task_of):
     long = "word " * 600
     reply = server.ask("/v1/text-classification", {"inputs": [long, ""]})
@@ -247,6 +290,20 @@ REFUSED = [
      "truncation_direction is 'left', but the model's tokenizer truncates on the right"),
     ("/rerank", {"query": "a", "texts": "b"}, "texts is a string, expected a list of strings"),
     ("/rerank", {"texts": []}, "the body has no query"),
+    ("/embed", {"inputs": "a", "encoding_format": "base64"},
+     "encoding_format is 'base64', expected one of float"),
+    ("/similarity", {"inputs": "a"}, "inputs is 'a', expected an object"),
+    ("/similarity", {"inputs": {"sentences": ["a"]}}, "inputs has no source_sentence"),
+    ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["a", 5]}},
+     "sentences is ['a', 5], expected a list of strings"),
+    ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["a"], "text": "b"}},
+     "inputs has 'text', expected source_sentence, sentences"),
+    ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}, "parameters": {"top": 5}},
+     "parameters has 'top', expected prompt_name, truncate, truncation_direction"),
+    ("/pipeline/text-classification", {"inputs": "a", "parameters": {"topk": 1}},
+     "parameters: text-classification has no option 'topk'; it is called 'top_k' here"),
+    ("/pipeline/zero-shot-classification", {"inputs": "a"},
+     "text 0: has no labels to choose from; pass candidate_labels="),
 ]  # fmt: skip
 
 
@@ -291,6 +348,9 @@ def test_more_than_a_request_may_have_is_too_large(server):
          "the body has more than 4194304 bytes, which is all that this server reads"),
         ({"inputs": ["a"] * 2049},
          "the body has 2049 texts, but this server reads 2048 of a request; send fewer at once"),
+        ({"inputs": ["a"] * 2049, "model": "builtin:sentiment",
+          "parameters": {"function_to_apply": "none"}},
+         "the body has 2049 texts, but this server reads 2048 of a request; send fewer at once"),
         ({"inputs": [[5, 6]] * 2049},
          "the body has 2049 texts, but this server reads 2048 of a request; send fewer at once"),
         ({"inputs": "a", "parameters": {"top_k": 1001}},
@@ -309,7 +369,8 @@ def test_more_than_a_request_may_have_is_too_large(server):
 def test_the_document_tells_of_every_endpoint_its_options_and_its_answers(server, task_of):
     document = server.ask("/openapi.json").value
     there = {f"/v1/{task}" for task in TASKS}
-    more = {"/v1/embeddings", "/embed", "/embed_sparse", "/rerank", "/predict"}
+    more = {"/v1/embeddings", "/embed", "/embed_sparse", "/similarity", "/rerank", "/predict",
+            "/pipeline/text-classification", "/pipeline/zero-shot-classification"}  # fmt: skip
     assert set(document["paths"]) == there | more
     for name, row in TASKS.items():
         told = document["paths"][f"/v1/{name}"]["post"]

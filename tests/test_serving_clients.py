@@ -16,14 +16,15 @@ pytestmark = [pytest.mark.serve, pytest.mark.filterwarnings("ignore::Deprecation
 MODELS = Path(__file__).parent.parent / "golden" / "tasks"
 TEXTS = ["A film to treasure.", "Tedious from start to finish.", "cat " * 30]
 WITHIN = 1e-6
-QA, EMBED = MODELS / "qa", MODELS / "st_cls_norm"
+QA, EMBED, NLI = MODELS / "qa", MODELS / "st_cls_norm", MODELS / "nli"
 
 
 @pytest.fixture(scope="module")
 def server():
     pytest.importorskip("uvicorn", reason="the extra serve is not installed")
     tasks = ("token-classification", "fill-mask", f"question-answering={QA}",
-             f"sentence-embedding={EMBED}")  # fmt: skip
+             f"sentence-embedding={EMBED}", "text-classification", "feature-extraction",
+             f"zero-shot-classification={NLI}")  # fmt: skip
     with Server(*tasks, NPBERT_API_KEY="s3cret") as made:
         yield made
 
@@ -54,6 +55,20 @@ def test_openais_client_gets_the_librarys_embeddings(server, vectors, form):
         assert np.abs(numbers(short.data[0].embedding) - vectors[0, :4]).max() <= WITHIN
 
 
+def test_openais_client_sends_ids_of_tokens_and_finds_the_models(server, vectors):
+    openai = pytest.importorskip("openai")
+    url = f"http://127.0.0.1:{server.port}/v1"
+    with openai.OpenAI(base_url=url, api_key="s3cret", max_retries=0) as client:
+        (model,) = client.models.list()
+        encode = npbert.pipeline("sentence-embedding", EMBED).tokenizer.encode
+        ids = [encode(text).ids for text in TEXTS]
+        reply = client.embeddings.create(input=ids, model=model.id)
+        found = np.array([each.embedding for each in reply.data])
+        assert np.abs(found - vectors).max() <= WITHIN
+        (one,) = client.embeddings.create(input=ids[1][1:-1], model=model.id).data
+        assert np.abs(one.embedding - vectors[1]).max() <= WITHIN
+
+
 def test_openais_client_raises_its_own_errors(server):
     openai = pytest.importorskip("openai")
     url = f"http://127.0.0.1:{server.port}/v1"
@@ -80,6 +95,35 @@ def test_inference_client_gets_the_librarys_embeddings(server, client, vectors):
     assert np.abs(client.feature_extraction(TEXTS, model=url) - vectors).max() <= WITHIN
     (one,) = client.feature_extraction(TEXTS[0], model=url, normalize=True, truncate=True)
     assert np.abs(one - vectors[0]).max() <= WITHIN
+    how = {"dimensions": 4, "truncation_direction": "right", "encoding_format": "float"}
+    short = client.feature_extraction(TEXTS, model=url, normalize=False, **how)
+    assert short.shape == (3, 4)
+    states = client.feature_extraction(
+        "A cat.", model=f"http://127.0.0.1:{server.port}/v1/feature-extraction"
+    )
+    assert states.tolist() == npbert.pipeline("feature-extraction")("A cat.")
+
+
+def test_inference_client_compares_and_classifies(server, client, vectors):
+    url = f"http://127.0.0.1:{server.port}"
+    close = client.sentence_similarity(TEXTS[0], TEXTS[1:], model=f"{url}/similarity")
+    assert np.abs(close - vectors[1:] @ vectors[0]).max() <= WITHIN
+    for how in ({}, {"top_k": 1}, {"function_to_apply": "none"}):
+        found = client.text_classification(
+            TEXTS[0], model=f"{url}/pipeline/text-classification", **how
+        )
+        expected = npbert.pipeline("text-classification", top_k=None)(TEXTS[0], **how)
+        assert [(each.label, each.score) for each in found] == [
+            (each["label"], pytest.approx(each["score"])) for each in expected
+        ]
+    path, labels = f"{url}/pipeline/zero-shot-classification", ["red", "old", "cat"]
+    for how in ({}, {"multi_label": True, "hypothesis_template": "It is {}."}):
+        found = client.zero_shot_classification(TEXTS[0], labels, model=path, **how)
+        answer = npbert.pipeline("zero-shot-classification", NLI)(
+            TEXTS[0], candidate_labels=labels, **how
+        )
+        assert [each.label for each in found] == answer["labels"]
+        assert [each.score for each in found] == pytest.approx(answer["scores"])
 
 
 def test_inference_client_gets_the_librarys_answers(server, client):

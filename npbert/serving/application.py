@@ -21,7 +21,7 @@ from npbert import __version__
 from npbert.errors import InputError, quote
 from npbert.jobs.lines import to_line
 from npbert.serving.compatible import COMPATIBLE
-from npbert.serving.document import describe_endpoints, describe_server
+from npbert.serving.document import describe_endpoints, describe_server, list_models
 from npbert.serving.metrics import CONTENT_TYPE, ServerMetrics
 from npbert.serving.page import PAGE_POLICY, page_html
 from npbert.serving.questions import Endpoint, task_endpoint
@@ -124,6 +124,7 @@ class Application:
         self.endpoints = [*map(task_endpoint, TASKS.values()), *COMPATIBLE]
         self.info = to_line(describe_server(service, batching)).encode()
         self.document = to_line(describe_endpoints(service, self.endpoints)).encode()
+        self.models = to_line(list_models(service, int(time.time()))).encode()
         self.page = page_html(service).encode()
 
     def list_routes(self) -> list[Route]:
@@ -132,6 +133,7 @@ class Application:
             ("/health", lambda: answer_json({"status": "ok", "npbert": __version__}), False),
             ("/ready", lambda: answer_json({"status": "ready"}), False),
             ("/info", lambda: answer_json(self.info), True),
+            ("/v1/models", lambda: answer_json(self.models), True),
             ("/openapi.json", lambda: answer_json(self.document), True),
             ("/metrics", lambda: Response(self.metrics.report(), media_type=CONTENT_TYPE), True),
             ("/", self.page_response, False),

@@ -1,11 +1,15 @@
-"""Endpoints as other servers have them: OpenAI's embeddings, text-embeddings-inference's four.
+"""Endpoints as other servers have them.
+
+OpenAI's embeddings, five of text-embeddings-inference, and of huggingface.co's Inference API those
+two whose answers are neither the library's nor text-embeddings-inference's.
 
 What is left out of a request is as the library does it: lengths of embeddings and scores are those
 of the model's folder, and texts that are too long are truncated, unless the request says otherwise.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,16 +20,21 @@ from npbert.serving.questions import (
     COUNT,
     FLAG,
     MODEL,
+    OBJECT,
     ONE_OR_MANY,
     STRING,
+    STRINGS,
     BodyField,
     Endpoint,
     ServedTask,
     TaskQuestion,
+    ask_task,
     change_task_options,
+    check_fields,
     choice_of,
     first_part,
     list_parts,
+    task_endpoint,
     values_of,
 )
 from npbert.tasks.rows import (
@@ -33,6 +42,8 @@ from npbert.tasks.rows import (
     SPARSE_EMBEDDING,
     TEXT_CLASSIFICATION,
     TEXT_RANKING,
+    ZERO_SHOT_CLASSIFICATION,
+    TaskRow,
 )
 from npbert.tasks.sentence_embedding import SentenceEmbedding, TokenIds
 
@@ -108,6 +119,28 @@ def ask_embed(body: Mapping[str, Any], served: ServedTask) -> TaskQuestion:
     return ask_embeddings(body, served, "inputs", convert=values_of, join=list_parts)
 
 
+def ask_similarity(body: Mapping[str, Any], served: ServedTask) -> TaskQuestion:
+    """Return what POST /similarity asks: how close texts are to one.  Raises InputError."""
+    task = served.task
+    assert isinstance(task, SentenceEmbedding)  # as its row says
+    asked = check_fields("inputs", body["inputs"], COMPARED)
+    given = check_fields("parameters", body.get("parameters", {}), COMPARISON)
+    changes = {"prompt_name": given["prompt_name"]} if "prompt_name" in given else {}
+    changes |= {"precision": "float32", **truncation_changes(given, served)}
+
+    def collect(vectors: Iterator[Any]) -> list[float]:
+        source, *others = vectors
+        if not others:
+            return []
+        cosines: list[float] = task.similarity(source[None], np.stack(others), "cosine")[0].tolist()
+        return cosines
+
+    return TaskQuestion(
+        task=task, options=change_task_options(task, changes), collect=collect,
+        inputs=[asked["source_sentence"], *asked["sentences"]], convert=values_of, join=list_parts,
+    )  # fmt: skip
+
+
 def ask_sparse(body: Mapping[str, Any], served: ServedTask) -> TaskQuestion:
     """Return what POST /embed_sparse asks.  Raises InputError."""
     given = body["inputs"]
@@ -168,12 +201,37 @@ def ask_prediction(body: Mapping[str, Any], served: ServedTask) -> TaskQuestion:
     )  # fmt: skip
 
 
+def ask_classes(body: Mapping[str, Any], served: ServedTask) -> TaskQuestion:
+    """Return what the Inference API's text-classification asks.  Raises InputError."""
+    options = {"top_k": None, **body.get("parameters", {})}
+    return replace(ask_task({**body, "parameters": options}, served), join=list_parts)
+
+
+def ask_labels(body: Mapping[str, Any], served: ServedTask) -> TaskQuestion:
+    """Return what the Inference API's zero-shot-classification asks.  Raises InputError."""
+
+    def convert(answer: Any) -> Any:
+        pairs = zip(answer["labels"], answer["scores"], strict=True)
+        return [{"label": label, "score": score} for label, score in pairs]
+
+    return replace(ask_task(body, served), convert=convert)
+
+
+def convert_endpoint(
+    row: TaskRow, ask: Callable[[Mapping[str, Any], ServedTask], TaskQuestion], what: str
+) -> Endpoint:
+    """Return the endpoint of a task in the forms of the Inference API."""
+    return replace(
+        task_endpoint(row), path=f"/pipeline/{row.name}", ask=ask, native=False,
+        summary=f"{row.summary} As huggingface.co's Inference API: {what}.",
+    )  # fmt: skip
+
+
 TRUNCATION: Final[Mapping[str, BodyField]] = {
     "truncate": BodyField(FLAG, "truncate texts that are too long, or refuse them"),
     "truncation_direction": BodyField(
         choice_of(*SIDES), "the side that the tokenizer truncates on"
     ),
-    "model": MODEL,
 }
 EMBEDDED: Final = BodyField(ONE_OR_MANY, "a text, a list of texts, or ids of tokens", required=True)
 NORMALIZE: Final = BodyField(
@@ -181,6 +239,11 @@ NORMALIZE: Final = BodyField(
 )
 DIMENSIONS: Final = BodyField(COUNT, "keep only this many dimensions")
 PROMPT_NAME: Final = BodyField(STRING, "use the model's own prompt of that name")
+COMPARED: Final[Mapping[str, BodyField]] = {
+    "source_sentence": BodyField(STRING, "what the others are compared with", required=True),
+    "sentences": BodyField(STRINGS, "the others", required=True),
+}
+COMPARISON: Final[Mapping[str, BodyField]] = {"prompt_name": PROMPT_NAME, **TRUNCATION}
 RAW_SCORES: Final = BodyField(FLAG, "logits in place of scores")
 
 COMPATIBLE: Final = (
@@ -198,7 +261,17 @@ COMPATIBLE: Final = (
         summary="Embed texts, as text-embeddings-inference.",
         fields={
             "inputs": EMBEDDED, "normalize": NORMALIZE, "dimensions": DIMENSIONS,
-            "prompt_name": PROMPT_NAME, **TRUNCATION,
+            "prompt_name": PROMPT_NAME, **TRUNCATION, "model": MODEL,
+            "encoding_format": BodyField(choice_of("float"), "how numbers are written"),
+        },
+    ),
+    Endpoint(
+        path="/similarity", row=SENTENCE_EMBEDDING, ask=ask_similarity, failure=BACKEND_FAILED,
+        summary="Compare texts with one, as text-embeddings-inference: the cosine of each.",
+        fields={
+            "inputs": BodyField(OBJECT, "source_sentence, and a list of sentences", required=True),
+            "parameters": BodyField(OBJECT, f"any of {', '.join(COMPARISON)}"),
+            "model": MODEL,
         },
     ),
     Endpoint(
@@ -206,7 +279,7 @@ COMPATIBLE: Final = (
         summary="Embed texts sparsely, as text-embeddings-inference.",
         fields={
             "inputs": BodyField(ONE_OR_MANY, "a text, or a list of texts", required=True),
-            "prompt_name": PROMPT_NAME, **TRUNCATION,
+            "prompt_name": PROMPT_NAME, **TRUNCATION, "model": MODEL,
         },
     ),
     Endpoint(
@@ -217,7 +290,7 @@ COMPATIBLE: Final = (
             "texts": BodyField(ONE_OR_MANY, "a list of texts", required=True),
             "raw_scores": RAW_SCORES,
             "return_text": BodyField(FLAG, "include the texts"),
-            **TRUNCATION,
+            **TRUNCATION, "model": MODEL,
         },
     ),
     Endpoint(
@@ -225,7 +298,11 @@ COMPATIBLE: Final = (
         summary="Classify texts, as text-embeddings-inference: all classes, best first.",
         fields={
             "inputs": BodyField(ONE_OR_MANY, "a text, or a list of texts and pairs", required=True),
-            "raw_scores": RAW_SCORES, **TRUNCATION,
+            "raw_scores": RAW_SCORES, **TRUNCATION, "model": MODEL,
         },
     ),
+    convert_endpoint(
+        TEXT_CLASSIFICATION, ask_classes, "a list of all classes, best first, for each text"
+    ),
+    convert_endpoint(ZERO_SHOT_CLASSIFICATION, ask_labels, "a list of labels and scores"),
 )  # fmt: skip

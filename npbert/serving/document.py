@@ -11,7 +11,16 @@ from npbert import __version__
 from npbert.serving.questions import Endpoint
 from npbert.serving.service import Service
 from npbert.tasks.options import Names, Options, option_types
-from npbert.tasks.rows import NUMBER, RESULTS, TEXT, WHOLE, Column, TaskRow, Vector
+from npbert.tasks.rows import (
+    NUMBER,
+    RESULTS,
+    SENTENCE_EMBEDDING,
+    TEXT,
+    WHOLE,
+    Column,
+    TaskRow,
+    Vector,
+)
 from npbert.tasks.task import Task
 
 SCHEMA_TYPES: Final = {TEXT: "string", NUMBER: "number", WHOLE: "integer"}
@@ -38,6 +47,18 @@ def describe_server(service: Service, batching: Mapping[str, Any]) -> dict[str, 
         "limits": asdict(service.limits),
         "batching": dict(batching),
     }
+
+
+def list_models(service: Service, created: int) -> dict[str, Any]:
+    """Return what GET /v1/models answers: those that POST /v1/embeddings may name.
+
+    `created` is in seconds since 1970.
+    """
+    names = service.served.get(SENTENCE_EMBEDDING.name, {})
+    made = [
+        {"id": name, "object": "model", "created": created, "owned_by": "npbert"} for name in names
+    ]
+    return {"object": "list", "data": made}
 
 
 def describe_task(name: str, task: Task[Any, Any]) -> dict[str, Any]:
@@ -137,7 +158,7 @@ def describe_body(endpoint: Endpoint) -> dict[str, Any]:
         name: {**each.kind.schema, "description": each.meaning}
         for name, each in endpoint.fields.items()
     }
-    if "parameters" in properties:
+    if endpoint.native:
         properties["inputs"] |= input_schema(endpoint.row)
         properties["parameters"] = describe_options(endpoint.row.options)
     return {
@@ -152,7 +173,7 @@ def describe_endpoint(endpoint: Endpoint, service: Service) -> dict[str, Any]:
     """Return what OpenAPI says of an endpoint."""
     served = next(iter(service.served[endpoint.row.name].values()))
     answer: dict[str, Any] = {"description": "the answers"}
-    if "parameters" in endpoint.fields:
+    if endpoint.native:
         one = answer_schema(served.task)
         many = {"type": "array", "items": one}
         answer["content"] = {"application/json": {"schema": {"anyOf": [one, many]}}}

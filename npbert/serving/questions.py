@@ -3,9 +3,9 @@
 What a body may hold is a table for each endpoint, by which it is checked and documented.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, NamedTuple, get_type_hints
 
 import numpy as np
@@ -48,6 +48,11 @@ COUNT: Final = FieldKind(
     {"type": "integer", "minimum": 1},
 )  # fmt: skip
 OBJECT: Final = FieldKind("an object", lambda x: isinstance(x, dict), {"type": "object"})
+STRINGS: Final = FieldKind(
+    "a list of strings",
+    lambda x: isinstance(x, list) and all(isinstance(each, str) for each in x),
+    {"type": "array", "items": {"type": "string"}},
+)
 ONE_OR_MANY: Final = FieldKind(
     "one input, or a list", lambda x: True, {}
 )  # the task says what is wrong
@@ -70,7 +75,8 @@ class TaskQuestion:
     inputs: Sequence[Any]
     convert: Callable[[Any], Any]  # an answer, as JSON has it
     join: Callable[[list[str], int], str]  # those in JSON, and the tokens that were read
-    collects: bool = False  # what is made of arrays needs all of them
+    # What is told of answers that are arrays, where it needs all of them.
+    collect: Callable[[Iterator[Any]], Iterable[Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +89,7 @@ class Endpoint:
     fields: Mapping[str, BodyField]
     ask: Callable[[Mapping[str, Any], ServedTask], TaskQuestion]
     failure: int = 500  # the status where the model fails
+    native: bool = False  # options and answers are the library's
     nests_errors: bool = False  # {"error": {"message", "type"}} in place of {"error", "error_type"}
 
 
@@ -93,16 +100,24 @@ def parse_body(body: bytes, known: Mapping[str, BodyField]) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"the body is not UTF-8: {error.reason}") from None
     try:
-        given = {name: value for name, value in parse_object(text).items() if value is not None}
+        given = parse_object(text)
     except InputError as error:
         raise InputError(f"the body {error}") from None
+    return check_fields("the body", given, known)
+
+
+def check_fields(
+    what: str, given: Mapping[str, Any], known: Mapping[str, BodyField]
+) -> dict[str, Any]:
+    """Return the values of an object that are not null.  Raises InputError."""
+    given = {name: value for name, value in given.items() if value is not None}
     for name in given:
         if name not in known:
             raise InputError(
-                f"the body has {quote(name)}, expected {listing(known)}{suggest(name, known)}"
+                f"{what} has {quote(name)}, expected {listing(known)}{suggest(name, known)}"
             )
     if missing := [name for name, each in known.items() if each.required and name not in given]:
-        raise InputError(f"the body has no {' and no '.join(missing)}")
+        raise InputError(f"{what} has no {' and no '.join(missing)}")
     for name, value in given.items():
         if not known[name].kind.allows(value):
             raise InputError(f"{name} is {quote(value)}, expected {known[name].kind.words}")
@@ -158,7 +173,8 @@ def ask_task(body: Mapping[str, Any], served: ServedTask) -> TaskQuestion:
         served.task.require_streamable(options)
     return TaskQuestion(
         task=served.task, options=options, inputs=given if many else [given],
-        convert=values_of, join=list_parts if many else first_part, collects=many,
+        convert=values_of, join=list_parts if many else first_part,
+        collect=partial(served.task.collect, options=options) if many else None,
     )  # fmt: skip
 
 
@@ -166,7 +182,7 @@ def task_endpoint(row: TaskRow) -> Endpoint:
     """Return the endpoint that every task has."""
     names = listing((each.name for each in fields(row.options)), 20)
     return Endpoint(
-        path=f"/v1/{row.name}", row=row, summary=row.summary, ask=ask_task,
+        path=f"/v1/{row.name}", row=row, summary=row.summary, ask=ask_task, native=True,
         fields={
             "inputs": BodyField(ONE_OR_MANY, "one input, or a list of them", required=True),
             "parameters": BodyField(OBJECT, f"options of this request: {names}"),
@@ -188,7 +204,7 @@ class AnswerText:
 
     def add(self, i: int, answer: Any) -> None:
         """Take the answer to input i."""
-        if self.question.collects and isinstance(answer, np.ndarray):
+        if self.question.collect and isinstance(answer, np.ndarray):
             self.answers[i] = answer
             self.size += answer.nbytes
         else:
@@ -198,7 +214,6 @@ class AnswerText:
     def finish(self, tokens: int) -> bytes:
         """Return the body of the reply, when all answers are there."""
         made = [self.answers.pop(i) for i in range(len(self.question.inputs))]
-        if self.question.collects and not all(isinstance(each, str) for each in made):
-            rows = self.question.task.collect(iter(made), self.question.options)
-            made = [to_line(self.question.convert(row)) for row in rows]
+        if (collect := self.question.collect) and not all(isinstance(each, str) for each in made):
+            made = [to_line(self.question.convert(each)) for each in collect(iter(made))]
         return self.question.join(made, tokens).encode()

@@ -70,6 +70,16 @@ def count_texts(value: Any) -> int:
         raise InputError("the body is nested too deeply") from None
 
 
+def count_listed_texts(body: Mapping[str, Any]) -> int:
+    """Return how many texts a body holds, but for words that choose.  Raises InputError."""
+    parameters = body.get("parameters", {})
+    return sum(
+        count_texts(value)
+        for name, value in [*body.items(), *parameters.items()]
+        if value is not parameters and not isinstance(value, str)
+    )
+
+
 class AskedRequest:
     """A request whose inputs are read, some at a time, and then answered, as they are computed."""
 
@@ -191,7 +201,7 @@ class Service:
     def read_question(self, endpoint: Endpoint, body: bytes) -> AskedRequest:
         """Return what a body asks, its first inputs read.  Raises InputError, RefusedError."""
         given = parse_body(body, endpoint.fields)
-        texts, most = count_texts(list(given.values())), self.limits.max_texts
+        texts, most = count_listed_texts(given), self.limits.max_texts
         if texts > most:
             raise RefusedError(
                 413, f"the body has {texts} texts, but this server reads {most} of a request; "
