@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import random
+import re
 import signal
 import socket
 import threading
@@ -342,6 +343,73 @@ def test_what_is_not_there_is_not_found(server):
         assert (reply.status, reply.value["error"]) == (status, message)
 
 
+def ask_raw(server, data, wait=60):
+    """Return the statuses and the bytes of what comes for bytes on a connection that then rests."""
+    with server.connect(data) as own:
+        own.settimeout(wait)
+        found = b""
+        while part := own.recv(1 << 16):
+            found += part
+        return [int(each) for each in re.findall(rb"HTTP/1\.1 (\d+) ", found)], found
+
+
+def head_bytes(path, *lines, method="POST", host="localhost"):
+    """Return the head of a request whose connection is closed with the answer."""
+    given = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close", *lines]
+    return "\r\n".join([*given, "", ""]).encode()
+
+
+def test_a_body_that_is_not_wanted_is_refused_before_it_comes(server):
+    for lines, status, message in (
+        (["Content-Encoding: gzip", "Content-Length: 9"], 415,
+         b"Content-Encoding is 'gzip', but this server reads plain JSON only; send the body "
+         b"uncompressed"),
+        (["Content-Length: 10000000000"], 413,
+         b"the body has 10000000000 bytes, but this server reads 4194304; send fewer texts at "
+         b"once"),
+        (["Expect: 100-continue", "Content-Length: 4194305"], 413,
+         b"the body has 4194305 bytes, but this server reads 4194304; send fewer texts at once"),
+    ):  # fmt: skip
+        statuses, found = ask_raw(server, head_bytes(CLASSIFY, *lines))
+        assert statuses == [status]
+        assert message in found
+    body = b'{"inputs": "A cat."}'
+    lines = ["Content-Encoding: identity", "Expect: 100-continue", f"Content-Length: {len(body)}"]
+    assert ask_raw(server, head_bytes(CLASSIFY, *lines) + body)[0] == [100, 200]
+
+
+def test_another_method_is_told_those_that_there_are(server):
+    for path, allowed in ((CLASSIFY, "POST"), ("/health", "GET, HEAD")):
+        reply = server.ask(path, b"{}", "PUT")
+        assert reply.status == 405
+        assert ", ".join(sorted(reply.headers["allow"].split(", "))) == allowed
+
+
+def test_no_path_leads_to_where_the_host_of_a_request_says(server):
+    for path in ("/health/", f"{CLASSIFY}/"):
+        reply = server.ask(path, b"{}", Host="theirs.example")
+        assert (reply.status, reply.headers.get("location")) == (404, None)
+
+
+@pytest.mark.parametrize("lines", [
+    ["Content-Length: -1"], ["Content-Length: 1", "Content-Length: 2"], ["Content-Length: x"],
+    ["Transfer-Encoding: gzip"], ["Host: other"], ["no colon"], ["A: b\0"],
+])  # fmt: skip
+def test_what_is_no_http_is_a_bad_request(server, lines):
+    assert ask_raw(server, head_bytes("/health", *lines, method="GET"))[0] == [400]
+
+
+def test_requests_that_come_together_are_answered_in_order(server):
+    body = b'{"inputs": "A cat."}'
+    whole = request_bytes(CLASSIFY, body) + request_bytes("/v1/ner", body)
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    last = head_bytes(CLASSIFY, "X: y")[:-2] + chunked
+    assert ask_raw(server, request_bytes("/health", b"").replace(b"POST", b"GET") + last)[0] == [
+        200, 200
+    ]  # fmt: skip
+    assert ask_raw(server, whole)[0] == [200, 404]
+
+
 def test_more_than_a_request_may_have_is_too_large(server):
     for body, message in (
         (b"x" * (ServerLimits.max_body_bytes + 1),
@@ -494,6 +562,28 @@ def test_pages_of_other_origins_may_not_ask_unless_that_was_said(narrow):
         reply = narrow.ask(CLASSIFY, body, Origin=origin, **KEY)
         assert reply.status == 200
         assert reply.headers.get("access-control-allow-origin") == header
+
+
+def test_a_page_of_another_name_for_this_machine_may_not_ask_unless_it_has_the_key(server, narrow):
+    port, body = server.port, {"inputs": "a"}
+    for host, status in (
+        (f"localhost:{port}", 200), (f"127.0.0.1:{port}", 200), (f"[::1]:{port}", 200),
+        ("192.0.2.1", 200), (f"theirs.example:{port}", 403), ("theirs.example", 403),
+    ):  # fmt: skip
+        reply = server.ask(CLASSIFY, body, Host=host, Origin=f"http://{host}")
+        assert reply.status == status
+        assert server.ask(CLASSIFY, body, Host=host).status == 200  # which is no browser's page
+    assert reply.value["error"] == (
+        "'theirs.example' is another name for this machine's own address, which a page may ask as "
+        "localhost; --cors 'http://theirs.example' lets this one in"
+    )
+    named = {"Host": "ours", "Origin": "http://ours"}
+    assert narrow.ask(CLASSIFY, body, **named, **KEY).status == 200
+
+
+@pytest.mark.parametrize("origin", ["null", "", "http://[bad", "localhost", "http://localhost@bad"])
+def test_an_origin_that_is_none_may_not_ask(server, origin):
+    assert server.ask(CLASSIFY, {"inputs": "a"}, Host="localhost", Origin=origin).status == 403
 
 
 def test_who_is_slow_is_hung_up_on(narrow):
@@ -660,6 +750,23 @@ def test_an_empty_key_is_no_key(capsys, monkeypatch):
     assert main(["serve", "fill-mask", "--port", "0"]) == 2
     said = "npbert: NPBERT_API_KEY is empty; unset it, or give it a value\n"
     assert capsys.readouterr().err == said
+
+
+def test_a_fault_of_the_server_itself_is_told_without_a_trace():
+    testclient = pytest.importorskip("starlette.testclient")
+    app = npbert.serving.app({"text-classification": None})
+    app.state.service.limits = None  # as nothing makes it
+    with testclient.TestClient(app, raise_server_exceptions=False) as client:
+        reply = client.post(CLASSIFY, json={"inputs": "a"})
+    said = {"error": "the model failed; the server's log says when", "error_type": "Backend"}
+    assert (reply.status_code, reply.json()) == (500, said)
+
+
+def test_space_around_a_key_is_no_part_of_it(monkeypatch):
+    from npbert.serving.gate import read_key
+
+    monkeypatch.setenv("NPBERT_API_KEY", " s3cret\n")
+    assert read_key() == "s3cret"
 
 
 def test_a_signal_that_comes_at_once_is_obeyed_in_order():

@@ -65,8 +65,9 @@ def app(
         The environment's NPBERT_API_KEY, if it is set, is the key that requests must have.
     """
     require_server_packages()
-    from npbert.serving.application import Application, Gate, make_app, read_key
+    from npbert.serving.application import Application, make_app
     from npbert.serving.batching import Batcher, default_batch_tokens
+    from npbert.serving.gate import Gate, read_key
     from npbert.serving.metrics import ServerMetrics
     from npbert.serving.questions import ServedTask
     from npbert.serving.service import Service

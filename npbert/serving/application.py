@@ -1,15 +1,13 @@
 """The app: paths, keys, origins, bodies that must come in time, and what is said of faults."""
 
 import asyncio
-import hmac
-import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -22,6 +20,7 @@ from npbert.errors import InputError, quote
 from npbert.jobs.lines import to_line
 from npbert.serving.compatible import COMPATIBLE
 from npbert.serving.document import describe_endpoints, describe_server, list_models
+from npbert.serving.gate import Gate
 from npbert.serving.metrics import CONTENT_TYPE, ServerMetrics
 from npbert.serving.page import PAGE_POLICY, page_html
 from npbert.serving.questions import Endpoint, task_endpoint
@@ -29,7 +28,6 @@ from npbert.serving.service import NOTICE, RefusedError, Reply, Service, logger
 from npbert.tasks import find_row
 from npbert.tasks.rows import TASKS
 
-KEY_VARIABLE: Final = "NPBERT_API_KEY"
 DRAINED_BODIES: Final = 16  # times the greatest size: what of a larger body is read before 413
 HUNG_UP: Final = 499  # for the metrics; nobody hears it
 CLOSE: Final = {"Connection": "close"}  # where the rest of a body is not read
@@ -42,6 +40,7 @@ ERROR_WORDS: Final[Mapping[int, tuple[str, str]]] = {
     405: ("NotFound", "invalid_request_error"),
     408: ("Timeout", "invalid_request_error"),
     413: ("Validation", "invalid_request_error"),
+    415: ("Validation", "invalid_request_error"),
     422: ("Validation", "invalid_request_error"),
     424: ("Backend", "server_error"),
     429: ("Overloaded", "rate_limit_error"),
@@ -70,37 +69,6 @@ def answer_error(refused: RefusedError, *, nested: bool = False) -> Response:
         said = {"message": refused.message, "type": openai, "param": None, "code": None}
         error = {"error": said}
     return answer_json(error, refused.status, refused.headers)
-
-
-class Gate:
-    """Who may ask: whoever has the key, if there is one, and no page of another origin.
-
-    Parameters
-    ----------
-    key : str or None
-    origins : list of str
-        Other origins whose pages may ask, "*" for all.
-    """
-
-    def __init__(self, key: str | None, origins: Sequence[str]) -> None:
-        self.key = key
-        self.origins = origins
-
-    def check(self, request: Request) -> None:
-        """Let a request in.  Raises RefusedError."""
-        origin = request.headers.get("origin")
-        same = origin is not None and urlsplit(origin).netloc == request.headers.get("host")
-        if origin is not None and not same and not {"*", origin} & {*self.origins}:
-            raise RefusedError(403, "pages of other origins may not ask; --cors ORIGIN lets one in")
-        if self.key is None:
-            return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode("latin-1"), self.key.encode())
-        if scheme.lower() != "bearer" or not right:
-            raise RefusedError(
-                401, "expected the server's key: Authorization: Bearer KEY",
-                {"WWW-Authenticate": "Bearer"},
-            )  # fmt: skip
 
 
 class Application:
@@ -205,6 +173,7 @@ class Application:
         except RefusedError as refused:
             refused.headers |= CLOSE
             raise
+        check_head(request.headers, self.service.limits.max_body_bytes)
         body = await read_body(request.receive, self.service.limits.max_body_bytes,
                                self.service.limits.body_timeout)  # fmt: skip
         work = asyncio.ensure_future(self.service.answer(endpoint, body))
@@ -234,6 +203,24 @@ class Application:
             for each in (work, gone):
                 each.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
+
+
+def check_head(headers: Headers, limit: int) -> None:
+    """Refuse a body that need not be read to know that it is not wanted.  Raises RefusedError."""
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        raise RefusedError(
+            415, f"Content-Encoding is {quote(encoding)}, but this server reads plain JSON only; "
+            "send the body uncompressed", CLOSE,
+        )  # fmt: skip
+    size = int(headers.get("content-length", "0"))
+    # One who sends it all the same hears nothing before that, so what is not much larger is read.
+    most = limit if headers.get("expect", "").lower() == "100-continue" else DRAINED_BODIES * limit
+    if size > most:
+        raise RefusedError(
+            413, f"the body has {size} bytes, but this server reads {limit}; send fewer texts at "
+            "once", CLOSE,
+        )  # fmt: skip
 
 
 async def read_body(receive: Receive, limit: int, seconds: float) -> bytes:
@@ -282,7 +269,12 @@ def make_app(application: Application) -> Starlette:
         status = getattr(error, "status_code", 404)
         what = f"{request.method} {quote(request.url.path)}"
         message = f"there is no {what} here; GET /openapi.json lists what there is"
-        return answer_error(RefusedError(status, message, {**CLOSE}))
+        allowed = getattr(error, "headers", None) or {}  # Allow, where the path has other methods
+        return answer_error(RefusedError(status, message, {**CLOSE, **allowed}))
+
+    async def report_failure(request: Request, error: Exception) -> Response:
+        logger.error("a request failed: %s", type(error).__name__)
+        return answer_error(RefusedError(500, FAILED, {**CLOSE}))
 
     origins = application.gate.origins
     cors = Middleware(
@@ -292,15 +284,8 @@ def make_app(application: Application) -> Starlette:
     )  # fmt: skip
     made = Starlette(
         routes=application.list_routes(), lifespan=lifespan, middleware=[cors] if origins else [],
-        exception_handlers={404: refuse_path, 405: refuse_path},
+        exception_handlers={404: refuse_path, 405: refuse_path, 500: report_failure},
     )  # fmt: skip
+    made.router.redirect_slashes = False  # to where the Host of a request says
     made.state.service = application.service
     return made
-
-
-def read_key() -> str | None:
-    """Return the key that the environment asks for.  Raises InputError for an empty one."""
-    key = os.environ.get(KEY_VARIABLE)
-    if key is not None and not key.strip():
-        raise InputError(f"{KEY_VARIABLE} is empty; unset it, or give it a value")
-    return key

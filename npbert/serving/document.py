@@ -29,6 +29,7 @@ STATUS_MEANINGS: Final = {
     "404": "there is no such model here",
     "408": "the body came too slowly",
     "413": "more than this server takes of one request",
+    "415": "the body is compressed",
     "422": "what was sent makes no sense; the message says where, and what was expected",
     "429": "too many requests wait; Retry-After says how many seconds to wait",
     "504": "there was no answer in time",
