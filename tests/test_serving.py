@@ -654,6 +654,21 @@ def test_a_signal_lets_all_that_was_taken_be_answered():
             made.connect()
 
 
+def test_who_is_not_answered_in_the_time_to_end_is_told_so():
+    with Server("text-classification", "--threads", "1", "--grace", "1") as made:
+        long = {"inputs": ["word " * 200] * 300}
+        head = f"POST {CLASSIFY} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{"
+        with ThreadPoolExecutor(1) as pool, made.connect(head.encode()) as half:
+            taken = pool.submit(made.ask, CLASSIFY, long)
+            while not made.count("npbert_requests_taken"):
+                time.sleep(0.005)
+            assert made.end() == 0
+            reply = taken.result()
+            assert half.recv(1000).startswith(b"HTTP/1.1 503 ")
+        said = {"error": "the server ends, and had no time to answer", "error_type": "Unhealthy"}
+        assert (reply.status, reply.value) == (503, said)
+
+
 def test_a_text_that_breaks_the_model_breaks_no_answer_but_its_own(tmp_path):
     model = npbert.load("builtin:sentiment", copy=True)
     words = model.parameters[WORDS] = model.parameters[WORDS].copy()
@@ -723,6 +738,8 @@ def test_processes_end_with_the_one_that_started_them():
         (["fill-mask", "--max-batch-tokens", "0"],
          "--max-batch-tokens is 0, expected a whole number from 1"),
         (["fill-mask", "--workers", "0"], "--workers is 0, expected a whole number from 1"),
+        (["fill-mask", "--host", ""],
+         "--host is empty, expected a name or an address; 0.0.0.0 is all of them"),
         (["fill-mask", "--port", "99999"],
          "cannot listen on 127.0.0.1 port 99999: bind(): port must be 0-65535."),
     ],

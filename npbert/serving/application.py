@@ -45,6 +45,7 @@ ERROR_WORDS: Final[Mapping[int, tuple[str, str]]] = {
     424: ("Backend", "server_error"),
     429: ("Overloaded", "rate_limit_error"),
     500: ("Backend", "server_error"),
+    503: ("Unhealthy", "server_error"),
     504: ("Timeout", "server_error"),
 }
 FAILED: Final = "the model failed; the server's log says when"
@@ -152,6 +153,9 @@ class Application:
             try:
                 reply = await self.answer(endpoint, request, began)
                 response = answer_json(reply.body, headers=reply.headers)
+            except asyncio.CancelledError:  # the time is over that the server has to end
+                refused = RefusedError(503, "the server ends, and had no time to answer", CLOSE)
+                response = answer_error(refused, nested=endpoint.nests_errors)
             except RefusedError as refused:
                 response = (
                     Response(status_code=HUNG_UP)

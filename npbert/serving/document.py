@@ -32,6 +32,7 @@ STATUS_MEANINGS: Final = {
     "415": "the body is compressed",
     "422": "what was sent makes no sense; the message says where, and what was expected",
     "429": "too many requests wait; Retry-After says how many seconds to wait",
+    "503": "the server ends",
     "504": "there was no answer in time",
 }
 

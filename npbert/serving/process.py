@@ -76,6 +76,8 @@ class TimedProtocol(H11Protocol):
 
 def open_port(host: str, port: int) -> socket.socket:
     """Return a socket that listens.  Raises InputError."""
+    if not host:
+        raise InputError("host is empty, expected a name or an address; 0.0.0.0 is all of them")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sends at once, and does not wait for 40 ms, where the protocol is named.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
