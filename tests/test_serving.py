@@ -716,12 +716,16 @@ def test_several_processes_share_a_port_and_their_counters_and_one_that_dies_is_
             assert not Path(f"/proc/{process}").exists()
 
 
-def test_processes_end_with_the_one_that_started_them():
-    with Server("text-classification", "--workers", "2", "--threads", "1") as made:
-        children = children_of(made.process.pid)
+def test_processes_end_with_the_one_that_started_them_and_leave_nothing(tmp_path):
+    arguments = ("text-classification", "--workers", "2", "--threads", "1")
+    with Server(*arguments, TMPDIR=str(tmp_path)) as made:
+        assert [*tmp_path.iterdir()]
+        while len(children := children_of(made.process.pid)) < 2:
+            time.sleep(0.05)
         made.process.kill()
         while any(Path(f"/proc/{process}").exists() for process in children):
             time.sleep(0.05)
+    assert [*tmp_path.iterdir()] == []
 
 
 # ---- the command and the app ---------------------------------------------------------------------

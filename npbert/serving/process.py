@@ -7,6 +7,7 @@ the mapped weights, and whoever is free takes the next connection.
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -211,6 +212,8 @@ def run_servers(
 
     def run_worker(parent: int) -> None:
         run_server(app, listener, limits, grace, parent)
+        if os.getppid() != parent:  # which would have removed what its processes share
+            shutil.rmtree(os.environ[COUNTERS_VARIABLE], ignore_errors=True)
 
     return Workers(count, run_worker).run(listener)
 
