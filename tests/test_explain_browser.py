@@ -446,15 +446,32 @@ def test_hostile_tokens_do_nothing(visit, name):
         assert "<script>alert(" in page.locator("h1").inner_text()
 
 
-def test_another_sentence_is_typed_into_a_page_that_is_served(browser):
-    live = live_page(None, "A film.", blocks=[0])
-    thread = threading.Thread(target=live.serve)
-    thread.start()
-    context = browser.new_context()
-    page = context.new_page()
-    said = []
-    page.on("console", lambda message: said.append(message.text))
-    page.goto(live.url)
+@pytest.fixture
+def visit_live(browser):
+    """Serve pages and open them; fail for whatever one says in the console."""
+    opened, said = [], []
+
+    def visit(*given, **how):
+        live = live_page(*given, **how)
+        thread = threading.Thread(target=live.serve)
+        thread.start()
+        context = browser.new_context()
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(live.url)
+        opened.append((context, live, thread))
+        return page
+
+    yield visit
+    for context, live, thread in opened:
+        context.close()
+        live.close()
+        thread.join()
+    assert [each for each in said if "favicon" not in each and "400" not in each] == []
+
+
+def test_another_sentence_is_typed_into_a_page_that_is_served(visit_live):
+    page = visit_live(None, "A film.", blocks=[0])
     page.get_by_label("another text").fill("She opened the [MASK] & <b>left</b>.")
     page.get_by_label("another text").press("Enter")
     page.wait_for_url("**text=She**")
@@ -464,10 +481,31 @@ def test_another_sentence_is_typed_into_a_page_that_is_served(browser):
     best = Page(written.html).data["answer"]["best"]
     assert page.locator("header .headline").inner_text() == f"The answer: {best}"
     assert page.locator("footer").inner_text().endswith("in this file.")
-    context.close()
-    live.close()
-    thread.join()
-    assert [each for each in said if "favicon" not in each] == []
+
+
+def test_texts_that_are_compared_are_changed_in_the_page_that_is_served(visit_live):
+    page = visit_live(None, ["A cat sat.", "Shares fell in London."])
+    before = page.locator("#similarity .numbers").inner_text()
+    typed = ["A cat sat.", "The <b>dog</b> slept & woke.", "One more."]
+    page.get_by_label("text 2").fill(typed[1])
+    page.get_by_label("one more").fill(typed[2])
+    page.get_by_role("button", name="compare them").click()
+    page.wait_for_url("**pair=The**")
+    page.wait_for_selector("html.ready", state="attached")
+    assert page.locator(".texts li").all_inner_texts() == typed
+    assert page.get_by_label("text 3").input_value() == typed[2]
+    found = page.locator("#similarity .numbers").inner_text()
+    assert found != before
+    made = npbert.pipeline("sentence-embedding")
+    vectors = made(typed)
+    assert digits(float(made.similarity(vectors, vectors)[0, 1])) in found
+    for field in ("text 2", "text 3"):  # one alone is no comparison
+        page.get_by_label(field).fill("")
+    page.get_by_label("text 1").press("Enter")
+    page.wait_for_url("**pair=&**")
+    assert page.locator("p").first.inner_text() == "there are 1 texts to compare, expected 2 to 64"
+    page.get_by_role("link", name="back to the page").click()
+    assert page.locator(".texts li").all_inner_texts() == ["A cat sat.", "Shares fell in London."]
 
 
 def test_a_text_from_right_to_left_stays_so(visit):

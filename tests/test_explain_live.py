@@ -13,6 +13,7 @@ import pytest
 from pages import CASES, ROOT, TASKS, Page
 
 import npbert
+from npbert.errors import InputError
 from npbert.explaining import LivePage, live_page
 
 
@@ -86,6 +87,42 @@ def test_pairs_and_choices_are_typed_too(serve):
     ).data["answer"]  # fmt: skip
 
 
+def test_texts_that_are_compared_are_typed_too(serve):
+    page = serve(None, ["A cat sat.", "Shares\nfell."])
+    _, _, body = ask(page)
+    assert re.findall(r'<label>([^<]*) <input name="(\w+)"[^>]* value="([^"]*)"', body) == [
+        ("text 1", "text", "A cat sat."), ("text 2", "pair", "Shares fell."),
+        ("one more", "pair", ""),
+    ]  # fmt: skip
+    typed = ["A cat slept.", "Shares rose.", '"><script>alert(1)</script>']
+    status, _, body = ask(page, text=typed[0], pair=[*typed[1:], ""])
+    live, written = Page(body), Page(npbert.explain(None, typed).html)
+    assert (status, live.faults) == (200, [])
+    assert live.data["arrays"] == written.data["arrays"]
+    assert live.text.count("How alike are 3 texts?") == 2  # the title, and the headline
+    assert (live.count("script"), live.count("form"), written.count("form")) == (2, 1, 0)
+    status, headers, body = ask(page, text="A cat sat.", pair="")
+    assert status == 400
+    assert "there are 1 texts to compare, expected 2 to 64" in body
+    assert f'href="{page.path}"' in body
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert ask(page, host="evil.example")[0] == 403
+    assert ask(page, "/")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((["a"],), "there are 1 texts to compare"),
+        ((["a", "b"], ["c"]), "several texts are compared by themselves"),
+        ((["a", 7],), "text 1: a text is a str, not int: 7"),
+    ],
+)
+def test_texts_that_cannot_be_compared_are_not_served(given, message):
+    with pytest.raises(InputError, match=message):
+        live_page(None, *given)
+
+
 def test_what_is_typed_stays_text_and_what_is_wrong_is_said(serve):
     page = serve(TASKS / "qa", "When?", ["The ship left in 1843."])
     status, _, body = ask(page, text='"><script>alert(1)</script>', pair="In 1843.")
@@ -115,8 +152,9 @@ def test_only_who_knows_the_path_is_answered_and_only_this_machine(served):
         assert served.path.strip("/") not in body
 
 
-def test_the_command_serves_until_it_is_interrupted():
-    command = [sys.executable, "-m", "npbert", "explain", "A film.", "--open"]
+@pytest.mark.parametrize("given", [["A film."], ["--compare", "A film.", "A movie."]])
+def test_the_command_serves_until_it_is_interrupted(given):
+    command = [sys.executable, "-m", "npbert", "explain", *given, "--open"]
     environment = {**os.environ, "BROWSER": "true"}
     with subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment
@@ -129,7 +167,9 @@ def test_the_command_serves_until_it_is_interrupted():
         at = urlsplit(found[1])
         connection = http.client.HTTPConnection(at.hostname, at.port, timeout=60)
         connection.request("GET", at.path)
-        assert connection.getresponse().status == 200
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert f'value="{given[-1]}"' in answer.read().decode()
         connection.close()
         started.send_signal(signal.SIGINT)
         assert started.wait(timeout=60) == 0
@@ -139,13 +179,17 @@ def test_the_command_serves_until_it_is_interrupted():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--compare", "a", "b"), "--open serves the page of a TEXT, and --compare writes one"),
-        (("a", "-o", "page.html"), "--open serves the page of a TEXT, and -o writes one"),
+        (("a", "-o", "page.html"), "--open serves the page, and -o writes it: pass one of them"),
+        (("--compare", "a", "b", "-o", "p"), "--open serves the page, and -o writes it: pass one of"
+         " them"),
+        (("--compare", "a", "b", "--blocks", "0"), "several texts are compared by themselves: "
+         "without pair and blocks"),
+        (("--compare", "a"), "there are 1 texts to compare, expected 2 to 64"),
     ],
-)
+)  # fmt: skip
 def test_a_page_is_served_or_written(arguments, message):
     done = subprocess.run(
         [sys.executable, "-m", "npbert", "explain", "--open", *arguments],
         cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (2, f"npbert: {message}: pass one of them\n")
+    assert (done.returncode, done.stderr) == (2, f"npbert: {message}\n")

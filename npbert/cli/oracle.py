@@ -340,14 +340,11 @@ def open_page(args: argparse.Namespace) -> ExitStatus:
     from npbert.explaining import live_page
     from npbert.hub import locate
 
-    if args.text is None or args.output != "-":
-        other = "--compare" if args.text is None else "-o"
-        raise InputError(
-            f"--open serves the page of a TEXT, and {other} writes one: pass one of them"
-        )
+    if args.output != "-":
+        raise InputError("--open serves the page, and -o writes it: pass one of them")
     folder = locate(args.model, **hub_keywords(args)) if args.model else None
     page = live_page(
-        folder, args.text, args.pair or (), blocks=block_numbers(args.blocks),
+        folder, args.compare or args.text, args.pair or (), blocks=block_numbers(args.blocks),
         architecture=args.architecture, strict=args.strict,
     )  # fmt: skip
     tell(f"the page is at {page.url} until Ctrl-C")

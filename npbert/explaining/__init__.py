@@ -12,7 +12,7 @@ from npbert.checkpoint.drafts import is_stream, replace_file
 from npbert.engine.spellings import explain_arguments
 from npbert.errors import CheckpointError, InputError, quote
 from npbert.explaining.comparison import comparison_page
-from npbert.explaining.live import LivePage, form_html
+from npbert.explaining.live import LivePage, comparison_form, pass_form
 from npbert.explaining.page import pass_page
 from npbert.explaining.passes import trace_pass
 from npbert.loading import load
@@ -23,6 +23,7 @@ from npbert.tasks.rows import FILL_MASK, SENTENCE_EMBEDDING, TEXT_CLASSIFICATION
 __all__ = ["Explanation", "LivePage", "explain", "live_page"]
 
 HEIGHT = 800  # pixels of a notebook that the page gets
+PAGES_KEPT = 4  # of those that are served: who goes back finds them made
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,33 @@ def explain(
     >>> page.save("page.html")
     """
     if isinstance(text, list | tuple):
-        if pair is not None or blocks is not None:
-            raise InputError("several texts are compared by themselves: without pair and blocks")
-        task: Any = pipeline(
-            SENTENCE_EMBEDDING.name, source_or_model, architecture=architecture, strict=strict
-        )
+        task = comparison_task(source_or_model, architecture, strict, pair, blocks)
         return Explanation(comparison_page(task, text))
+    one = require_one_text(text)
+    model = choose_model(source_or_model, one, architecture, strict)
+    return Explanation(pass_page(trace_pass(model, one, pair), blocks))
+
+
+def require_one_text(text: object) -> str:
+    """Return a text that is one.  Raises InputError."""
     if not isinstance(text, str):
         raise InputError(f"text is {quote(text)}, expected a str, or a list of them to compare")
-    model = choose_model(source_or_model, text, architecture, strict)
-    return Explanation(pass_page(trace_pass(model, text, pair), blocks))
+    return text
+
+
+def comparison_task(
+    source_or_model: str | os.PathLike[str] | Model | None, architecture: str | None, strict: bool,
+    *alone: object,
+) -> Any:  # fmt: skip
+    """Return the task whose embeddings are compared.
+
+    alone : what goes with one text only, and is refused.  Raises InputError.
+    """
+    if any(each is not None for each in alone):
+        raise InputError("several texts are compared by themselves: without pair and blocks")
+    return pipeline(
+        SENTENCE_EMBEDDING.name, source_or_model, architecture=architecture, strict=strict
+    )
 
 
 def choose_model(
@@ -138,7 +156,7 @@ def choose_model(
 
 def live_page(
     source_or_model: str | os.PathLike[str] | Model | None,
-    text: str,
+    text: str | Sequence[str],
     pairs: Sequence[str] = (),
     *,
     blocks: Sequence[int] | None = None,
@@ -149,16 +167,32 @@ def live_page(
 
     Its arguments are those of explain.  Raises what explain raises, for the text that is given.
     """
-    given = source_or_model
+    if isinstance(text, list | tuple):
+        return live_comparison(
+            comparison_task(source_or_model, architecture, strict, pairs or None, blocks), text
+        )
+    given, one = source_or_model, require_one_text(text)
     if given is not None:
-        given, architecture, strict = choose_model(given, text, architecture, strict), None, True
+        given, architecture, strict = choose_model(given, one, architecture, strict), None, True
 
-    @lru_cache(maxsize=4)
+    @lru_cache(maxsize=PAGES_KEPT)
     def make(text: str, pairs: tuple[str, ...]) -> str:
         model = choose_model(given, text, architecture, strict)
         pair = [*pairs] if model.row.has_choices else pairs[0] if pairs else None
-        form = form_html(text, pairs, takes_pair=not model.row.has_choices)
+        form = pass_form(text, pairs, takes_pair=not model.row.has_choices)
         return pass_page(trace_pass(model, text, pair or None), blocks, form)
 
-    make(text, tuple(pairs))  # what is wrong with it is said before anything is served
-    return LivePage(make, text, tuple(pairs))
+    make(one, tuple(pairs))  # what is wrong with it is said before anything is served
+    return LivePage(make, one, tuple(pairs))
+
+
+def live_comparison(task: Any, texts: Sequence[str]) -> LivePage:
+    """Return a server of the page of several texts, in which each of them can be changed."""
+
+    @lru_cache(maxsize=PAGES_KEPT)
+    def make(first: str, others: tuple[str, ...]) -> str:
+        return comparison_page(task, [first, *others], comparison_form([first, *others]))
+
+    comparison_page(task, texts)  # what is wrong with them is said before anything is served
+    first, *others = texts
+    return LivePage(make, first, tuple(others))

@@ -21,8 +21,11 @@ NAME_LENGTH: Final = 28  # characters of a text that name a row
 TABLE_LIMIT: Final = 12  # texts whose similarities also stand in a table
 
 
-def comparison_page(task: SentenceEmbedding, texts: Sequence[str]) -> str:
-    """Return the page of several texts.  Raises InputError for fewer than two."""
+def comparison_page(task: SentenceEmbedding, texts: Sequence[str], live: str = "") -> str:
+    """Return the page of several texts.  Raises InputError for fewer than two.
+
+    live : the form in which other texts are typed, of a page that is served
+    """
     if not 2 <= len(texts) <= TEXTS_LIMIT:
         raise InputError(f"there are {len(texts)} texts to compare, expected 2 to {TEXTS_LIMIT}")
     vectors = task(list(texts))
@@ -55,7 +58,7 @@ def comparison_page(task: SentenceEmbedding, texts: Sequence[str]) -> str:
         [],
         block_similarities(task, texts),
     )
-    main = f'<section class="block"><h2>From texts to one number a pair</h2>{main}</section>'
+    main = f'{live}<section class="block"><h2>From texts to one number a pair</h2>{main}</section>'
     data: dict[str, Any] = {"tokens": names, "palettes": palette_data(), "arrays": sheet.arrays}
     items = "".join(f"<li>{token_html(text)}</li>" for text in texts)
     header = (
@@ -65,7 +68,8 @@ def comparison_page(task: SentenceEmbedding, texts: Sequence[str]) -> str:
     links = '<a href="#embeddings">embeddings</a><a href="#similarity">similarity</a>'
     links += '<a href="#thinking">block by block</a>'
     title = f"How alike are {len(texts)} texts?"
-    return html_document(title, header, f'<nav aria-label="steps">{links}</nav>', main, data)
+    nav = f'<nav aria-label="steps">{links}</nav>'
+    return html_document(title, header, nav, main, data, live=bool(live))
 
 
 NEARNESS: Final = (

@@ -4,6 +4,7 @@ Only this machine is answered, by a path that nobody can guess, under a name tha
 a page of elsewhere in the same browser can neither ask nor be made to.
 """
 
+import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from npbert.errors import NpbertError
 
 LOOPBACK: Final = "127.0.0.1"
 TEXT_LIMIT: Final = 20_000  # bytes of what is asked
+LINE_END: Final = re.compile(r"\r\n?|\n")
 LIMITED: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -110,14 +112,34 @@ class LivePage:
         self.server.shutdown()
 
 
-def form_html(text: str, pairs: Sequence[str], *, takes_pair: bool) -> str:
-    """Return the form in which another text is typed."""
-    fields = "".join(
-        f'<label>with <input name="pair" value="{escape(each)}" dir="auto"></label>'
-        for each in (pairs or [""] * takes_pair)
+def pass_form(text: str, pairs: Sequence[str], *, takes_pair: bool) -> str:
+    """Return the form in which another text is typed, and what goes with it."""
+    return form_html(
+        [("another text", "text", text)]
+        + [("with", "pair", each) for each in (pairs or [""] * takes_pair)],
+        "show it",
+    )
+
+
+def comparison_form(texts: Sequence[str]) -> str:
+    """Return the form in which other texts are typed, and one more: a field left empty is none."""
+    return form_html(
+        [(f"text {i + 1}", "pair" if i else "text", each) for i, each in enumerate(texts)]
+        + [("one more", "pair", "")],
+        "compare them",
+    )
+
+
+def form_html(fields: Sequence[tuple[str, str, str]], does: str) -> str:
+    """Return a form of fields, (label, name, value), and of a button; of these the text is needed.
+
+    A field has one line: the ends of lines are spaces in it, where a browser would drop them.
+    """
+    inside = "".join(
+        f'<label>{label} <input name="{name}"{" required" * (name == "text")} '
+        f'value="{escape(LINE_END.sub(" ", value))}" dir="auto"></label>'
+        for label, name, value in fields
     )
     return (
-        '<form class="another" method="get"><label>another text <input name="text" required '
-        f'value="{escape(text)}" dir="auto"></label>{fields}<button type="submit">show it</button>'
-        "</form>"
+        f'<form class="another" method="get">{inside}<button type="submit">{does}</button></form>'
     )

@@ -285,11 +285,9 @@ def html_document(
         f"script-src 'sha256-{digest}'" + "; form-action 'self'" * live
     )
     another = (
-        ""
-        if live or "answer" not in data
-        else " To type another text in the page: <code>npbert explain --open</code>, which serves "
-        "it to this machine alone."
-    )
+        " To type another text in the page: <code>npbert explain --open</code>, which serves it to "
+        "this machine alone."
+    ) * (not live)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
