@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import CASES, DEMO, HOSTILE, SENTENCE, WICKED, Page, wicked_model
+from pages import CASES, DEMO, HOSTILE, SENTENCE, WICKED, Page, deep_model, wicked_model
 
 import npbert
 from npbert.explaining import live_page, passes, variants
@@ -52,6 +52,8 @@ def files(tmp_path_factory):
             given = CASES.get(name)
             if name == "several":
                 given = (None, ["A cat sat.", "The dog slept.", "Shares fell in London."], None)
+            if name == "several blocks":
+                given = (deep_model(), "A film.", None)
             if name == "short":
                 given = (None, "She opened the [MASK] and went right out.", None)
             if name == "hebrew":
@@ -116,6 +118,23 @@ def test_a_page_is_short_until_more_is_wanted(visit):
     assert page.evaluate("document.documentElement.scrollHeight") <= 6000
     printed = page.pdf(format="A4", print_background=True)
     assert 1 <= len(re.findall(rb"/Type\s*/Page[^s]", printed)) <= 10
+
+
+@pytest.mark.parametrize("name", ["choice", "pair", "several blocks"])
+@pytest.mark.parametrize("width", [360, 800])
+def test_the_drawing_of_the_model_fits_the_window(visit, name, width):
+    drawing = visit(name, width, folded=True).locator(".drawing")
+    box = drawing.bounding_box()
+    assert drawing.evaluate("d => d.scrollWidth - d.clientWidth") == 0
+    for part in drawing.locator(".part, .tokens-part").all()[:20]:
+        own = part.bounding_box()
+        assert box["x"] <= own["x"]
+        assert own["x"] + own["width"] <= box["x"] + box["width"] <= width
+        words = part.locator("bdi, small").evaluate_all(
+            "all => all.map(e => e.getBoundingClientRect()).map(r => [r.left, r.right])"
+        )
+        assert all(own["x"] <= a and b <= own["x"] + own["width"] for a, b in words)
+        assert part.evaluate("p => parseFloat(getComputedStyle(p).fontSize)") >= 12
 
 
 def test_a_link_opens_what_it_leads_to(visit):

@@ -41,6 +41,16 @@ WICKED = (
 )  # fmt: skip
 
 
+def deep_model():
+    """Make a model of twelve small blocks, as many as a base model has."""
+    config = npbert.Config(
+        vocab_size=8000, hidden_size=24, num_attention_heads=3, num_blocks=12, intermediate_size=40
+    )
+    made = npbert.init(config, "for_sequence_classification")
+    made.tokenizer = npbert.load(DEMO / "sentiment").tokenizer
+    return made
+
+
 def wicked_model():
     """Make a model whose vocabulary and whose labels would like to be more than text."""
     made = npbert.init(
