@@ -187,3 +187,23 @@ def test_what_cannot_be_read_from_a_vector_says_how_near_it_is():
     page = Page(npbert.explain(*CASES["base"]).html)
     assert "how near each token's vector is by then" in page.text
     assert "The answer:" not in page.text
+
+
+def test_what_rounding_alone_changes_has_no_bar():
+    page = Page(npbert.explain(DEMO / "embedding", "The match is on.").html)
+    found = re.findall(
+        r'data-effect=.*?--share:([\d.]*)"></span></span><span class=value>([^<]*)<', page.html
+    )
+    assert len(found) > 12
+    assert {share for share, told in found if told == "0"} == {"0.0000"}
+    assert "1.0000" in {share for share, _ in found}
+    assert "0.0000" not in {share for share, told in found if told != "0"}
+
+
+def test_texts_that_are_compared_have_reasons_and_a_glossary():
+    page = Page(npbert.explain(None, ["A cat.", "A dog."]).html)
+    step = page.html.split('id="vectors"')[1].split("</section>")[0]
+    assert "Why?</b> Because the same can be said in other words" in step
+    assert page.count("dl") == 1
+    ids = {a.get("id") for _, a in page.elements}
+    assert {a["href"][1:] for tag, a in page.elements if tag == "a"} <= ids

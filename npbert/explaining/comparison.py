@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from npbert.errors import InputError
 from npbert.explaining.figures import Limits, Map, Sheet, heat_map
+from npbert.explaining.glossary import page_glossary
 from npbert.explaining.markup import digits, escape_controls, shorten, token_html
 from npbert.explaining.page import html_document, palette_data
 from npbert.explaining.steps import Functions, step_section
@@ -43,7 +44,7 @@ def comparison_page(task: SentenceEmbedding, texts: Sequence[str], live: str = "
             float(alike.max()), float(alike.min()), among="texts")
     )  # fmt: skip
     main = step_section(
-        "embeddings", "Every text becomes one vector",
+        "vectors", "Every text becomes one vector",
         f"The model reads each text by itself, and of the vectors of its tokens one of {dim} "
         "numbers is made. Texts that mean the same should have vectors that point the same way.",
         functions, embedding,
@@ -59,14 +60,15 @@ def comparison_page(task: SentenceEmbedding, texts: Sequence[str], live: str = "
         block_similarities(task, texts),
     )
     main = f'{live}<section class="block"><h2>From texts to one number a pair</h2>{main}</section>'
+    main += page_glossary()
     data: dict[str, Any] = {"tokens": names, "palettes": palette_data(), "arrays": sheet.arrays}
     items = "".join(f"<li>{token_html(text)}</li>" for text in texts)
     header = (
         '<header><div><p class="kicker">sentence embeddings, compared</p>'
         f'<h1>How alike are {len(texts)} texts?</h1><ol class="texts">{items}</ol></div></header>'
     )
-    links = '<a href="#embeddings">embeddings</a><a href="#similarity">similarity</a>'
-    links += '<a href="#thinking">block by block</a>'
+    links = '<a href="#vectors">embeddings</a><a href="#similarity">similarity</a>'
+    links += '<a href="#thinking">block by block</a><a href="#glossary">glossary</a>'
     title = f"How alike are {len(texts)} texts?"
     nav = f'<nav aria-label="steps">{links}</nav>'
     return html_document(title, header, nav, main, data, live=bool(live))

@@ -19,6 +19,7 @@ from npbert.textbook import Array
 
 CLEAR: Final = 0.995  # of all values differ in colour, where a few that are far off would hide them
 FAR: Final = 1.5
+LEAST_CHANGE: Final = 5e-6  # of an answer; rounding alone makes less
 LEGENDS: Final = {
     kind: png_uri(np.linspace(-1 if kind == "signed" else 0, 1, 128)[None], kind, 1)
     for kind in PALETTES
@@ -256,9 +257,16 @@ def small_map(
     )
 
 
+def scale_to_greatest(changes: Sequence[float]) -> list[float]:
+    """Return the sizes of changes as shares of the greatest; one that rounding alone makes is 0."""
+    sizes = [abs(each) if abs(each) >= LEAST_CHANGE else 0.0 for each in changes]
+    scale = max(sizes, default=0) or 1
+    return [each / scale for each in sizes]
+
+
 def digits_with_sign(x: float) -> str:
     """Return a change with its sign; one that rounding alone makes is 0."""
-    if abs(x) < 5e-6:
+    if abs(x) < LEAST_CHANGE:
         return "0"
     return f"{'+' if x > 0 else ''}{digits(x)}"
 

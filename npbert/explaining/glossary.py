@@ -26,6 +26,8 @@ REASONS: Final = {
     "task, turns them into what was asked.",
     "answer": "scores can be of any size; as chances they are positive, have the sum 1, and can be "
     "compared between texts.",
+    "vectors": "the same can be said in other words, and texts can hardly be compared word by "
+    "word; two vectors can, by one number.",
     "similarity": "the direction of a vector carries the meaning; its length hardly does.",
 }
 
@@ -50,6 +52,8 @@ GLOSSARY: Final = {
     "parameter": "a number of the model that was learned.",
     "query, key, value": "what a token looks for, what it is found by, and what it says.",
     "residual connection": "adding what a step found to what went into it.",
+    "similarity": "how far two vectors point the same way; as a cosine it is 1 where they do, and "
+    "0 where they have nothing in common.",
     "softmax": "e to the power of each score, divided by the sum of them all: positive, sum 1.",
     "token": "a piece of text with a number: a word, a part of one, or a mark like [CLS].",
     "vector": "a list of numbers: in the pictures the line of a token, in the code a column.",

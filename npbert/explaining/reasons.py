@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from npbert.explaining.figures import digits_with_sign
+from npbert.explaining.figures import digits_with_sign, scale_to_greatest
 from npbert.explaining.markup import (
     digits,
     escape,
@@ -30,11 +30,10 @@ def effects_chart(
     first : the number of the first of them in the page;  what : they are, "head" or "word"
     """
     order = sorted(range(len(found)), key=lambda i: -abs(found[i].change))
-    scale = max((abs(each.change) for each in found), default=0) or 1
-    rows = []
+    shares, rows = scale_to_greatest([each.change for each in found]), []
     for i in order:
-        each = found[i]
-        share, sign = abs(each.change) / scale, "less" if each.change < 0 else "more"
+        each, share = found[i], shares[i]
+        sign = "less" if each.change < 0 else "more"
         other = "" if each.answer.best in ("", best) else f"→ “{token_html(each.answer.best)}”"
         rows.append(
             f'<li><button type="button" class="effect" data-effect="{first + i}" '
@@ -68,8 +67,9 @@ def importance_view(found: Sequence[Effect], asked: Question, before: NamedNumbe
     return (
         '<section class="view" id="importance"><h2>Which heads matter</h2><p>The pass was run '
         f"{len(found)} times more, each time with one head silenced. The bars show what that does "
-        f"to {name_of_measure(asked)}.{named} Press a head to see the answer without it, here and "
-        f"at the top.</p>{effects_chart(found, 0, names, before.best, 'head')}"
+        f"to {name_of_measure(asked)}: blue, it becomes less, so the head spoke for it; orange, "
+        f"more.{named} Press a head to see the answer without it, here and at the top.</p>"
+        f"{effects_chart(found, 0, names, before.best, 'head')}"
         f'<p class="best" data-best></p></section>'
     )
 
@@ -106,15 +106,13 @@ def word_view(
 
 def text_in_shades(run: Pass, words: Sequence[Word], effects: Sequence[Effect]) -> str:
     """Return the texts, every word shaded by its effect."""
-    scale = max((abs(each.change) for each in effects), default=0) or 1
-    made = []
+    shares, made = scale_to_greatest([each.change for each in effects]), []
     for source, text in enumerate([run.text, *([] if run.pair is None else [run.pair])]):
         at, parts = 0, []
-        for word, effect in zip(words, effects, strict=True):
+        for word, effect, share in zip(words, effects, shares, strict=True):
             if word.source == source and word.start >= at:
                 sign = "less" if effect.change < 0 else "more"
                 said = f"{digits_with_sign(effect.change)} {effect.without}"
-                share = abs(effect.change) / scale
                 parts.append(escape(text[at : word.start]))
                 parts.append(
                     f'<span class="shade {sign}" style="--share:{share:.3f}" '
