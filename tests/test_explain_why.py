@@ -207,3 +207,13 @@ def test_texts_that_are_compared_have_reasons_and_a_glossary():
     assert page.count("dl") == 1
     ids = {a.get("id") for _, a in page.elements}
     assert {a["href"][1:] for tag, a in page.elements if tag == "a"} <= ids
+
+
+def test_words_that_are_written_alike_are_told_apart():
+    page = Page(npbert.explain(None, "A dull film, a dull [MASK] and a dull end.").html)
+    for name in ("dull (1 of 3)", "dull (3 of 3)", "a (2 of 2)", "A", "end"):
+        assert f"<span class=name><bdi>{name}</bdi>" in page.html
+    told = [each["without"] for each in page.data["answer"]["words"]]
+    assert "with \u201cdull\u201d (2 of 3) hidden" in told
+    assert "with \u201cend\u201d as [MASK]" in told
+    assert len(told) == len(set(told))

@@ -82,7 +82,7 @@ def word_view(
 
     first : the number of the first effect in the page
     """
-    charts, names = [], [escape_controls(each.text) for each in words]
+    charts, names = [], [escape_controls(each.text + each.which) for each in words]
     for way, effects in found.items():
         title = "hidden: no token may listen to it" if way == "hidden" else f"replaced by {way}"
         chart = effects_chart(effects, first, names, before.best, "word")
@@ -149,7 +149,7 @@ def blocks_view(answers: Sequence[NamedNumbers], asked: Question, before: NamedN
         '<section class="view" id="thinking"><h2>What the model thinks, block by block</h2>'
         f"<p>After each block the output layer was asked at once: {what}. This is a reading aid, "
         "called a logit lens: the output layer was trained to read the last block only, and may "
-        f"misread the earlier ones. The bars are {of}: {escape(asked.about)}.</p>"
+        f"misread the earlier ones. The bars show {of}: {escape(asked.about)}.</p>"
         '<div class="numbers lens" tabindex="0" role="group" aria-label="the answer after each '
         f'block"><table><thead><tr><th scope="col">after</th>{first}<th scope="col">{of}</th>'
         f'<td></td></tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>'

@@ -5,6 +5,7 @@ changes nothing before its block, so that its variant begins with the hidden sta
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
@@ -44,6 +45,7 @@ class Word(NamedTuple):
     start: int
     end: int
     places: Sequence[Ids]
+    which: str = ""  # of several that are written alike, " (2 of 3)"
 
 
 class Variants(NamedTuple):
@@ -185,6 +187,16 @@ def list_words(run: Pass) -> list[Word]:
         of = [encoding.offsets[i] for i in places[run.row]]
         start, end = min(a for a, _ in of), max(b for _, b in of)
         made.append(Word((run.text, run.pair or "")[source][start:end], source, start, end, places))
+    return number_words(made)
+
+
+def number_words(words: Sequence[Word]) -> list[Word]:
+    """Return words in their order, those that are written alike told apart."""
+    many, before, made = Counter(each.text for each in words), Counter[str](), []
+    for each in words:
+        before[each.text] += 1
+        which = f" ({before[each.text]} of {many[each.text]})" * (many[each.text] > 1)
+        made.append(each._replace(which=which))
     return made
 
 
@@ -225,7 +237,7 @@ def word_effects(run: Pass, question: Question, words: Sequence[Word]) -> dict[s
         outcome = run_blocks(run.model, pack, 0, no_tap)
         how = "hidden" if way == "hidden" else f"as {way}"
         return [
-            asked.measure_effect(f"with “{word.text}” {how}", x)
+            asked.measure_effect(f"with “{word.text}”{word.which} {how}", x)
             for word, x in zip(some, split_variants(outcome, len(some)), strict=True)
         ]
 
