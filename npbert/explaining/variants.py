@@ -8,23 +8,23 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 
 from npbert import heads
-from npbert.encoder import Ids, Pack
+from npbert.encoder import Ids, Operations, Pack
 from npbert.engine import inputs, packs
+from npbert.engine.choice import OperationsBySize
 from npbert.engine.threads import count_threads, map_in_threads
 from npbert.errors import CheckpointError
 from npbert.explaining.passes import NamedNumbers, Pass, Question, head_rows
 from npbert.families import own_module
 from npbert.model import Model
-from npbert.textbook import Array, Tap, no_tap
+from npbert.textbook import Array, Attention, Tap, no_tap
 
 WORDS_LEFT_OUT: Final = 64  # words, each by itself ...
 TOKENS_LEFT_OUT: Final = 4096  # ... or as many as make texts of so many tokens together, at least 8
-QUIET: Final = ("ffn", "attention")  # parts of a block to which nobody listens
 
 
 class Effect(NamedTuple):
@@ -90,7 +90,7 @@ def split_variants(outcome: dict[str, Array], count: int) -> Iterator[Array]:
 def head_effects(run: Pass, question: Question) -> list[Effect]:
     """Return the answer without each head, one at a time, computed by the model's engine."""
     asked, config = prepare_variants(run, question), run.model.config
-    states = keep_states(run.model, asked.lists)
+    begun = keep_beginnings(run.model, asked.lists)
     size, jobs = asked.variants_at_once, []
     for block in range(config.num_blocks):
         rows = range(len(config.heads(block)))
@@ -98,7 +98,7 @@ def head_effects(run: Pass, question: Question) -> list[Effect]:
 
     def answer_without(job: tuple[int, range]) -> list[Effect]:
         block, rows = job
-        found = run_without_heads(asked, states[block], block, rows)
+        found = run_without_heads(asked, begun[block], block, rows)
         numbers = [config.heads(block)[i] for i in rows]
         return [
             asked.measure_effect(f"without head {head} of block {block}", x, block, head)
@@ -111,55 +111,98 @@ def head_effects(run: Pass, question: Question) -> list[Effect]:
     return made
 
 
-def keep_states(model: Model, lists: Sequence[packs.Tokens]) -> list[Array]:
-    """Return the hidden state before each block, (D, T)."""
-    kept: list[Array] = []
+class Beginning(NamedTuple):
+    """What the pass had come to in a block, when its heads had listened."""
+
+    state: Array  # (D, T), before the block
+    context: Array  # (A, T), of all its heads
+
+
+class KnownAttention:
+    """Operations of a pass in whose first block the heads have listened already."""
+
+    def __init__(self, ops: Operations, first: Attention, context: Array) -> None:
+        self.ops, self.first, self.context = ops, first, context
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self.ops, verb)
+
+    def self_attention(self, w: Attention, *given: Any, **keywords: Any) -> Array:
+        """Return what the output layer makes of the context that is known, or of a new one."""
+        if w is self.first:
+            return self.ops.linear(w.out_lin, self.context)
+        return self.ops.self_attention(w, *given, **keywords)
+
+
+class KnownOperations(OperationsBySize):
+    """The operations of a model, the first attention of a pass being known."""
+
+    def __init__(self, known: OperationsBySize, first: Attention, context: Array) -> None:
+        self.known, self.first, self.context = known, first, context
+
+    def choose(self, engine: str, tokens: int | None) -> Operations:
+        """See OperationsBySize.choose."""
+        ops = self.known.choose(engine, tokens)
+        return cast(Operations, KnownAttention(ops, self.first, self.context))
+
+
+def keep_beginnings(model: Model, lists: Sequence[packs.Tokens]) -> list[Beginning]:
+    """Return what the pass had come to in each block."""
+    states: list[Array] = []
+    contexts: list[Array] = []
 
     def tap(name: str, x: Array) -> Array:
         if name.endswith(("embeddings.dropout", "output_layer_norm")):
-            kept.append(x.copy())
+            states.append(x.copy())
+        elif name.endswith("attention.context"):
+            contexts.append(x.copy())
         return x
 
     whole = packs.pack_lists([each._replace(wanted=None) for each in lists])
-    run_blocks(model.encoder_only(), whole, 0, tap)
-    return kept[: model.config.num_blocks]
+    run_blocks(model.encoder_only(), whole, 0, tap, ["ffn"])
+    return [*map(Beginning, states, contexts)]  # no block begins with the last state
 
 
 def run_blocks(
-    model: Model, pack: Pack, first: int, tap: Tap, heard: Sequence[str] = ()
-) -> dict[str, Array]:
+    model: Model, pack: Pack, first: int, tap: Tap, quiet: Sequence[str] = (),
+    context: Array | None = None,
+) -> dict[str, Array]:  # fmt: skip
     """Run a pack through the blocks from a number on, and through the head.
 
-    first : the block that is called 0 in what the tap hears;  heard : parts of blocks, e.g.
-    "attention", to which it listens in that block alone
+    quiet : parts to which the tap does not listen;  context : of that block, where it is known
     """
     rest = copy.copy(model)
     rest.encoder = model.encoder._replace(blocks=model.encoder.blocks[first:])
-    others = [f"transformer.layer.{i}" for i in range(1, model.config.num_blocks)] if heard else []
-    quiet = [*others, *(name for name in QUIET if name not in heard)]
+    if context is not None:
+        known = rest.encoder.blocks[0].attention
+        rest.operations = KnownOperations(model.operations, known, context)
     masks = inputs.head_masks(model.config, None, model.dtype)
     return rest.run_unchecked(pack, masks[first:], tap, quiet)
 
 
-def run_without_heads(asked: Variants, state: Array, block: int, rows: range) -> Iterator[Array]:
-    """Yield what the head makes of a text without each of some heads of a block.
-
-    state : (D, T), the hidden state before that block
-    """
+def run_without_heads(
+    asked: Variants, begun: Beginning, block: int, rows: range
+) -> Iterator[Array]:
+    """Yield what the head makes of a text without each of some heads of a block."""
     model, count = asked.run.model, len(rows)
     pack = packs.pack_lists([*asked.lists] * count)
+    context = begun.context
+    last = block == model.config.num_blocks - 1
+    if last and pack.wanted is not None:  # the others do not listen any more
+        context = context[:, pack.wanted[: len(pack.wanted) // count]]
+    variants = np.tile(context, count).reshape(
+        len(model.config.heads(block)), -1, count, context.shape[-1]
+    )
+    for variant, row in enumerate(rows):
+        variants[row, :, variant] = 0
 
     def tap(name: str, x: Array) -> Array:
-        if name == "embeddings.dropout":  # what was embedded has gone through earlier blocks
-            return np.tile(state, count)
-        if name == "transformer.layer.0.attention.context":
-            x = x.copy()
-            heads_of = x.reshape(len(model.config.heads(block)), -1, count, x.shape[-1] // count)
-            for variant, row in enumerate(rows):
-                heads_of[row, :, variant] = 0
-        return x
+        # What was embedded has gone through earlier blocks.
+        return np.tile(begun.state, count) if name == "embeddings.dropout" else x
 
-    return split_variants(run_blocks(model, pack, block, tap, ["attention"]), count)
+    quiet = [f"transformer.layer.{i}" for i in range(model.config.num_blocks)]
+    silenced = variants.reshape(len(context), -1)
+    return split_variants(run_blocks(model, pack, block, tap, quiet, silenced), count)
 
 
 def list_words(run: Pass) -> list[Word]:
