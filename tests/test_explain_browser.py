@@ -137,6 +137,17 @@ def test_the_drawing_of_the_model_fits_the_window(visit, name, width):
         assert part.evaluate("p => parseFloat(getComputedStyle(p).fontSize)") >= 12
 
 
+def test_print_cuts_no_number(visit):
+    page = visit("short", 720, folded=True)
+    page.emulate_media(media="print")
+    cells = page.locator("#hand td, #hand th, #thinking td").evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect()).map(r => [r.left, r.right])"
+    )
+    assert len(cells) > 4 * 32
+    assert all(left >= 0 and right <= 720 for left, right in cells)
+    assert not page.get_by_role("button", name="the answer without this head").is_visible()
+
+
 def test_a_link_opens_what_it_leads_to(visit):
     page = visit("short", folded=True)
     for place in ("block-1-ffn", "tokens", "answer", "block-1-ffn"):
