@@ -18,7 +18,7 @@ import npbert
 from npbert.errors import CheckpointError, InputError
 from npbert.jobs import processes
 from npbert.jobs.identity import hash_model
-from npbert.jobs.processes import BYTES_EACH, NARROW_WIDTH, count_processes
+from npbert.jobs.job import BYTES_EACH, NARROW_WIDTH, count_processes
 
 NPBERT = [sys.executable, "-m", "npbert"]
 CLASSIFY = "text-classification"
@@ -250,7 +250,7 @@ class Sized:
     ],
 )
 def test_as_many_processes_as_pay(width, size, threads, expected, monkeypatch):
-    monkeypatch.setattr("npbert.jobs.processes.count_cores", lambda: 2)
+    monkeypatch.setattr("npbert.jobs.job.count_cores", lambda: 2)
     assert count_processes(None, Sized(width, threads), size) == expected
 
 

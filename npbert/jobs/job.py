@@ -10,7 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from npbert.errors import ExitStatus, InputError, tell
+from npbert.engine.threads import count_cores
+from npbert.errors import ExitStatus, InputError, quote, tell
 from npbert.jobs.atomic import Places, is_whole
 from npbert.jobs.blocks import BLOCK_INPUTS, Counts, Job
 from npbert.jobs.identity import job_identity
@@ -24,11 +25,12 @@ from npbert.jobs.outputs import (
     open_output,
     show_progress,
 )
-from npbert.jobs.processes import ProcessJob, count_processes
 from npbert.jobs.records import InputFormat, Source
 from npbert.tasks.rows import TASKS
 from npbert.tasks.task import Task
 
+NARROW_WIDTH: Final = 512  # hidden size up to which a process gains on a thread
+BYTES_EACH: Final = 1 << 18  # of a file, for which a process pays: it takes half a second to start
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".parquet")  # that can be read, or not even that
 LINE_SUFFIXES: Final = (".jsonl", ".ndjson", ".jsonlines", ".ldjson", ".jl", ".txt", ".log", ".out")
 FORMAT_SUFFIX: Final = re.compile(r"\.[a-z][a-z0-9]*")  # what says a format; .2026 says none
@@ -107,12 +109,8 @@ def answer_source(
     counts = Counts(**{each.name: output.saved.get(each.name, 0) for each in fields(Counts)})
     before, began = counts.tokens, time.monotonic()
     size = source.lines.size if source.lines else None
-    how_many = 1 if typed else count_processes(processes, task, size)
-    job: Job = (
-        Job(task, counts, record=given.records_errors, block=1 if typed else BLOCK_INPUTS)
-        if how_many == 1
-        else ProcessJob(task, counts, record=given.records_errors, processes=how_many)
-    )
+    count = 1 if typed else count_processes(processes, task, size)
+    job = make_job(task, counts, count, record=given.records_errors, typed=typed)
     items = source.items(counts.inputs, output.saved["sha256"] if counts.inputs else None)
     answers = job.answers(items, output, source.digest)
     quiet = source.texts or typed
@@ -129,6 +127,29 @@ def answer_source(
     if job.stop.asked and not job.stop.ended:
         return ExitStatus.INTERRUPTED
     return ExitStatus.SOME_FAILED if counts.failed else ExitStatus.FINE
+
+
+def make_job(task: Task[Any, Any], counts: Counts, count: int, *, record: bool, typed: bool) -> Job:
+    """Return a job that so many processes compute; of what is typed a line at a time."""
+    if count == 1:
+        return Job(task, counts, record=record, block=1 if typed else BLOCK_INPUTS)
+    from npbert.jobs.processes import ProcessJob  # and all of multiprocessing, that few jobs need
+
+    return ProcessJob(task, counts, record=record, processes=count)
+
+
+def count_processes(asked: int | None, task: Task[Any, Any], size: int | None) -> int:
+    """Return how many processes compute a file of `size` bytes: as asked, or as many as pay.
+
+    Raises InputError.
+    """
+    if asked is not None:
+        if asked < 1:
+            raise InputError(f"processes is {quote(asked)}, expected a whole number from 1")
+        return asked
+    if size is None or task.threads is not None or task.model.config.hidden_size > NARROW_WIDTH:
+        return 1
+    return max(1, min(count_cores(), size // BYTES_EACH))
 
 
 def check_output(

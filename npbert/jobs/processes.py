@@ -22,34 +22,17 @@ from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from typing import Any, Final, NamedTuple
 
-from npbert.engine.threads import count_cores
-from npbert.errors import CheckpointError, InputError, NpbertError, NpbertWarning, quote
+from npbert.errors import CheckpointError, InputError, NpbertError, NpbertWarning
 from npbert.jobs.blocks import AnsweredBlock, BlockEnd, Counts, Job
 from npbert.jobs.identity import hash_model
 from npbert.jobs.records import Item
 from npbert.tasks.containers import count_characters
 from npbert.tasks.task import Tally, Task
 
-NARROW_WIDTH: Final = 512  # hidden size up to which a process gains on a thread
-BYTES_EACH: Final = 1 << 18  # of a file, for which a process pays: it takes half a second to start
 BLOCK_CHARACTERS: Final = 1 << 17  # of a block that travels; a longer one is computed here
 
 _recipe = b""  # of this process: what it answers with, pickled
 _record = False  # whether a refusal stands in the place of an answer
-
-
-def count_processes(asked: int | None, task: Task[Any, Any], size: int | None) -> int:
-    """Return how many processes compute a file of `size` bytes: as asked, or as many as pay.
-
-    Raises InputError.
-    """
-    if asked is not None:
-        if asked < 1:
-            raise InputError(f"processes is {quote(asked)}, expected a whole number from 1")
-        return asked
-    if size is None or task.threads is not None or task.model.config.hidden_size > NARROW_WIDTH:
-        return 1
-    return max(1, min(count_cores(), size // BYTES_EACH))
 
 
 class BlockResults(NamedTuple):
