@@ -329,8 +329,8 @@ def test_a_long_text_is_shown_in_part_and_the_page_says_so():
 
 
 def test_blocks_can_be_chosen(pages):
-    _, whole = pages("sequence")
-    folder, text, _ = CASES["sequence"]
+    _, whole = pages("masked")
+    folder, text, _ = CASES["masked"]
     page = Page(npbert.explain(folder, text, blocks=[2, 0]).html)
     assert "Of 3 blocks, the steps of blocks 0 and 2 are shown." in page.text
     ids = [a.get("id") for _, a in page.elements]
@@ -342,7 +342,7 @@ def test_blocks_can_be_chosen(pages):
 
 BAD = [
     ((None, "A film.", None, [3]),
-     "blocks has 3, expected numbers from 0 to 2: the model has 3 blocks"),
+     "blocks has 3, expected numbers from 0 to 1: the model has 2 blocks"),
     ((None, "A film.", None, []),
      "blocks is empty, expected the number of at least one block"),
     ((None, "A film.", ["a", "b"], None),
@@ -464,7 +464,7 @@ def test_the_command_says_what_it_cannot_do(arguments, message):
         ({"blocks": 0}, "blocks is 0, expected a list of numbers"),
         (
             {"blocks": [True]},
-            "blocks has True, expected numbers from 0 to 2: the model has 3 blocks",
+            "blocks has True, expected numbers from 0 to 1: the model has 2 blocks",
         ),
     ],
 )

@@ -84,8 +84,8 @@ def test_the_name_of_a_file_that_is_read_as_a_text_gets_a_hint(tmp_path, monkeyp
 def test_everything_shows_itself_in_one_line():
     model = npbert.load("sentiment")
     assert repr(model) == (
-        "<npbert.Model: family distilbert, architecture for_sequence_classification, size 3 blocks "
-        "of 192, parameters 2,957,570, dtype float32, reads up to 256 tokens, labels NEGATIVE, "
+        "<npbert.Model: family distilbert, architecture for_sequence_classification, size 2 blocks "
+        "of 192, parameters 1,739,586, dtype float32, reads up to 256 tokens, labels NEGATIVE, "
         f"POSITIVE, folder {model.folder}>"
     )
     task = npbert.pipeline(CLASSIFY, model, top_k=2)
@@ -95,7 +95,7 @@ def test_everything_shows_itself_in_one_line():
         "<npbert sentence-embedding, precision='int8', ranges=array(2, 192), by <npbert.Model: "
     )
     trace = npbert.trace(model, [[2, 7, 3]])
-    assert repr(trace) == "<npbert.Trace: 4 inputs, 53 activations>"
+    assert repr(trace) == "<npbert.Trace: 4 inputs, 38 activations>"
     page = npbert.explain(None, "A delight.")
     assert repr(page) == (
         f"<npbert.Explanation: a page of {len(page.html.encode()) / 1000:,.0f} kB; save(path) "

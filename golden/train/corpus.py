@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 DEMO = Path(__file__).parent.parent.parent / "npbert" / "demo"
 SEED = 20
-EPOCHS = {"fill-mask": 8, "sentiment": 3, "ner": (1, 6)}  # pretraining once more, fine-tuning
+EPOCHS = {"fill-mask": 8, "sentiment": (3, 2), "ner": (1, 6)}  # of each round
 PAD, UNK, CLS, SEP, MASK = range(5)
 LENGTHS = (32, 64, 126, 254)  # pieces in a chunk of prose; short texts are what people type
 BATCH = 4096  # tokens, padding included
@@ -202,12 +202,12 @@ def chunks(paragraphs: list[list[list[int]]], rng: random.Random) -> list[list[i
     return [[CLS, *ids, SEP] for ids in made if len(ids) >= 4]
 
 
-def batches(lengths: list[int], rng: random.Random) -> list[list[int]]:
-    """Rows of about equal length, BATCH tokens at a time, in random order."""
+def batches(lengths: list[int], rng: random.Random, tokens: int = BATCH) -> list[list[int]]:
+    """Rows of about equal length, so many tokens at a time, in random order."""
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], rng.random()))
     made: list[list[int]] = [[]]
     for i in order:
-        if lengths[i] * (len(made[-1]) + 1) > BATCH:
+        if lengths[i] * (len(made[-1]) + 1) > tokens:
             made.append([])
         made[-1].append(i)
     rng.shuffle(made)

@@ -1,17 +1,17 @@
-"""Trains the checkpoints that ship in npbert/demo, from a folder of texts and labelled sentences.
+"""Trains npbert/demo/fill-mask: a vocabulary, then masked-language modelling.
 
-    python golden/train/train.py DATA fill-mask      a vocabulary, then masked-language modelling
-    python golden/train/train.py DATA sentiment      fine-tunes the encoder of fill-mask
+    python golden/train/train.py DATA
 
-train_ner.py trains the third; golden/measure/model_cards.py then measures all, and writes cards.
+teach.py, train_sentiment.py and train_ner.py make two more of the checkpoints that ship;
+golden/measure/model_cards.py then measures the three, and writes cards.
 teacher.py and train_embedding.py make the fourth, golden/measure/embedding.py its card.
 DATA holds text/*.md, text/wikitext-2.valid, sst2/sent_train.tsv and sst2/alps_train.tsv.
-Needs torch 2.13 and transformers 4.57.  Two CPU cores take about an hour in all.
+Needs torch 2.13 and transformers 4.57.  Two CPU cores take about an hour.
 """
 
-import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,19 +32,14 @@ from tokenizers import (
     trainers,
 )
 from torch.nn.functional import cross_entropy
-from transformers import (
-    DistilBertConfig,
-    DistilBertForMaskedLM,
-    DistilBertForSequenceClassification,
-)
+from transformers import DistilBertConfig, DistilBertForMaskedLM
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-LABELS = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
 SHAPE = {
     "vocab_size": 8000, "max_position_embeddings": 256, "dim": 192, "n_layers": 3, "n_heads": 6,
     "hidden_dim": 768, "pad_token_id": PAD,
 }  # fmt: skip
-RATES = {"fill-mask": 2e-3, "sentiment": 5e-4}
+RATE = 2e-3
 
 
 def padded(rows: list[list[int]], value: int = PAD) -> torch.Tensor:
@@ -107,27 +102,44 @@ def optimisers(model: torch.nn.Module, lr: float) -> list[torch.optim.Optimizer]
     ]
 
 
-def fit(model: Any, steps: Sequence[Any], rate: float, loss_of: Callable[[Any], Any]) -> None:
-    """Warm up over a twentieth of the steps, then lower the rate linearly to zero."""
-    optims = optimisers(model, rate)
+def fit(
+    model: Any, steps: Sequence[Any], optims: list[torch.optim.Optimizer],
+    loss_of: Callable[[Any], Any], kept: Path | None = None,
+) -> None:  # fmt: skip
+    """Warm up over a twentieth of the steps, then lower the rates linearly to zero.
+
+    Where training stands is written to kept every 100 steps, and gone on from.
+    """
+    done = 0
+    if kept and kept.exists():
+        state = torch.load(kept)
+        done = state["done"]
+        model.load_state_dict(state["model"])
+        torch.set_rng_state(state["random"])
+        for optim, saved in zip(optims, state["optims"], strict=True):
+            optim.load_state_dict(saved)
     model.train()
     began, shown = time.time(), []
-    for step, batch in enumerate(steps):
+    for step in range(done, len(steps)):
         for optim in optims:
             for group in optim.param_groups:
-                done = step / len(steps)
-                group["lr"] = rate * min(1, done * 20 + 0.01, (1 - done) / 0.95)
-        loss = loss_of(batch)
+                part = step / len(steps)
+                group["lr"] = optim.defaults["lr"] * min(1, part * 20 + 0.01, (1 - part) / 0.95)
+        loss = loss_of(steps[step])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optim in optims:
             optim.step()
             optim.zero_grad(set_to_none=True)
         shown.append(loss.item())
-        if step % 100 == 99:
+        if (step + 1) % 100 == 0 or step + 1 == len(steps):
             seconds = time.time() - began
             print(f"{step + 1}/{len(steps)} loss {np.mean(shown):.3f} {seconds:.0f} s", flush=True)
             shown = []
+            if kept:
+                state = {"done": step + 1, "model": model.state_dict()}
+                state |= {"random": torch.get_rng_state()}
+                torch.save(state | {"optims": [optim.state_dict() for optim in optims]}, kept)
     model.eval()
 
 
@@ -190,7 +202,7 @@ def model_language(
         corrupt, chosen = masked(ids)
         return cross_entropy(at_masks(model, corrupt, chosen), ids[chosen])
 
-    fit(model, steps, rate, loss_of)
+    fit(model, steps, optimisers(model, rate), loss_of)
 
 
 def fill_mask(data: Path) -> None:
@@ -203,7 +215,7 @@ def fill_mask(data: Path) -> None:
     model = DistilBertForMaskedLM(config)
     split = [corpus.sentences_of(paragraph) for paragraph in train]
     short = [[CLS, *ids[:254], SEP] for ids in corpus.in_pieces(known, tokenizer)]
-    model_language(model, split, tokenizer, EPOCHS["fill-mask"], RATES["fill-mask"], rng, short)
+    model_language(model, split, tokenizer, EPOCHS["fill-mask"], RATE, rng, short)
     save(model, tokenizer, DEMO / "fill-mask")
     kinds = {"": "Transformer", "1_Pooling": "Pooling"}  # so that it serves for embeddings too
     modules = [
@@ -216,40 +228,7 @@ def fill_mask(data: Path) -> None:
         (DEMO / "fill-mask" / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def sentiment(data: Path) -> None:
-    """Fine-tune the pretrained encoder on review sentences and their phrases."""
-    rng = random.Random(SEED)
-    train, _ = corpus.reviews(data)
-    tokenizer = Tokenizer.from_file(str(DEMO / "fill-mask" / "tokenizer.json"))
-    model = DistilBertForSequenceClassification(DistilBertConfig(**SHAPE, **LABELS))
-    pretrained = DistilBertForMaskedLM.from_pretrained(DEMO / "fill-mask", dtype=torch.float32)
-    model.distilbert.load_state_dict(pretrained.distilbert.state_dict())
-    rows = [e.ids for e in tokenizer.encode_batch([text for text, _ in train])]
-    lengths = list(map(len, rows))
-    steps = [b for _ in range(EPOCHS["sentiment"]) for b in corpus.batches(lengths, rng)]
-
-    def loss_of(batch: list[int]) -> torch.Tensor:
-        ids = padded([rows[i] for i in batch])
-        logits = model(ids, attention_mask=(ids != PAD).long()).logits
-        labels = torch.tensor([train[i][1] for i in batch])
-        return cross_entropy(logits, labels, label_smoothing=0.05)
-
-    fit(model, steps, RATES["sentiment"], loss_of)
-    save(model, tokenizer, DEMO / "sentiment", **LABELS)
-
-
-def main() -> None:
-    """Run one stage."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("stage", choices=["fill-mask", "sentiment"])
-    args = parser.parse_args()
+if __name__ == "__main__":
     torch.manual_seed(SEED)
     torch.set_num_threads(2)
-    {"fill-mask": fill_mask, "sentiment": sentiment}[args.stage](args.data)
-
-
-if __name__ == "__main__":
-    main()
+    fill_mask(Path(sys.argv[1]))

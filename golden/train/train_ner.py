@@ -16,7 +16,7 @@ import torch
 from corpus import DEMO, EPOCHS, PAD, SEED, TAGS
 from tokenizers import Regex, Tokenizer, normalizers
 from torch.nn.functional import cross_entropy
-from train import SHAPE, fit, model_language, padded, save
+from train import SHAPE, fit, model_language, optimisers, padded, save
 from transformers import DistilBertConfig, DistilBertForMaskedLM, DistilBertForTokenClassification
 
 NAMES = {"id2label": dict(enumerate(TAGS)), "label2id": {tag: i for i, tag in enumerate(TAGS)}}
@@ -87,7 +87,7 @@ def ner(data: Path) -> None:
         logits = model(ids, attention_mask=(ids != PAD).long()).logits
         return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
-    fit(model, steps, RATE, loss_of)
+    fit(model, steps, optimisers(model, RATE), loss_of)
     save(model, tokenizer, DEMO / "ner", **NAMES)
 
 

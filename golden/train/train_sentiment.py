@@ -1,0 +1,103 @@
+"""Trains npbert/demo/sentiment on what its teacher, a fine-tuned MiniLM, says of texts.
+
+    python golden/train/teach.py sentiment DATA MINILM KEPT
+    python golden/train/train_sentiment.py DATA MINILM KEPT
+
+The student learns the labels of the training texts, and of all others the teacher's logits,
+softened (Hinton et al. 2015), and through a matrix that is thrown away the mean of its last hidden
+states.  KEPT/sentiment.student0.pt, of each round one, is written every 100 steps and gone on from.
+golden/measure/model_cards.py then measures it and writes its card.
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+import corpus
+import torch
+from corpus import DEMO, EPOCHS, PAD, SEED
+from student import SHAPE, start_table, start_tokenizer
+from teach import SentimentTeacher, read_answers
+from tokenizers import Tokenizer
+from torch.nn import functional
+from train import fit, optimisers, padded, save
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+LABELS = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
+SHARES = (1.0, 0.5)  # of the labelled texts in an epoch of each round
+RATE = 1e-3
+TOKENS = 3072  # in a batch
+DROPOUT = 0.1
+SOFTENED = 2.0  # what logits are divided by
+SURE = 0.9  # of a label, softened as logits are
+HIDDEN = 1.0  # weight of the teacher's hidden states
+
+
+def train(data: Path, minilm: Path, kept: Path) -> DistilBertForSequenceClassification:
+    """Distil the teacher; return the student, its tokenizer in kept/sentiment.json."""
+    judged, answers = read_answers(kept / "sentiment")
+    labelled = corpus.reviews(data)[0]
+    texts = judged + [text for text, _ in labelled]
+    teacher = SentimentTeacher(minilm)
+    teacher.model.load_state_dict(torch.load(kept / "sentiment.pt")["model"])
+    origin = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    tokenizer = start_tokenizer(texts, origin)
+    tokenizer.save(str(kept / "sentiment.json"))
+    model = DistilBertForSequenceClassification(
+        DistilBertConfig(**SHAPE, **LABELS, dropout=DROPOUT, attention_dropout=0.0)
+    )
+    start_table(model.distilbert, tokenizer, teacher.model.bert, origin.get_vocab())
+    rows = [e.ids for e in tokenizer.encode_batch_fast(texts)]
+    print(f"{len(rows):,} texts, {sum(map(len, rows)):,} pieces", flush=True)
+    soft = (torch.from_numpy(answers[:, :2]).float() / SOFTENED).softmax(1)
+    labels = functional.one_hot(torch.tensor([label for _, label in labelled]))
+    targets = torch.cat([soft, labels * SURE + (1 - labels) * (1 - SURE)])
+    hidden = torch.from_numpy(answers[:, 2:])
+    mean, matrix = hidden.float().mean(0), torch.nn.Linear(SHAPE["dim"], hidden.shape[1])
+    rng = random.Random(SEED)
+
+    def loss_of(batch: list[int]) -> torch.Tensor:
+        ids = padded([rows[i] for i in batch])
+        there = (ids != PAD).long()
+        states = model.distilbert(ids, attention_mask=there).last_hidden_state
+        pooled = model.dropout(model.pre_classifier(states[:, 0]).relu())
+        found = model.classifier(pooled) / SOFTENED
+        means = (states * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+        loss = functional.cross_entropy(found, targets[batch]) * SOFTENED
+        asked = [i < len(judged) for i in batch]
+        seen = hidden[[i for i in batch if i < len(judged)]].float() - mean
+        alike = functional.cosine_similarity(matrix(means[asked]), seen)
+        return loss + HIDDEN * (1 - alike).sum() / len(batch)
+
+    for number, epochs in enumerate(EPOCHS["sentiment"]):
+        steps, size = [], round(SHARES[number] * len(labelled))
+        for _ in range(epochs):
+            some = rng.sample(range(len(judged), len(rows)), size)
+            order = [*range(len(judged)), *some]
+            made = corpus.batches([len(rows[i]) for i in order], rng, TOKENS)
+            steps += [[order[i] for i in batch] for batch in made]
+        optims = optimisers(model, RATE)
+        optims[1].add_param_group({"params": list(matrix.parameters())})
+        both, path = torch.nn.ModuleList([model, matrix]), kept / f"sentiment.student{number}.pt"
+        fit(both, steps, optims, loss_of, path)
+    return model
+
+
+def main() -> None:
+    """Train the student and write its folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("data", "minilm", "kept"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--out", type=Path, default=DEMO / "sentiment")
+    args = parser.parse_args()
+    torch.manual_seed(SEED)
+    torch.set_num_threads(2)
+    model = train(args.data, args.minilm, args.kept)
+    tokenizer = Tokenizer.from_file(str(args.kept / "sentiment.json"))
+    save(model, tokenizer, args.out, **SHAPE, **LABELS)
+
+
+if __name__ == "__main__":
+    main()
