@@ -156,9 +156,14 @@ def test_only_who_knows_the_path_is_answered_and_only_this_machine(served):
 def test_the_command_serves_until_it_is_interrupted(given):
     command = [sys.executable, "-m", "npbert", "explain", *given, "--open"]
     environment = {**os.environ, "BROWSER": "true"}
+
+    def hear_interrupts():  # which a shell keeps from what runs in its background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     with subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment
-    ) as started:
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=hear_interrupts,
+    ) as started:  # fmt: skip
         line = started.stderr.readline()
         found = re.fullmatch(
             r"npbert: the page is at (http://127\.0\.0\.1:\d+/\S+/) until Ctrl-C\n", line
