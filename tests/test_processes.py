@@ -228,17 +228,6 @@ def test_a_model_that_has_changed_is_refused_by_a_process(monkeypatch, tmp_path)
         rebuild_task()
 
 
-class Sized:
-    """A task of some width; npbert.pipeline makes them of one."""
-
-    def __init__(self, width, threads=None):
-        self.threads = threads
-        config = npbert.Config(
-            vocab_size=50, hidden_size=width, num_blocks=1, num_attention_heads=2
-        )
-        self.model = npbert.init(config, "base")
-
-
 @pytest.mark.parametrize(
     ("width", "size", "threads", "expected"),
     [
@@ -251,12 +240,12 @@ class Sized:
 )
 def test_as_many_processes_as_pay(width, size, threads, expected, monkeypatch):
     monkeypatch.setattr("npbert.jobs.job.count_cores", lambda: 2)
-    assert count_processes(None, Sized(width, threads), size) == expected
+    assert count_processes(None, threads, width, size) == expected
 
 
 def test_a_count_that_is_none_is_refused():
     with pytest.raises(InputError, match=r"^processes is 0, expected a whole number from 1$"):
-        count_processes(0, Sized(8), 10)
+        count_processes(0, None, 8, 10)
 
 
 def test_a_cluster_has_processes_of_its_own(tmp_path):

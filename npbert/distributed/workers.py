@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import pyarrow as pa
@@ -27,7 +26,7 @@ from npbert.distributed.columns import column_types, fill_columns
 from npbert.distributed.remote_files import InputFile, open_remote, part_address, write_part
 from npbert.errors import CheckpointError, InputError, NpbertError, listing
 from npbert.jobs.blocks import BLOCK_INPUTS, Counts, Job, UnsavedOutput
-from npbert.jobs.identity import hash_model
+from npbert.jobs.identity import hash_model, task_bytes
 from npbert.jobs.lines import Record, to_line
 from npbert.jobs.outputs import answer_record
 from npbert.jobs.raw_lines import Lines
@@ -61,11 +60,8 @@ def task_recipe(task: Task[Any, Any], model: str | None = None) -> TaskRecipe:
     Raises InputError for a task that no source makes.
     """
     task.require_streamable(task.options)
-    # A file of ranges is read here; the worker may have none of that name.
-    if task.rebuild and (ranges := getattr(task.options, "ranges", None)) is not None:
-        task.rebuild = partial(task.rebuild, ranges=ranges)
     model = model or (hash_model(task.folder) if task.folder else "")
-    raw = pickle.dumps((model, task))  # other files under the same name are another task
+    raw = task_bytes(task, model)
     if task.folder is None or len(raw) > RECIPE_LIMIT:
         raise InputError(
             "source is a Model that was not loaded, and its weights would travel with every "

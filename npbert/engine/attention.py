@@ -126,18 +126,21 @@ def split_runs(spans: Sequence[Span], heads: int) -> Iterator[list[Span]]:
         length = s.keys.stop - s.keys.start
         if run and not (
             length == run[0].keys.stop - run[0].keys.start
-            and s.queries == s.keys
-            and s.queries.start == run[-1].keys.stop
-            and run[0].queries == run[0].keys
+            and s.keys.start == run[-1].keys.stop
             and (len(run) + 1) * heads * length * length <= SCORES_AT_ONCE
-            and s.key_mask.all()
-            and run[0].key_mask.all()
+            and is_unmasked(s)
+            and (len(run) > 1 or is_unmasked(run[0]))  # of several, all are
         ):
             yield run
             run = []
         run.append(s)
     if run:
         yield run
+
+
+def is_unmasked(s: Span) -> bool:
+    """Tell whether all tokens of a sequence ask, and all are heard."""
+    return s.queries == s.keys and bool(s.key_mask.all())
 
 
 def column_lengths(x: Array) -> Array:

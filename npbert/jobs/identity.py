@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import pickle
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,17 @@ def job_identity(task: Task[Any, Any], given: InputFormat, form: str | None) -> 
 def hash_array(value: Any) -> Any:
     """Return an option as JSON has it; of an array, which came from a file, its sha256."""
     return hashlib.sha256(value.tobytes()).hexdigest() if hasattr(value, "tobytes") else value
+
+
+def task_bytes(task: Task[Any, Any], model: str) -> bytes:
+    """Return a task as another process makes it once more, and the hash of its model.
+
+    Other files under the same name are another task.  Its ranges are read no more.
+    """
+    # A file of ranges is read here; another process may have none of that name.
+    if task.rebuild and (ranges := getattr(task.options, "ranges", None)) is not None:
+        task.rebuild = partial(task.rebuild, ranges=ranges)
+    return pickle.dumps((model, task))
 
 
 def hash_model(folder: Path) -> str:

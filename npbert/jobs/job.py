@@ -109,7 +109,11 @@ def answer_source(
     counts = Counts(**{each.name: output.saved.get(each.name, 0) for each in fields(Counts)})
     before, began = counts.tokens, time.monotonic()
     size = source.lines.size if source.lines else None
-    count = 1 if typed else count_processes(processes, task, size)
+    count = (
+        1
+        if typed
+        else count_processes(processes, task.threads, task.model.config.hidden_size, size)
+    )
     job = make_job(task, counts, count, record=given.records_errors, typed=typed)
     items = source.items(counts.inputs, output.saved["sha256"] if counts.inputs else None)
     answers = job.answers(items, output, source.digest)
@@ -138,16 +142,16 @@ def make_job(task: Task[Any, Any], counts: Counts, count: int, *, record: bool, 
     return ProcessJob(task, counts, record=record, processes=count)
 
 
-def count_processes(asked: int | None, task: Task[Any, Any], size: int | None) -> int:
+def count_processes(asked: int | None, threads: int | None, width: int, size: int | None) -> int:
     """Return how many processes compute a file of `size` bytes: as asked, or as many as pay.
 
-    Raises InputError.
+    threads : that were asked for;  width : hidden size.  Raises InputError.
     """
     if asked is not None:
         if asked < 1:
             raise InputError(f"processes is {quote(asked)}, expected a whole number from 1")
         return asked
-    if size is None or task.threads is not None or task.model.config.hidden_size > NARROW_WIDTH:
+    if size is None or threads is not None or width > NARROW_WIDTH:
         return 1
     return max(1, min(count_cores(), size // BYTES_EACH))
 

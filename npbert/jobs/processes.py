@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from npbert.errors import CheckpointError, InputError, NpbertError, NpbertWarning
 from npbert.jobs.blocks import AnsweredBlock, BlockEnd, Counts, Job
-from npbert.jobs.identity import hash_model
+from npbert.jobs.identity import hash_model, task_bytes
 from npbert.jobs.records import Item
 from npbert.tasks.containers import count_characters
 from npbert.tasks.task import Tally, Task
@@ -68,7 +68,8 @@ class ProcessJob(Job):
         super().__init__(task, counts, record=record)
         alone = copy(task)
         alone.threads = 1
-        recipe = pickle.dumps((task.folder and hash_model(task.folder), alone))
+        model = hash_model(task.folder) if task.folder else ""
+        recipe = task_bytes(alone, model)
         self.ahead = 2 * processes  # blocks, so that no process waits for the next
         self.pool = ProcessPoolExecutor(
             processes, get_context("spawn"), prepare_process, (recipe, record)
@@ -99,8 +100,8 @@ class ProcessJob(Job):
                 continue
             end = BlockEnd(digest(), self.stop.ended)
             under_way.append(TravellingBlock(some, self.give_to_process(some), end, error))
-            done = error is not None or len(some) < self.block or end.last
-            yield from self.take_blocks(under_way, 0 if done else self.ahead - 1)
+            # A block that is not full is the last, for whatever reason.
+            yield from self.take_blocks(under_way, self.ahead - 1 if len(some) == self.block else 0)
 
     def give_to_process(self, items: list[Item]) -> "Future[BlockResults]":
         """Have a process answer a block, and return what waits for its results."""
