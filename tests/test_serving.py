@@ -605,8 +605,13 @@ def test_who_is_slow_is_hung_up_on(narrow):
         each.close()
 
 
+def texts_of(words, count):
+    """Return so many texts, no two alike: what is alike is computed once."""
+    return [f"{number} {'word ' * words}" for number in range(count)]
+
+
 def test_too_many_requests_are_sent_away_and_late_ones_told(narrow):
-    long = {"inputs": ["word " * 200] * 300}
+    long = {"inputs": texts_of(200, 300)}
     with ThreadPoolExecutor(3) as pool:
         replies = list(pool.map(lambda _: narrow.ask(CLASSIFY, long, **KEY), range(3)))
     late, also_late, away = sorted(replies, key=lambda each: -each.status)
@@ -617,7 +622,7 @@ def test_too_many_requests_are_sent_away_and_late_ones_told(narrow):
 
 
 def test_who_hangs_up_is_not_computed(narrow):
-    body = json.dumps({"inputs": ["word " * 200] * 300}).encode()
+    body = json.dumps({"inputs": texts_of(200, 300)}).encode()
     head = f"POST {CLASSIFY} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer s3cret\r\n"
 
     def tokens():
@@ -638,7 +643,7 @@ def test_who_hangs_up_is_not_computed(narrow):
 
 def test_a_signal_lets_all_that_was_taken_be_answered():
     with Server("text-classification", "--verbose") as made:
-        body = {"inputs": ["word " * 100] * 24}
+        body = {"inputs": texts_of(100, 24)}
         with ThreadPoolExecutor(4) as pool:
             taken = [pool.submit(made.ask, CLASSIFY, body) for _ in range(4)]
             while made.count("npbert_requests_taken") < 4:
@@ -655,8 +660,9 @@ def test_a_signal_lets_all_that_was_taken_be_answered():
 
 
 def test_who_is_not_answered_in_the_time_to_end_is_told_so():
-    with Server("text-classification", "--threads", "1", "--grace", "1") as made:
-        long = {"inputs": ["word " * 200] * 300}
+    flags = ("--threads", "1", "--grace", "1", "--max-tokens", "1000000")
+    with Server("text-classification", *flags) as made:
+        long = {"inputs": texts_of(250, 2000)}
         head = f"POST {CLASSIFY} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{"
         with ThreadPoolExecutor(1) as pool, made.connect(head.encode()) as half:
             taken = pool.submit(made.ask, CLASSIFY, long)
