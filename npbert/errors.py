@@ -11,6 +11,7 @@ A message says where, what was found, what was expected, and what it probably me
 """
 
 import difflib
+import operator
 import os
 import sys
 import warnings
@@ -98,6 +99,17 @@ def quote(value: object) -> str:
     except RecursionError:
         return "a deep nest"
     return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def require_count(name: str, value: object) -> int:
+    """Return a whole number from 1, of Python or NumPy.  Raises InputError."""
+    try:
+        count = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise InputError(f"{name} is {quote(value)}, expected a whole number from 1")
+    return count
 
 
 def listing(things: Iterable[object], most: int = 8) -> str:

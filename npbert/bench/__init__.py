@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from npbert.engine.threads import blas_environment, count_cores
-from npbert.errors import InputError, quote, suggest, warn
+from npbert.errors import InputError, quote, require_count, suggest, warn
 from npbert.model import Model
 
 FLOAT32: Final = "float32"
@@ -140,8 +140,7 @@ def split_peer(asked: str) -> tuple[str, str]:
 
 def require(runs: int, peers: Sequence[str], onnx: Path | None) -> None:
     """Raise InputError for a peer that is not known, not installed, or has nothing to run."""
-    if runs < 1:
-        raise InputError(f"runs is {runs}, expected a whole number from 1")
+    require_count("runs", runs)
     asked = [split_peer(each) for each in peers]
     for peer, precision in asked:
         if peer not in PEERS:

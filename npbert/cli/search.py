@@ -17,7 +17,7 @@ from npbert.cli.shared import (
 )
 from npbert.cli.tasks import add_input_flags, add_options, option_values
 from npbert.engine.threads import blas_environment
-from npbert.errors import ExitStatus, InputError
+from npbert.errors import ExitStatus, InputError, require_count
 from npbert.tasks.rows import SENTENCE_EMBEDDING
 
 ROW: Final = SENTENCE_EMBEDDING
@@ -99,9 +99,9 @@ def run_search(args: argparse.Namespace) -> ExitStatus:
     from npbert.jobs.corpus import embed_corpus, read_texts
     from npbert.jobs.lines import print_json
     from npbert.jobs.records import InputFormat
-    from npbert.tasks.search import check_count, semantic_search
+    from npbert.tasks.search import semantic_search
 
-    check_count("top_k", args.top_k)
+    require_count("top_k", args.top_k)
     given = InputFormat(task=ROW.name, form=args.form, field=tuple(args.field))
     asked = {"prompt": args.query_prompt, "prompt_name": args.query_prompt_name}
     changes = {name: value for name, value in asked.items() if value is not None}

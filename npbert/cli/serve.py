@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from npbert.cli.shared import SOURCE, Commands, add_copy_flag, add_hub_flags, hub_keywords
 from npbert.engine.threads import blas_environment
-from npbert.errors import ExitStatus, InputError
+from npbert.errors import ExitStatus, InputError, require_count
 from npbert.serving.limits import ServerLimits
 from npbert.tasks.rows import flag_of
 
@@ -107,8 +107,7 @@ def run_serve(args: argparse.Namespace) -> ExitStatus:
     """Answer until a signal comes."""
     os.environ.update(blas_environment())  # npbert's own threads want one of its each
     for name in ("workers", "grace"):
-        if getattr(args, name) < 1:
-            raise InputError(f"{name} is {getattr(args, name)}, expected a whole number from 1")
+        require_count(name, getattr(args, name))
     from npbert.serving import app, require_server_packages
 
     require_server_packages()

@@ -23,7 +23,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from npbert.errors import InputError, quote
+from npbert.errors import require_count
 
 # Any BLAS reads one of these when NumPy loads.
 BLAS_VARIABLES: Final = (
@@ -61,9 +61,7 @@ def count_threads(asked: int | None) -> int:
     """Return how many threads to compute with: as asked, or one for every core."""
     if asked is None:
         return count_cores()
-    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
-        raise InputError(f"threads is {quote(asked)}, expected a whole number from 1")
-    return asked
+    return require_count("threads", asked)
 
 
 # ---- packs side by side --------------------------------------------------------------------------

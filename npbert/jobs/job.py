@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from npbert.engine.threads import count_cores
-from npbert.errors import ExitStatus, InputError, quote, tell
+from npbert.errors import ExitStatus, InputError, require_count, tell
 from npbert.jobs.atomic import Places, is_whole
 from npbert.jobs.blocks import BLOCK_INPUTS, Counts, Job
 from npbert.jobs.identity import job_identity
@@ -148,9 +148,7 @@ def count_processes(asked: int | None, threads: int | None, width: int, size: in
     threads : that were asked for;  width : hidden size.  Raises InputError.
     """
     if asked is not None:
-        if asked < 1:
-            raise InputError(f"processes is {quote(asked)}, expected a whole number from 1")
-        return asked
+        return require_count("processes", asked)
     if size is None or threads is not None or width > NARROW_WIDTH:
         return 1
     return max(1, min(count_cores(), size // BYTES_EACH))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from npbert.errors import InputError, quote
+from npbert.errors import InputError, quote, require_count
 from npbert.serving.limits import ServerLimits
 from npbert.tasks import find_row, pipeline
 
@@ -78,8 +78,7 @@ def app(
     if isinstance(max_wait, bool) or not isinstance(max_wait, int | float) or not max_wait >= 0:
         raise InputError(f"max_wait is {quote(max_wait)}, expected milliseconds from 0")
     most = max_batch_tokens if max_batch_tokens is not None else default_batch_tokens(threads)
-    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
-        raise InputError(f"max_batch_tokens is {quote(most)}, expected a whole number from 1")
+    most = require_count("max_batch_tokens", most)
     how = {"threads": threads, "batch_invariant": batch_invariant, **loading}
     metrics = ServerMetrics()
     served: dict[str, dict[str, ServedTask]] = {}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Final
 
-from npbert.errors import InputError, quote
+from npbert.errors import require_count
 from npbert.tasks.options import option
 
 # The variable that names the folder where processes count together; prometheus_client reads it when
@@ -29,6 +29,4 @@ class ServerLimits:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value = getattr(self, each.name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{each.name} is {quote(value)}, expected a whole number from 1")
+            require_count(each.name, getattr(self, each.name))

@@ -5,7 +5,6 @@ all that rounding can do to them; the scores of these few are computed in float6
 so that equal rows have equal scores wherever they stand, and come in their order.
 """
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, TypedDict
@@ -16,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from npbert.engine.inputs import number_array
 from npbert.engine.spellings import explain_arguments
 from npbert.engine.threads import count_threads, map_in_threads
-from npbert.errors import InputError, quote, suggest
+from npbert.errors import InputError, quote, require_count, suggest
 from npbert.tasks.modules import normalize
 from npbert.textbook import Array
 
@@ -105,7 +104,7 @@ def semantic_search(
     InputError
         For shapes that do not fit, and for what is not finite: it says in which row.
     """
-    count = check_count("top_k", top_k)
+    count = require_count("top_k", top_k)
     exact = find_score_function(score_function)
     queries = rows_of("query_embeddings", number_array("query_embeddings", query_embeddings))
     corpus = rows_of(
@@ -253,17 +252,6 @@ def find_score_function(name: str) -> Callable[[Array, Array], Array]:
             f"score_function is {quote(name)}, expected one of {', '.join(SCORE_FUNCTIONS)}{hint}"
         )
     return SCORE_FUNCTIONS[name]
-
-
-def check_count(name: str, value: object) -> int:
-    """Return a whole number from 1.  Raises InputError."""
-    try:
-        count = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise InputError(f"{name} is {quote(value)}, expected a whole number from 1")
-    return count
 
 
 def rows_of(name: str, array: NDArray[Any]) -> NDArray[Any]:
