@@ -380,8 +380,8 @@ def test_features_are_a_hidden_state_of_every_token():
     out = npbert.load(npbert.tasks.built_in_folder("fill-mask"), "base")(
         [ids], output_hidden_states=True
     )
-    for layer in range(4):
-        for named in (layer, layer - 4):
+    for layer in range(3):
+        for named in (layer, layer - 3):
             np.testing.assert_allclose(
                 task("A café.", layer=named), out.hidden_states[layer][0], atol=2e-6
             )
@@ -408,11 +408,11 @@ def test_features_may_come_with_tokens_and_places():
 
 def test_a_layer_that_is_not_there_is_refused():
     task = npbert.pipeline("feature-extraction")
-    for layer in (4, -5):
+    for layer in (3, -4):
         with pytest.raises(npbert.InputError) as error:
             task("x", layer=layer)
         assert str(error.value) == (
-            f"layer is {layer}, but the model has 4 hidden states, 0 to 3 (or -4 to -1, from the "
+            f"layer is {layer}, but the model has 3 hidden states, 0 to 2 (or -3 to -1, from the "
             "last)"
         )
-    assert blocks_below(task.whole, -1) == 3
+    assert blocks_below(task.whole, -1) == 2

@@ -156,7 +156,7 @@ def test_info_tells_what_a_model_is():
     assert facts["architecture"] == "for_sequence_classification"
     assert facts["computes in"] == "float32"
     assert set(facts["weights"]["stored"]) == {"F16"}
-    assert facts["tokenizer"]["pieces"] == 5000
+    assert facts["tokenizer"]["pieces"] == 4500
     assert facts["not finite"] == "none"
     size = (built_in_folder("sentiment") / "model.safetensors").stat().st_size
     assert facts["files"]["model.safetensors"] == size

@@ -223,18 +223,18 @@ def test_the_links_say_what_they_lead_to(visit):
 def test_a_weight_is_followed_by_hand_with_the_digits_of_the_run(visit, trace):
     page = visit("masked")
     hand = page.locator("#hand")
-    hand.get_by_label("head").select_option("2 4")
+    hand.get_by_label("head").select_option("1 1")
     hand.get_by_label("who listens").select_option("4")
     hand.get_by_label("to whom").select_option("3")
-    prefix = "transformer.layer.2.attention."
-    q, k = (trace[f"{prefix}{name}"][0, 4, place] for name, place in (("q_lin", 4), ("k_lin", 3)))
+    prefix = "transformer.layer.1.attention."
+    q, k = (trace[f"{prefix}{name}"][0, 1, place] for name, place in (("q_lin", 4), ("k_lin", 3)))
     rows = hand.locator(".elements tbody tr").all()
     for row, values in zip(rows, (q, k, None), strict=True):
         cells = row.locator("td").all_inner_texts()
         assert len(cells) == len(q)
         if values is not None:
             assert cells == [digits(float(each)) for each in values]
-    scores, weights = (trace[f"{prefix}{name}"][0, 4, 4] for name in ("scores", "weights"))
+    scores, weights = (trace[f"{prefix}{name}"][0, 1, 4] for name in ("scores", "weights"))
     told = hand.inner_text()
     assert f"The score of the run, from all digits, is {digits(float(scores[3]))}." in told
     assert f"listens to the with weight {digits(float(weights[3]))}." in told
@@ -252,10 +252,10 @@ def test_a_student_finds_the_answers_within_two_clicks(visit, trace):
     door = model.tokenizer.pieces.token_to_id("door")
     page = visit("masked", folded=True)
 
-    # Which word does [MASK] listen to most in block 2?
-    page.locator('.small[data-block="2"][data-number="-1"]').click()
+    # Which word does [MASK] listen to most in block 1?
+    page.locator('.small[data-block="1"][data-number="-1"]').click()
     page.locator(".web button").nth(4).click()
-    weights = trace["transformer.layer.2.attention.weights"][0].mean(0)[4]
+    weights = trace["transformer.layer.1.attention.weights"][0].mean(0)[4]
     told = page.locator(".heard").inner_text()
     tokens = model.tokenizer.encode(SENTENCE).tokens
     assert told.startswith(f"[MASK] listens to {tokens[int(weights.argmax())]} ")
@@ -331,7 +331,7 @@ def test_a_page_opens_in_silence_and_fits_the_window(visit, name, width):
 def test_choosing_a_head_changes_the_maps_to_its_numbers(visit, trace):
     page = visit("masked")
     chosen = page.locator(".chosen .map")
-    for block, head in ((2, 4), (1, 0)):
+    for block, head in ((0, 4), (1, 0)):
         before = chosen.locator(".plot img").get_attribute("src")
         page.locator(f'.small[data-block="{block}"][data-number="{head}"]').click()
         assert chosen.locator(".plot img").get_attribute("src") != before
@@ -343,12 +343,12 @@ def test_choosing_a_head_changes_the_maps_to_its_numbers(visit, trace):
         assert page.locator("#lines h3").inner_text() == f"block {block}, head {head}"
     # The steps of every block show that head now.
     for name, of in (("q_lin", "query"), ("context", "context"), ("scores", "scores")):
-        section = page.locator("#block-2")
+        section = page.locator("#block-1")
         figure = section.locator(
-            f'.map[data-view="head"][data-array="transformer.layer.2.attention.{name}"]'
+            f'.map[data-view="head"][data-array="transformer.layer.1.attention.{name}"]'
         )
         assert figure.locator("figcaption b").inner_text() == of
-        assert numbers(figure) == told(trace[f"transformer.layer.2.attention.{name}"][0, 0])
+        assert numbers(figure) == told(trace[f"transformer.layer.1.attention.{name}"][0, 0])
 
 
 def test_the_mean_over_heads_is_shown(visit, trace):
@@ -366,7 +366,7 @@ def test_the_mean_over_heads_is_shown(visit, trace):
     [
         ("embeddings.LayerNorm", "embeddings"),
         ("transformer.layer.1.ffn.lin2", "block-1"),
-        ("transformer.layer.2.output_layer_norm", "block-2"),
+        ("transformer.layer.1.output_layer_norm", "block-1"),
         ("vocab_layer_norm", "end"),
     ],
 )
@@ -384,24 +384,24 @@ def test_the_joined_heads_are_the_context(visit):
 
 def test_pointing_at_a_map_tells_the_number(visit, trace):
     page = visit("masked")
-    page.locator('.small[data-block="2"][data-number="4"]').click()
+    page.locator('.small[data-block="1"][data-number="1"]').click()
     image = page.locator(".chosen .plot img")
     image.scroll_into_view_if_needed()
     box = image.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 3.5 / 13, box["y"] + box["height"] * 4.5 / 13)
-    weight = trace["transformer.layer.2.attention.weights"][0, 4, 4, 3]
+    weight = trace["transformer.layer.1.attention.weights"][0, 1, 4, 3]
     assert page.locator("#tip").inner_text() == f"[MASK] \u2192 the {digits(float(weight))}"
     plot = page.locator(".chosen .plot")
     plot.focus()
     page.keyboard.press("ArrowRight")
-    weight = trace["transformer.layer.2.attention.weights"][0, 4, 4, 4]
+    weight = trace["transformer.layer.1.attention.weights"][0, 1, 4, 4]
     assert page.locator("#tip").inner_text() == f"[MASK] \u2192 [MASK] {digits(float(weight))}"
 
 
 def test_a_token_tells_what_it_listens_to_and_who_listens_to_it(visit, trace):
     page = visit("masked")
-    page.locator('.small[data-block="2"][data-number="4"]').click()
-    weights = trace["transformer.layer.2.attention.weights"][0, 4].astype(float)
+    page.locator('.small[data-block="1"][data-number="1"]').click()
+    weights = trace["transformer.layer.1.attention.weights"][0, 1].astype(float)
     page.locator(".web button").nth(4).focus()
     listens, heard = page.locator(".heard p").all_inner_texts()
     first, second = (digits(x) for x in np.sort(weights[4])[::-1][:2])

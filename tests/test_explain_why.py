@@ -138,7 +138,7 @@ def test_several_texts_are_compared_after_every_block():
 def test_every_step_says_why_it_is_there():
     page = Page(npbert.explain(None, SENTENCE).html)
     steps = re.findall(r'<section class="step" id="([^"]*)".*?</section>', page.html, re.DOTALL)
-    assert len(steps) == 2 + 3 * 6 + 2
+    assert len(steps) == 2 + 2 * 6 + 2
     for step in steps:
         assert step.rpartition("-")[2] in REASONS
         section = page.html.split(f'<section class="step" id="{step}"')[1].split("</section>")[0]
@@ -162,10 +162,10 @@ def test_the_drawing_has_the_sizes_of_the_model():
     model = npbert.load(DEMO / "fill-mask")
     total = sum(x.size for x in {id(x): x for x in model.parameters.values()}.values())
     assert f"{total:,} learned numbers" in drawing
-    for told in ("13 tokens", "\u00d7 192 features", "192 → 768 → 192", "6 heads", "8,000 scores"):
+    for told in ("13 tokens", "\u00d7 192 features", "192 → 768 → 192", "6 heads", "6,500 scores"):
         assert told in drawing
     targets = re.findall(r'href="#([^"]*)"', drawing)
-    assert {"tokens", "embeddings", "block-2", "block-2-ffn", "end", "answer"} <= set(targets)
+    assert {"tokens", "embeddings", "block-1", "block-1-ffn", "end", "answer"} <= set(targets)
     ids = {a.get("id") for _, a in page.elements}
     assert set(targets) <= ids
 

@@ -85,7 +85,7 @@ def test_everything_shows_itself_in_one_line():
     model = npbert.load("sentiment")
     assert repr(model) == (
         "<npbert.Model: family distilbert, architecture for_sequence_classification, size 2 blocks "
-        "of 192, parameters 1,739,586, dtype float32, reads up to 256 tokens, labels NEGATIVE, "
+        "of 192, parameters 1,643,586, dtype float32, reads up to 256 tokens, labels NEGATIVE, "
         f"POSITIVE, folder {model.folder}>"
     )
     task = npbert.pipeline(CLASSIFY, model, top_k=2)

@@ -283,7 +283,7 @@ REFUSED = [
      "parameters: ranges is '/etc/passwd', expected numbers: a server reads no files for its "
      "callers"),
     ("/v1/feature-extraction", {"inputs": "a", "parameters": {"layer": 9}},
-     "layer is 9, but the model has 4 hidden states, 0 to 3 (or -4 to -1, from the last)"),
+     "layer is 9, but the model has 3 hidden states, 0 to 2 (or -3 to -1, from the last)"),
     ("/embed", {"inputs": [[5, 99_999]]},
      "text 0: sequence 0 has 99999 at (2,), expected 0 to 336 (vocab_size is 337)"),
     ("/embed", {"inputs": "a", "normalize": 1}, "normalize is 1, expected true or false"),

@@ -16,7 +16,7 @@ import npbert
 
 SENTENCE = "She opened the [MASK] and went out into the garden."
 SHOWN = "header, #picture, #attention, #words"  # of the page's parts
-HEAD = '.small[data-block="2"][data-number="4"]'  # whose mask listens to the word before it
+HEAD = '.small[data-block="1"][data-number="1"]'  # whose mask listens to the word before it
 COLOURS = 256  # half of the file's size, and no difference to the eye
 HIDE = """shown => {
   const kept = [...document.querySelectorAll(shown)];

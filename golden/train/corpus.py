@@ -5,6 +5,7 @@ stands in one of them, a fiftieth of the paragraphs of the books and the encyclo
 articles at the end of WikiGold that make up a fifth of its sentences.
 """
 
+import gzip
 import random
 import re
 import unicodedata
@@ -14,9 +15,15 @@ from tokenizers import Tokenizer
 
 DEMO = Path(__file__).parent.parent.parent / "npbert" / "demo"
 SEED = 20
-EPOCHS = {"fill-mask": 8, "sentiment": (3, 2), "ner": (1, 6)}  # of each round
+EPOCHS = {"fill-mask": (6, 5), "sentiment": 8, "ner": 8}
+TEACHER_EPOCHS = {"sentiment": 1, "ner": 5}
+BESIDE = {  # sentences of DATA/corpus that fill-mask's first epochs read beside the prose, in each
+    "common_voice_cc0": 25_000, "dialogue_self_dialogue": 20_000, "dialogue_topical_chat": 5_000,
+    "tatoeba_laser": 30_000, "wikipedia_movie_extracts": 15_000,
+    "wikipedia_sentences_mixed": 15_000, "wikipedia_vital_summaries": 5_000,
+}  # fmt: skip
 PAD, UNK, CLS, SEP, MASK = range(5)
-LENGTHS = (32, 64, 126, 254)  # pieces in a chunk of prose; short texts are what people type
+LENGTHS = (30, 46, 62, 126)  # pieces in a chunk of prose; short texts are what people type
 BATCH = 4096  # tokens, padding included
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG")
 KINDS = {  # the label sets of all sources in one; whatever is not named (MISC, product, work) is O
@@ -183,6 +190,13 @@ def sentences_of(paragraph: str) -> list[str]:
     )
 
 
+def sentences_in(path: Path, least: int, most: int) -> list[str]:
+    """Return a file's sentences of so many words, each once, in the alphabet's order."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        found = {s.strip() for line in file for s in sentences_of(line.strip())}
+    return sorted(s for s in found if least <= len(s.split()) <= most and re.search("[a-z]{3}", s))
+
+
 def in_pieces(texts: list[str], tokenizer: Tokenizer) -> list[list[int]]:
     return [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
@@ -200,6 +214,11 @@ def chunks(paragraphs: list[list[list[int]]], rng: random.Random) -> list[list[i
             ids = (ids + sentence)[:limit]
         made.append(ids)
     return [[CLS, *ids, SEP] for ids in made if len(ids) >= 4]
+
+
+def alone(texts: list[list[int]]) -> list[list[int]]:
+    """Return rows of one text each."""
+    return [[CLS, *ids[:254], SEP] for ids in texts if ids]
 
 
 def batches(lengths: list[int], rng: random.Random, tokens: int = BATCH) -> list[list[int]]:

@@ -1,4 +1,10 @@
-"""What the students have in common: a shape, pieces of the teacher, and a table to start from."""
+"""What the students have in common: a shape, pieces of the teacher, and something to start from.
+
+fill-mask starts with its teacher's table of pieces, sentiment and ner start with fill-mask.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -7,20 +13,21 @@ from tokenizers import Tokenizer
 from train_embedding import choose_pieces, make_tokenizer
 from transformers import DistilBertModel
 
-PIECES = 5000
 SHAPE = {
-    "vocab_size": PIECES, "max_position_embeddings": 256, "dim": 192, "n_layers": 2, "n_heads": 6,
+    "max_position_embeddings": 256, "dim": 192, "n_layers": 2, "n_heads": 6,
     "hidden_dim": 512, "pad_token_id": PAD,
 }  # fmt: skip
 TABLE_SPREAD, POSITION_SPREAD = 0.3, 0.05  # LayerNorm makes them 1; the rates see them as they are
 
 
-def start_tokenizer(texts: list[str], teacher: Tokenizer) -> Tokenizer:
-    """Return the teacher's tokenizer with those PIECES that the texts need most."""
-    teacher.no_truncation()
-    teacher.no_padding()
-    pieces, _ = choose_pieces(texts, teacher, PIECES)
-    return make_tokenizer(teacher, pieces)
+def start_tokenizer(
+    texts: list[str], origin: Tokenizer, count: int, marks: Sequence[str] = ()
+) -> Tokenizer:
+    """Return a tokenizer with so many of its pieces, those that texts need most, and with marks."""
+    origin.no_truncation()
+    origin.no_padding()
+    pieces, _ = choose_pieces(texts, origin, count - len(marks))
+    return make_tokenizer(origin, [*pieces, *marks])
 
 
 @torch.no_grad()
@@ -45,3 +52,28 @@ def start_table(
     table *= TABLE_SPREAD / table.std()
     encoder.embeddings.word_embeddings.weight.copy_(torch.from_numpy(table))
     encoder.embeddings.position_embeddings.weight.normal_(0, POSITION_SPREAD)
+
+
+@torch.no_grad()
+def start_from(encoder: DistilBertModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Give an encoder a pretrained one's rows of its pieces, and those units that count.
+
+    A unit of a block's ffn counts as much as its weights are long.  A piece that the pretrained
+    encoder has not stays as it is.
+    """
+    pretrained = DistilBertModel.from_pretrained(folder, dtype=torch.float32)
+    known = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    found = {row: known[piece] for piece, row in tokenizer.get_vocab().items() if piece in known}
+    mine, theirs = encoder.embeddings, pretrained.embeddings
+    table = mine.word_embeddings.weight
+    table.mul_(theirs.word_embeddings.weight.std() / table.std())
+    table[list(found)] = theirs.word_embeddings.weight[list(found.values())]
+    mine.position_embeddings.load_state_dict(theirs.position_embeddings.state_dict())
+    mine.LayerNorm.load_state_dict(theirs.LayerNorm.state_dict())
+    for block, other in zip(encoder.transformer.layer, pretrained.transformer.layer, strict=True):
+        enters, leaves = other.ffn.lin1, other.ffn.lin2
+        length = enters.weight.norm(dim=1) * leaves.weight.norm(dim=0)
+        kept = length.topk(len(block.ffn.lin1.weight)).indices.sort().values
+        state = other.state_dict()
+        state |= {"ffn.lin1.weight": enters.weight[kept], "ffn.lin1.bias": enters.bias[kept]}
+        block.load_state_dict(state | {"ffn.lin2.weight": leaves.weight[:, kept]})

@@ -18,17 +18,22 @@ from typing import Any
 import augment
 import corpus
 import numpy as np
+import tagging
 import torch
-from corpus import PAD, SEED
+from corpus import PAD, SEED, TAGS, TEACHER_EPOCHS
 from torch.nn.functional import cross_entropy
 from train import fit, padded
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
-EPOCHS = {"sentiment": 1}
 RATE = 1e-4
 TOKENS = 2048  # in a batch
 LENGTH = 128
 CHUNK = 8192
+Tagged = tuple[list[int], list[int], list[int]]  # pieces, their types, first pieces of words
 
 
 class SentimentTeacher:
@@ -67,7 +72,7 @@ class SentimentTeacher:
         rows = self.encode([text for text, _ in train])
         labels = torch.tensor([label for _, label in train])
         rng, lengths = random.Random(SEED), [len(row) for row in rows]
-        epochs = range(EPOCHS["sentiment"])
+        epochs = range(TEACHER_EPOCHS["sentiment"])
         steps = [b for _ in epochs for b in corpus.batches(lengths, rng, TOKENS)]
         optim = torch.optim.AdamW(self.model.parameters(), RATE, weight_decay=0.01)
 
@@ -86,6 +91,93 @@ class SentimentTeacher:
         """Return the texts of augment.py; of the training texts the label is known."""
         table = self.model.get_input_embeddings().weight.detach().numpy()
         return augment.unlabelled(data, table, self.tokenizer.get_vocab())
+
+
+class NameTeacher:
+    """A MiniLM that finds names; its token types tell the case of words."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForTokenClassification.from_pretrained(
+            folder, num_labels=len(TAGS), attention_probs_dropout_prob=0.0
+        )
+        embeddings = self.model.bert.embeddings
+        types = torch.nn.Embedding(3, self.model.config.hidden_size)
+        with torch.no_grad():
+            types.weight.copy_(embeddings.token_type_embeddings.weight[0])
+            types.weight[1:] += torch.randn(2, types.embedding_dim) * 0.02
+        embeddings.token_type_embeddings = types
+
+    def encode(self, sentences: list[list[str]]) -> list[Tagged]:
+        """Return pieces, their types, and the place of each word's first piece."""
+        given = self.tokenizer(sentences, is_split_into_words=True)
+        rows = []
+        for number, words in enumerate(sentences):
+            of_word = given.word_ids(number)
+            types = [0 if w is None else tagging.case_of(words[w]) for w in of_word]
+            first = [i for i, w in enumerate(of_word) if w is not None and w != of_word[i - 1]]
+            if len(first) != len(words):  # of a word that is no piece at all
+                known = [w for w in range(len(words)) if w in set(of_word)]
+                places = dict(zip(known, first, strict=True))
+                first = [places.get(w, 0) for w in range(len(words))]
+            rows.append((given["input_ids"][number], types, first))
+        return rows
+
+    def read(self, rows: list[Tagged]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (words, tags) and the hidden states (words, width) behind them."""
+        ids, types = padded([row[0] for row in rows]), padded([row[1] for row in rows])
+        out = self.model.bert(ids, attention_mask=(ids != PAD).long(), token_type_ids=types)
+        line = [i for i, row in enumerate(rows) for _ in row[2]]
+        hidden = out.last_hidden_state[line, [place for row in rows for place in row[2]]]
+        return self.model.classifier(self.model.dropout(hidden)), hidden
+
+    @torch.inference_mode()
+    def judge(self, sentences: list[list[str]]) -> np.ndarray:
+        """Return what read() does of all words, side by side (words, tags + width) float32."""
+        self.model.eval()
+        rows = self.encode(sentences)
+        starts = np.cumsum([0, *map(len, sentences)])
+        found = np.empty((starts[-1], len(TAGS) + self.model.config.hidden_size), np.float32)
+        lengths = [len(row[0]) for row in rows]
+        for batch in corpus.batches(lengths, random.Random(SEED), 2 * TOKENS):
+            places = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in batch])
+            found[places] = torch.cat(self.read([rows[i] for i in batch]), 1).numpy()
+        return found
+
+    def train(self, data: Path, kept: Path) -> None:
+        """Fine-tune on labelled sentences; in every epoch half of the names are others."""
+        rng, sentences = random.Random(SEED), tagging.training(data)
+        pool, steps = tagging.pool_of(sentences), []
+        for _ in range(TEACHER_EPOCHS["ner"]):
+            made = [corpus.renamed(s, pool, rng) for s in sentences]
+            rows = self.encode([words for words, _ in made])
+            whole = [(row, tagging.tag_ids(s[1])) for row, s in zip(rows, made, strict=True)]
+            lengths = [len(row[0]) for row in rows]
+            steps += [[whole[i] for i in b] for b in corpus.batches(lengths, rng, TOKENS)]
+        optim = torch.optim.AdamW(self.model.parameters(), RATE, weight_decay=0.01)
+
+        def loss_of(batch: list[tuple[Tagged, list[int]]]) -> torch.Tensor:
+            labels = torch.tensor([tag for _, tags in batch for tag in tags])
+            return cross_entropy(self.read([row for row, _ in batch])[0], labels)
+
+        fit(self.model, steps, [optim], loss_of, kept)
+
+    def measure(self, data: Path) -> float:
+        """Return the F1 of entities in the held-out sentences."""
+        _, held, _ = corpus.names(data)
+        best = self.judge([words for words, _ in held])[:, : len(TAGS)].argmax(1)
+        left = iter(best.tolist())
+        right = found = there = 0
+        for _, tags in held:
+            mine = set(corpus.entities([TAGS[next(left)] for _ in tags]))
+            wanted = set(corpus.entities(tags))
+            right, found = right + len(mine & wanted), found + len(mine)
+            there += len(wanted)
+        return 2 * right / (found + there)
+
+    def questions(self, data: Path) -> list[list[str]]:
+        """Return the sentences of tagging.py."""
+        return tagging.questions(data)
 
 
 def record(teacher: Any, questions: list[Any], folder: Path) -> None:
@@ -107,7 +199,7 @@ def read_answers(folder: Path) -> tuple[list[Any], np.ndarray]:
     return questions, np.concatenate([np.load(path) for path in sorted(folder.glob("*.npy"))])
 
 
-TEACHERS = {"sentiment": SentimentTeacher}
+TEACHERS = {"sentiment": SentimentTeacher, "ner": NameTeacher}
 
 
 def main() -> None:
@@ -120,7 +212,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     args = parser.parse_args()
     torch.manual_seed(SEED)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     folder = args.kept / args.task
     folder.mkdir(parents=True, exist_ok=True)
     teacher = TEACHERS[args.task](args.minilm)

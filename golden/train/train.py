@@ -1,68 +1,29 @@
-"""Trains npbert/demo/fill-mask: a vocabulary, then masked-language modelling.
+"""What trainings have in common: batches, optimisers, steps, and the folder that is written.
 
-    python golden/train/train.py DATA
-
-teach.py, train_sentiment.py and train_ner.py make two more of the checkpoints that ship;
-golden/measure/model_cards.py then measures the three, and writes cards.
-teacher.py and train_embedding.py make the fourth, golden/measure/embedding.py its card.
-DATA holds text/*.md, text/wikitext-2.valid, sst2/sent_train.tsv and sst2/alps_train.tsv.
-Needs torch 2.13 and transformers 4.57.  Two CPU cores take about an hour.
+The built-in models are made in this order, and each script says what it needs:
+train_fill_mask.py, teach.py, train_sentiment.py, train_ner.py; golden/measure/model_cards.py then
+measures the three, and writes cards.  teacher.py and train_embedding.py make the fourth,
+golden/measure/embedding.py its card.
 """
 
 import json
-import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import corpus
 import numpy as np
 import torch
-from corpus import CLS, DEMO, EPOCHS, MASK, PAD, SEED, SEP
+from corpus import PAD
 from safetensors.torch import save_file
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
-from torch.nn.functional import cross_entropy
-from transformers import DistilBertConfig, DistilBertForMaskedLM
+from tokenizers import Tokenizer
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-SHAPE = {
-    "vocab_size": 8000, "max_position_embeddings": 256, "dim": 192, "n_layers": 3, "n_heads": 6,
-    "hidden_dim": 768, "pad_token_id": PAD,
-}  # fmt: skip
-RATE = 2e-3
 
 
 def padded(rows: list[list[int]], value: int = PAD) -> torch.Tensor:
     width = max(map(len, rows))
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])
-
-
-def train_tokenizer(texts: list[str]) -> Tokenizer:
-    """A lower-casing WordPiece of 8,000 pieces, laid out as DistilBERT's own tokenizer is."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=8000, special_tokens=SPECIALS, show_progress=False, limit_alphabet=120
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
-    )
-    return tokenizer
 
 
 class Muon(torch.optim.Optimizer):
@@ -143,22 +104,6 @@ def fit(
     model.eval()
 
 
-def masked(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """BERT's corruption: of 15 % of the pieces, 80 % become [MASK], 10 % another, 10 % stay."""
-    chosen = (torch.rand(ids.shape) < 0.15) & (ids > MASK)
-    dice = torch.rand(ids.shape)
-    corrupt = torch.where(chosen & (dice < 0.8), MASK, ids)
-    corrupt = torch.where(chosen & (dice > 0.9), torch.randint(5, 8000, ids.shape), corrupt)
-    return corrupt, chosen
-
-
-def at_masks(model: DistilBertForMaskedLM, ids: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    hidden = model.distilbert(ids, attention_mask=(ids != PAD).long())[0][chosen]
-    return model.vocab_projector(
-        model.vocab_layer_norm(model.activation(model.vocab_transform(hidden)))
-    )
-
-
 def save(model: Any, tokenizer: Tokenizer, folder: Path, **config: Any) -> None:
     """Write a folder as transformers lays it out, weights in float16, tied weights once."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,65 +115,15 @@ def save(model: Any, tokenizer: Tokenizer, folder: Path, **config: Any) -> None:
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)  # safetensors hides what it writes
     fields = {
-        "architectures": [type(model).__name__], "model_type": "distilbert", **SHAPE,
+        "architectures": [type(model).__name__], "model_type": "distilbert",
         "activation": "gelu", "dropout": 0.1, "attention_dropout": 0.1, "seq_classif_dropout": 0.1,
         "initializer_range": 0.02, "torch_dtype": "float16", "tie_weights_": True, **config,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     settings = {
         "tokenizer_class": "DistilBertTokenizer", "do_lower_case": True, "model_max_length": 256,
         "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]",
         "mask_token": "[MASK]",
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def model_language(
-    model: DistilBertForMaskedLM, paragraphs: list[list[str]], tokenizer: Tokenizer, epochs: int,
-    rate: float, rng: random.Random, short: Sequence[list[int]] = (),
-) -> None:  # fmt: skip
-    """Masked-language modelling on paragraphs, each a list of sentences, and on short rows."""
-    pieces = iter(corpus.in_pieces([s for sentences in paragraphs for s in sentences], tokenizer))
-    cut = [[next(pieces) for _ in sentences] for sentences in paragraphs]
-    steps = []
-    for _ in range(epochs):  # each epoch cuts the prose anew
-        rows = corpus.chunks(cut, rng) + list(short)
-        steps += [[rows[i] for i in batch] for batch in corpus.batches(list(map(len, rows)), rng)]
-    print(len(steps), "steps,", sum(len(r) for s in steps for r in s), "tokens", flush=True)
-
-    def loss_of(rows: list[list[int]]) -> torch.Tensor:
-        ids = padded(rows)
-        corrupt, chosen = masked(ids)
-        return cross_entropy(at_masks(model, corrupt, chosen), ids[chosen])
-
-    fit(model, steps, optimisers(model, rate), loss_of)
-
-
-def fill_mask(data: Path) -> None:
-    """Pretrain: a vocabulary of its own, then masked-language modelling."""
-    rng = random.Random(SEED)
-    train, _ = corpus.prose(data)
-    known = [text for text, _ in corpus.reviews(data)[0] if len(text.split()) >= 6]
-    tokenizer = train_tokenizer(train + known)
-    config = DistilBertConfig(**SHAPE, dropout=0.0, attention_dropout=0.0)
-    model = DistilBertForMaskedLM(config)
-    split = [corpus.sentences_of(paragraph) for paragraph in train]
-    short = [[CLS, *ids[:254], SEP] for ids in corpus.in_pieces(known, tokenizer)]
-    model_language(model, split, tokenizer, EPOCHS["fill-mask"], RATE, rng, short)
-    save(model, tokenizer, DEMO / "fill-mask")
-    kinds = {"": "Transformer", "1_Pooling": "Pooling"}  # so that it serves for embeddings too
-    modules = [
-        {"idx": i, "name": str(i), "path": under, "type": f"sentence_transformers.models.{kind}"}
-        for i, (under, kind) in enumerate(kinds.items())
-    ]
-    pooling = {"word_embedding_dimension": SHAPE["dim"], "pooling_mode_mean_tokens": True}
-    (DEMO / "fill-mask" / "1_Pooling").mkdir(exist_ok=True)
-    for name, content in (("modules.json", modules), ("1_Pooling/config.json", pooling)):
-        (DEMO / "fill-mask" / name).write_text(json.dumps(content, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    torch.manual_seed(SEED)
-    torch.set_num_threads(2)
-    fill_mask(Path(sys.argv[1]))

@@ -28,10 +28,10 @@ from torch.nn import functional
 from train import SPECIALS, Muon
 from transformers import DistilBertConfig, DistilBertModel
 
-PIECES = 8000
+PIECES = 7500
 SHAPE = {
     "vocab_size": PIECES, "max_position_embeddings": 256, "dim": 192, "n_layers": 2, "n_heads": 6,
-    "hidden_dim": 384, "pad_token_id": PAD,
+    "hidden_dim": 32, "pad_token_id": PAD,
 }  # fmt: skip
 CONTENT = 190  # features that mean something; two are constant, see start_of
 TOGETHER = 32  # texts of about equal length
@@ -270,7 +270,7 @@ def save(model: DistilBertModel, tokenizer: Tokenizer, folder: Path) -> None:
     for name, content in written.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
 
 
 def main() -> None:

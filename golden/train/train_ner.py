@@ -1,97 +1,134 @@
-"""Trains npbert/demo/ner, which finds names, from npbert/demo/fill-mask and labelled sentences.
+"""Trains npbert/demo/ner, which finds names, on what its teacher, a fine-tuned MiniLM, says.
 
-    python golden/train/train_ner.py DATA
+    python golden/train/train_fill_mask.py DATA MINILM KEPT
+    python golden/train/teach.py ner DATA MINILM KEPT
+    python golden/train/train_ner.py DATA KEPT
 
-golden/measure/model_cards.py then measures it and writes its card.  DATA holds ner/*.conll, and
-text/ as train.py wants it.  Needs torch 2.13 and transformers 4.57.  Two cores take ten minutes.
+The student starts with npbert/demo/fill-mask.  Of each word it learns the teacher's logits (Hinton
+et al. 2015), of the training sentences the labels too, and through a matrix that is thrown away the
+teacher's last hidden states.  KEPT/ner.student.pt is written every 100 steps and gone on from.
+golden/measure/model_cards.py then measures it and writes its card.
 """
 
-import json
+import argparse
 import random
-import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import corpus
+import numpy as np
+import tagging
 import torch
 from corpus import DEMO, EPOCHS, PAD, SEED, TAGS
-from tokenizers import Regex, Tokenizer, normalizers
-from torch.nn.functional import cross_entropy
-from train import SHAPE, fit, model_language, optimisers, padded, save
-from transformers import DistilBertConfig, DistilBertForMaskedLM, DistilBertForTokenClassification
+from student import SHAPE, start_from, start_tokenizer
+from teach import read_answers
+from tokenizers import Tokenizer
+from torch.nn import functional
+from train import fit, optimisers, padded, save
+from transformers import DistilBertConfig, DistilBertForTokenClassification
 
 NAMES = {"id2label": dict(enumerate(TAGS)), "label2id": {tag: i for i, tag in enumerate(TAGS)}}
+PIECES = 3600
+SHAPE = SHAPE | {"vocab_size": PIECES}
 RATE = 1e-3
-DROPOUT = 0.2  # there are few names to learn, and many epochs
-MARK = "\N{UPWARDS WHITE ARROW}"  # as on the shift key
-CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞŠŽ"
-IGNORED = -100  # the label of a piece that is not learnt from
+MOVED = [0, 2, 2, 4, 4, 6, 6]  # what TAGS are in the middle of a word: I-
+TOKENS = 3072  # in a batch
+DROPOUT = 0.1
+HIDDEN = 1.0  # weight of the teacher's hidden states
+SOFTENED = 2.0  # what logits are divided by
+SURE = 0.9  # of a label, softened as logits are
 
 
-def in_tags(sentence: corpus.Sentence, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """Return a sentence's pieces and their labels; a word goes on with I-."""
-    found, tags = sentence
-    encoding = tokenizer.encode(found, is_pretokenized=True)
-    labels, before = [], None
-    for word in encoding.word_ids:
-        tag = "O" if word is None else tags[word]
-        tag = tag.replace("B-", "I-") if word == before else tag
-        labels.append(IGNORED if word is None else TAGS.index(tag))
-        before = word
-    return encoding.ids[:256], labels[:256]
+class Row(NamedTuple):
+    """A sentence's pieces; of those that belong to words: where, what of, and whether the first."""
+
+    ids: list[int]
+    places: np.ndarray
+    targets: np.ndarray  # rows of what is to be learnt, one for a word
+    first: np.ndarray
 
 
-def marking(tokenizer: Tokenizer) -> Tokenizer:
-    """Put a piece of its own, MARK, before every word with a capital, and then lower-case.
+def cut(
+    sentences: list[list[str]], targets: Iterable[list[int]], tokenizer: Tokenizer
+) -> list[Row]:
+    """Return sentences, given as words and what is to be learnt of each word, as rows."""
+    rows = []
+    encoded = tokenizer.encode_batch(sentences, is_pretokenized=True)
+    for encoding, wanted in zip(encoded, targets, strict=True):
+        words = np.array([-1 if w is None else w for w in encoding.word_ids[:256]])
+        places = np.flatnonzero(words >= 0)
+        first = words[places] != words[places - 1]  # [CLS] is before all
+        rows.append(Row(encoding.ids[:256], places, np.array(wanted)[words[places]], first))
+    return rows
 
-    Case is half of what tells a name, and the vocabulary has none; a mark leaves every word the
-    piece, and the vector, that it had. (fastai's xxmaj; the piece was that of the lira sign.)
-    """
-    described = json.loads(tokenizer.to_str())
-    vocabulary = described["model"]["vocab"]
-    vocabulary[MARK] = vocabulary.pop("\N{LIRA SIGN}")
-    marked = Tokenizer.from_str(json.dumps(described))
-    marks = [normalizers.Replace(Regex(rf"\b{c}"), f"{MARK} {c.lower()}") for c in CAPITALS]
-    marked.normalizer = normalizers.Sequence([*marks, normalizers.BertNormalizer(lowercase=True)])
-    return marked
 
-
-def ner(data: Path) -> None:
-    """Pretrain once more, with capitals marked; then fine-tune on articles and tweets."""
-    rng = random.Random(SEED)
-    wiki, _, tweets = corpus.names(data)
-    train = wiki * 4 + tweets  # what is measured are articles, of which there are few
-    tokenizer = marking(Tokenizer.from_file(str(DEMO / "fill-mask" / "tokenizer.json")))
-    pretrained = DistilBertForMaskedLM.from_pretrained(
-        DEMO / "fill-mask", dtype=torch.float32, dropout=0.0, attention_dropout=0.0
-    )
-    paragraphs = [corpus.sentences_of(paragraph) for paragraph in corpus.prose(data)[0]]
-    paragraphs += [[" ".join(found)] for found, _ in wiki + tweets]
-    model_language(pretrained, paragraphs, tokenizer, EPOCHS["ner"][0], RATE, rng)
+def train(data: Path, kept: Path) -> tuple[DistilBertForTokenClassification, Tokenizer]:
+    """Distil the teacher; return the student and its tokenizer."""
+    asked, answers = read_answers(kept / "ner")
+    labelled = tagging.training(data)
+    texts = [" ".join(words) for words in asked] + [" ".join(words) for words, _ in labelled]
+    origin = Tokenizer.from_file(str(DEMO / "fill-mask" / "tokenizer.json"))
+    tokenizer = tagging.mark_capitals(start_tokenizer(texts, origin, PIECES, [tagging.MARK]))
     model = DistilBertForTokenClassification(
-        DistilBertConfig(**SHAPE, **NAMES, dropout=DROPOUT, attention_dropout=DROPOUT)
+        DistilBertConfig(**SHAPE, **NAMES, dropout=DROPOUT, attention_dropout=0.0)
     )
-    model.distilbert.load_state_dict(pretrained.distilbert.state_dict())
-    pool: dict[str, list[list[str]]] = {"PER": [], "LOC": [], "ORG": []}
-    for found, tags in train:
-        for start, end, kind in corpus.entities(tags):
-            pool[kind].append(found[start:end])
-    steps = []
-    for _ in range(EPOCHS["ner"][1]):  # each epoch draws other names
-        rows = [in_tags(corpus.renamed(s, pool, rng), tokenizer) for s in train]
-        lengths = [len(ids) for ids, _ in rows]
-        steps += [[rows[i] for i in batch] for batch in corpus.batches(lengths, rng)]
+    start_from(model.distilbert, tokenizer, DEMO / "fill-mask")
+    starts = np.cumsum([0, *map(len, asked)])
+    judged = cut(asked, map(range, starts, starts[1:]), tokenizer)
+    answers = torch.from_numpy(answers)
+    soft, hidden = (answers[:, : len(TAGS)].float() / SOFTENED).softmax(1), answers[:, len(TAGS) :]
+    mean = hidden[:100_000].float().mean(0)
+    wrong = (1 - SURE) / (len(TAGS) - 1)
+    targets = torch.cat([soft, torch.eye(len(TAGS)) * (SURE - wrong) + wrong])
+    matrix = torch.nn.Linear(SHAPE["dim"], hidden.shape[1])
+    rng, pool, steps = random.Random(SEED), tagging.pool_of(labelled), []
+    for _ in range(EPOCHS["ner"]):
+        made = [corpus.renamed(sentence, pool, rng) for sentence in labelled]
+        tags = ([len(soft) + tag for tag in tagging.tag_ids(s[1])] for s in made)
+        rows = judged + cut([words for words, _ in made], tags, tokenizer)
+        lengths = [len(row.ids) for row in rows]
+        steps += [[rows[i] for i in b] for b in corpus.batches(lengths, rng, TOKENS)]
+    print(f"{len(judged):,} and {len(labelled):,} sentences, {len(steps):,} steps", flush=True)
 
-    def loss_of(rows: list[tuple[list[int], list[int]]]) -> torch.Tensor:
-        ids = padded([ids for ids, _ in rows])
-        labels = padded([labels for _, labels in rows], IGNORED)
-        logits = model(ids, attention_mask=(ids != PAD).long()).logits
-        return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    def loss_of(batch: list[Row]) -> torch.Tensor:
+        ids = padded([row.ids for row in batch])
+        states = model.distilbert(ids, attention_mask=(ids != PAD).long()).last_hidden_state
+        line = np.repeat(np.arange(len(batch)), [len(row.places) for row in batch])
+        there = states[line, np.concatenate([row.places for row in batch])]
+        rows = np.concatenate([row.targets for row in batch])
+        first = np.concatenate([row.first for row in batch])
+        wanted = targets[rows]
+        inside = torch.zeros_like(wanted).index_add_(1, torch.tensor(MOVED), wanted)
+        wanted = torch.where(torch.from_numpy(first)[:, None], wanted, inside)
+        found = model.classifier(model.dropout(there)) / SOFTENED
+        loss = functional.cross_entropy(found, wanted) * SOFTENED
+        seen = first & (rows < len(soft))
+        teacher = hidden[rows[seen]].float() - mean
+        alike = functional.cosine_similarity(matrix(there[seen]), teacher)
+        return loss + HIDDEN * (1 - alike).sum() / len(rows)
 
-    fit(model, steps, optimisers(model, RATE), loss_of)
-    save(model, tokenizer, DEMO / "ner", **NAMES)
+    optims = optimisers(model, RATE)
+    optims[1].add_param_group({"params": list(matrix.parameters())})
+    both = torch.nn.ModuleList([model, matrix])
+    fit(both, steps, optims, loss_of, kept / "ner.student.pt")
+    return model, tokenizer
+
+
+def main() -> None:
+    """Train the student and write its folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("data", "kept"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--out", type=Path, default=DEMO / "ner")
+    args = parser.parse_args()
+    torch.manual_seed(SEED)
+    torch.set_num_threads(1)
+    model, tokenizer = train(args.data, args.kept)
+    save(model, tokenizer, args.out, **SHAPE, **NAMES)
 
 
 if __name__ == "__main__":
-    torch.manual_seed(SEED)
-    torch.set_num_threads(2)
-    ner(Path(sys.argv[1]))
+    main()

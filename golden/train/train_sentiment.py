@@ -1,11 +1,13 @@
 """Trains npbert/demo/sentiment on what its teacher, a fine-tuned MiniLM, says of texts.
 
+    python golden/train/train_fill_mask.py DATA MINILM KEPT
     python golden/train/teach.py sentiment DATA MINILM KEPT
-    python golden/train/train_sentiment.py DATA MINILM KEPT
+    python golden/train/train_sentiment.py DATA KEPT
 
-The student learns the labels of the training texts, and of all others the teacher's logits,
-softened (Hinton et al. 2015), and through a matrix that is thrown away the mean of its last hidden
-states.  KEPT/sentiment.student0.pt, of each round one, is written every 100 steps and gone on from.
+The student starts with npbert/demo/fill-mask.  It learns the labels of the training texts, and of
+all others the teacher's logits, softened (Hinton et al. 2015), and through a matrix that is thrown
+away the mean of its last hidden states.  KEPT/sentiment.student.pt is written every 100 steps and
+gone on from.
 golden/measure/model_cards.py then measures it and writes its card.
 """
 
@@ -16,15 +18,17 @@ from pathlib import Path
 import corpus
 import torch
 from corpus import DEMO, EPOCHS, PAD, SEED
-from student import SHAPE, start_table, start_tokenizer
-from teach import SentimentTeacher, read_answers
+from student import SHAPE, start_from, start_tokenizer
+from teach import read_answers
 from tokenizers import Tokenizer
 from torch.nn import functional
 from train import fit, optimisers, padded, save
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 LABELS = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
-SHARES = (1.0, 0.5)  # of the labelled texts in an epoch of each round
+PIECES = 4500
+SHAPE = SHAPE | {"vocab_size": PIECES}
+SHARE = 0.7  # of the labelled texts in an epoch
 RATE = 1e-3
 TOKENS = 3072  # in a batch
 DROPOUT = 0.1
@@ -33,20 +37,17 @@ SURE = 0.9  # of a label, softened as logits are
 HIDDEN = 1.0  # weight of the teacher's hidden states
 
 
-def train(data: Path, minilm: Path, kept: Path) -> DistilBertForSequenceClassification:
-    """Distil the teacher; return the student, its tokenizer in kept/sentiment.json."""
+def train(data: Path, kept: Path) -> tuple[DistilBertForSequenceClassification, Tokenizer]:
+    """Distil the teacher; return the student and its tokenizer."""
     judged, answers = read_answers(kept / "sentiment")
     labelled = corpus.reviews(data)[0]
     texts = judged + [text for text, _ in labelled]
-    teacher = SentimentTeacher(minilm)
-    teacher.model.load_state_dict(torch.load(kept / "sentiment.pt")["model"])
-    origin = Tokenizer.from_file(str(minilm / "tokenizer.json"))
-    tokenizer = start_tokenizer(texts, origin)
-    tokenizer.save(str(kept / "sentiment.json"))
+    origin = Tokenizer.from_file(str(DEMO / "fill-mask" / "tokenizer.json"))
+    tokenizer = start_tokenizer(texts, origin, PIECES)
     model = DistilBertForSequenceClassification(
         DistilBertConfig(**SHAPE, **LABELS, dropout=DROPOUT, attention_dropout=0.0)
     )
-    start_table(model.distilbert, tokenizer, teacher.model.bert, origin.get_vocab())
+    start_from(model.distilbert, tokenizer, DEMO / "fill-mask")
     rows = [e.ids for e in tokenizer.encode_batch_fast(texts)]
     print(f"{len(rows):,} texts, {sum(map(len, rows)):,} pieces", flush=True)
     soft = (torch.from_numpy(answers[:, :2]).float() / SOFTENED).softmax(1)
@@ -69,18 +70,17 @@ def train(data: Path, minilm: Path, kept: Path) -> DistilBertForSequenceClassifi
         alike = functional.cosine_similarity(matrix(means[asked]), seen)
         return loss + HIDDEN * (1 - alike).sum() / len(batch)
 
-    for number, epochs in enumerate(EPOCHS["sentiment"]):
-        steps, size = [], round(SHARES[number] * len(labelled))
-        for _ in range(epochs):
-            some = rng.sample(range(len(judged), len(rows)), size)
-            order = [*range(len(judged)), *some]
-            made = corpus.batches([len(rows[i]) for i in order], rng, TOKENS)
-            steps += [[order[i] for i in batch] for batch in made]
-        optims = optimisers(model, RATE)
-        optims[1].add_param_group({"params": list(matrix.parameters())})
-        both, path = torch.nn.ModuleList([model, matrix]), kept / f"sentiment.student{number}.pt"
-        fit(both, steps, optims, loss_of, path)
-    return model
+    steps = []
+    for _ in range(EPOCHS["sentiment"]):
+        some = rng.sample(range(len(judged), len(rows)), round(SHARE * len(labelled)))
+        order = [*range(len(judged)), *some]
+        made = corpus.batches([len(rows[i]) for i in order], rng, TOKENS)
+        steps += [[order[i] for i in batch] for batch in made]
+    optims = optimisers(model, RATE)
+    optims[1].add_param_group({"params": list(matrix.parameters())})
+    both = torch.nn.ModuleList([model, matrix])
+    fit(both, steps, optims, loss_of, kept / "sentiment.student.pt")
+    return model, tokenizer
 
 
 def main() -> None:
@@ -88,14 +88,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("data", "minilm", "kept"):
+    for name in ("data", "kept"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--out", type=Path, default=DEMO / "sentiment")
     args = parser.parse_args()
     torch.manual_seed(SEED)
-    torch.set_num_threads(2)
-    model = train(args.data, args.minilm, args.kept)
-    tokenizer = Tokenizer.from_file(str(args.kept / "sentiment.json"))
+    torch.set_num_threads(1)
+    model, tokenizer = train(args.data, args.kept)
     save(model, tokenizer, args.out, **SHAPE, **LABELS)
 
 
