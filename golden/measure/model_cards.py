@@ -127,8 +127,9 @@ its own, ⇧, before every word that begins with a capital, and lower-cases it t
   B-X I-X. The teacher was asked {renamed:,} of these with other names in them, and {taken:,} more:
   {sources}.
 * **Held out**: the last whole articles of WikiGold's training part that make up a fifth of its
-  sentences; a training sentence that stands there too is left out, and so is an added one that
-  shares six words in a row with one of them.
+  sentences; a training sentence that stands there too is left out, and so is one for the teacher
+  that shares six words in a row with one of them. The texts of fill-mask share such runs with 12 of
+  them, which are common phrases ("Nobel Prize in Physiology or Medicine").
 * **Training**: golden/train/teach.py and train_ner.py, seed {seed}; {teacher_epochs} epochs of the
   teacher, {epochs} of the student, WikiGold four times in each, half of the names replaced by
   others of their kind.

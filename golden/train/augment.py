@@ -114,12 +114,7 @@ def unlabelled(data: Path, vectors: np.ndarray, vocabulary: dict[str, int]) -> l
     used = {word for text in texts for word in text.split() if word.isalpha()}
     known = {word: row for word, row in vocabulary.items() if word in used and len(word) > 2}
     make = make_texts(texts, find_neighbours(vectors, known), rng)
-    haystack = "|".join(corpus.words(text) for text, _ in held)
-    runs = {run for text, _ in held for run in corpus.runs(text)}
-
-    def allowed(text: str) -> bool:
-        return corpus.words(text) not in haystack and not corpus.runs(text) & runs
-
+    allowed = corpus.apart_from([text for text, _ in held])
     found = dict.fromkeys(texts, False)  # and whether it is new
     while sum(found.values()) < MADE:
         fresh = [make() for _ in range(1024)]

@@ -9,6 +9,7 @@ import gzip
 import random
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -72,6 +73,13 @@ def runs(text: str) -> set[tuple[str, ...]]:
     """Return all runs of six words of a text; of a shorter one, all its words."""
     found = words(text).split()
     return {tuple(found[i : i + 6]) for i in range(max(1, len(found) - 5))}
+
+
+def apart_from(held: list[str]) -> Callable[[str], bool]:
+    """Return what tells whether a text is in none of these, and shares no six words with one."""
+    haystack = "|".join(words(text) for text in held)
+    known = {run for text in held for run in runs(text)}
+    return lambda text: not runs(text) & known and words(text) not in haystack
 
 
 def unseen(data: Path) -> list[tuple[str, int]]:

@@ -4,7 +4,6 @@ Case is half of what tells a name, and neither has it in its pieces.  The teache
 types, the student as a piece of its own, MARK, before every word with a capital.
 """
 
-import json
 import random
 import re
 from pathlib import Path
@@ -37,8 +36,7 @@ def mark_capitals(tokenizer: Tokenizer) -> Tokenizer:
 
     A mark leaves every word the piece, and the vector, that it had.
     """
-    described = json.loads(tokenizer.to_str())
-    marked = Tokenizer.from_str(json.dumps(described))
+    marked = Tokenizer.from_str(tokenizer.to_str())
     marks = [normalizers.Replace(Regex(rf"\b{c}"), f"{MARK} {c.lower()}") for c in CAPITALS]
     marked.normalizer = normalizers.Sequence([*marks, normalizers.BertNormalizer(lowercase=True)])
     return marked
@@ -69,13 +67,7 @@ def questions(data: Path) -> list[list[str]]:
     """Return sentences, as words, to ask the teacher; none shares six words with a held-out one."""
     rng = random.Random(SEED)
     wiki, held, tweets = corpus.names(data)
-    texts = [" ".join(words) for words, _ in held]
-    haystack = "|".join(corpus.words(text) for text in texts)
-    known = {run for text in texts for run in corpus.runs(text)}
-
-    def allowed(text: str) -> bool:
-        return not corpus.runs(text) & known and corpus.words(text) not in haystack
-
+    allowed = corpus.apart_from([" ".join(words) for words, _ in held])
     found = []
     for name, count in TAKEN.items():
         given = corpus.sentences_in(data / "corpus" / f"{name}.txt.gz", 4, LONGEST)

@@ -1,12 +1,13 @@
 """Fine-tunes a MiniLM on the data of a built-in model, and records what it says of more texts.
 
     python golden/train/teach.py sentiment DATA MINILM KEPT
+    python golden/train/teach.py ner DATA MINILM KEPT
 
-MINILM is the folder of sentence-transformers/all-MiniLM-L6-v2.  KEPT/sentiment.pt is the teacher,
+MINILM is the folder of sentence-transformers/all-MiniLM-L6-v2.  KEPT/sentiment.pt is one teacher,
 written every 100 steps, KEPT/sentiment/texts.json what it is asked and KEPT/sentiment/00000.npy
 what it says of the first 8,192 of that; a second call goes on where the first ended.  What the
 teacher gets right of the held-out sentences is printed.  train_sentiment.py then trains
-the student.  Needs torch 2.13 and transformers 4.57.  Two cores take twenty minutes.
+the student.  Needs torch 2.13 and transformers 4.57.  Two cores take half an hour.
 """
 
 import argparse

@@ -60,12 +60,7 @@ def other_texts(data: Path) -> dict[str, list[str]]:
     """Return the sentences of the files of BESIDE that share no six words with what is held out."""
     held = [s for paragraph in corpus.prose(data)[1] for s in corpus.sentences_of(paragraph)]
     held += [text for text, _ in corpus.reviews(data)[1]]
-    haystack = "|".join(corpus.words(text) for text in held)
-    known = {run for text in held for run in corpus.runs(text)}
-
-    def allowed(text: str) -> bool:
-        return not corpus.runs(text) & known and corpus.words(text) not in haystack
-
+    allowed = corpus.apart_from(held)
     rng = random.Random(SEED)
     epochs = EPOCHS["fill-mask"][0]
     found = {}
