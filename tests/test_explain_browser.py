@@ -557,7 +557,7 @@ def test_without_javascript_there_are_texts_and_pictures(visit):
     assert "def attention(" in page.locator("#block-0-attention").text_content()
     assert "With JavaScript" in page.locator("#lines").inner_text()
     sizes = [image.bounding_box() for image in page.locator(".map .plot img").all()]
-    assert len(sizes) > 30
+    assert len(sizes) > 37
     assert all(size["width"] > 100 and size["height"] > 10 for size in sizes)
 
 

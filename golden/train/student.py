@@ -3,13 +3,16 @@
 fill-mask starts with its teacher's table of pieces, sentiment and ner start with fill-mask.
 """
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from corpus import PAD
+from corpus import DEMO, PAD, SEED
 from tokenizers import Tokenizer
+from train import fit, optimisers, save
 from train_embedding import choose_pieces, make_tokenizer
 from transformers import DistilBertModel
 
@@ -17,6 +20,7 @@ SHAPE = {
     "max_position_embeddings": 256, "dim": 192, "n_layers": 2, "n_heads": 6,
     "hidden_dim": 512, "pad_token_id": PAD,
 }  # fmt: skip
+RATE = 1e-3
 TABLE_SPREAD, POSITION_SPREAD = 0.3, 0.05  # LayerNorm makes them 1; the rates see them as they are
 
 
@@ -77,3 +81,30 @@ def start_from(encoder: DistilBertModel, tokenizer: Tokenizer, folder: Path) -> 
         state = other.state_dict()
         state |= {"ffn.lin1.weight": enters.weight[kept], "ffn.lin1.bias": enters.bias[kept]}
         block.load_state_dict(state | {"ffn.lin2.weight": leaves.weight[:, kept]})
+
+
+def distil(
+    model: Any, matrix: torch.nn.Linear, steps: list[Any], loss_of: Callable[[Any], torch.Tensor],
+    kept: Path,
+) -> None:  # fmt: skip
+    """Train a student, and the matrix that takes its hidden states to the teacher's."""
+    optims = optimisers(model, RATE)
+    optims[1].add_param_group({"params": list(matrix.parameters())})
+    fit(torch.nn.ModuleList([model, matrix]), steps, optims, loss_of, kept)
+
+
+def run(
+    train: Callable[[Path, Path], tuple[Any, Tokenizer]], description: str, name: str, **config: Any
+) -> None:
+    """Train a student as the command line asks, and write its folder."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for each in ("data", "kept"):
+        parser.add_argument(each, type=Path)
+    parser.add_argument("--out", type=Path, default=DEMO / name)
+    args = parser.parse_args()
+    torch.manual_seed(SEED)
+    torch.set_num_threads(1)
+    model, tokenizer = train(args.data, args.kept)
+    save(model, tokenizer, args.out, **config)

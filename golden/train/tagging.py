@@ -14,7 +14,6 @@ from tokenizers import Regex, Tokenizer, normalizers
 
 MARK = "\N{UPWARDS WHITE ARROW}"  # as on the shift key; fastai's xxmaj
 CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞŠŽ"
-IGNORED = -100  # the label of a piece that is not learnt from
 LONGEST = 60  # words
 TAKEN = {  # sentences of DATA/corpus that the teacher is asked, where they hold a name
     "gum_open_genres": 2_000, "state_union_inaugural": 1_500, "tatoeba_laser": 1_000,

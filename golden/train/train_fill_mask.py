@@ -78,14 +78,11 @@ def train(data: Path, minilm: Path, kept: Path) -> tuple[DistilBertForMaskedLM, 
     prose, _ = corpus.prose(data)
     known = [text for text, _ in corpus.reviews(data)[0] if len(text.split()) >= 6]
     others = other_texts(data)
-    tokenizer = start_tokenizer(
-        prose + 2 * known, Tokenizer.from_file(str(minilm / "tokenizer.json")), PIECES
-    )
-    tokenizer.save(str(kept / "fill-mask.json"))
+    origin = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    tokenizer = start_tokenizer(prose + 2 * known, origin, PIECES)
     model = DistilBertForMaskedLM(DistilBertConfig(**SHAPE, dropout=0.0, attention_dropout=0.0))
-    origin = Tokenizer.from_file(str(minilm / "tokenizer.json")).get_vocab()
     teacher = AutoModel.from_pretrained(minilm)
-    start_table(model.distilbert, tokenizer, teacher, origin)
+    start_table(model.distilbert, tokenizer, teacher, origin.get_vocab())
     split = [corpus.sentences_of(paragraph) for paragraph in prose]
     pieces = iter(corpus.in_pieces([s for sentences in split for s in sentences], tokenizer))
     cut = [[next(pieces) for _ in sentences] for sentences in split]

@@ -10,7 +10,6 @@ teacher's last hidden states.  KEPT/ner.student.pt is written every 100 steps an
 golden/measure/model_cards.py then measures it and writes its card.
 """
 
-import argparse
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,17 +20,16 @@ import numpy as np
 import tagging
 import torch
 from corpus import DEMO, EPOCHS, PAD, SEED, TAGS
-from student import SHAPE, start_from, start_tokenizer
+from student import SHAPE, distil, run, start_from, start_tokenizer
 from teach import read_answers
 from tokenizers import Tokenizer
 from torch.nn import functional
-from train import fit, optimisers, padded, save
+from train import padded
 from transformers import DistilBertConfig, DistilBertForTokenClassification
 
 NAMES = {"id2label": dict(enumerate(TAGS)), "label2id": {tag: i for i, tag in enumerate(TAGS)}}
 PIECES = 3600
 SHAPE = SHAPE | {"vocab_size": PIECES}
-RATE = 1e-3
 MOVED = [0, 2, 2, 4, 4, 6, 6]  # what TAGS are in the middle of a word: I-
 TOKENS = 3072  # in a batch
 DROPOUT = 0.1
@@ -108,27 +106,9 @@ def train(data: Path, kept: Path) -> tuple[DistilBertForTokenClassification, Tok
         alike = functional.cosine_similarity(matrix(there[seen]), teacher)
         return loss + HIDDEN * (1 - alike).sum() / len(rows)
 
-    optims = optimisers(model, RATE)
-    optims[1].add_param_group({"params": list(matrix.parameters())})
-    both = torch.nn.ModuleList([model, matrix])
-    fit(both, steps, optims, loss_of, kept / "ner.student.pt")
+    distil(model, matrix, steps, loss_of, kept / "ner.student.pt")
     return model, tokenizer
 
 
-def main() -> None:
-    """Train the student and write its folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name in ("data", "kept"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--out", type=Path, default=DEMO / "ner")
-    args = parser.parse_args()
-    torch.manual_seed(SEED)
-    torch.set_num_threads(1)
-    model, tokenizer = train(args.data, args.kept)
-    save(model, tokenizer, args.out, **SHAPE, **NAMES)
-
-
 if __name__ == "__main__":
-    main()
+    run(train, __doc__, "ner", **SHAPE, **NAMES)

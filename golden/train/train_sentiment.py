@@ -11,25 +11,23 @@ gone on from.
 golden/measure/model_cards.py then measures it and writes its card.
 """
 
-import argparse
 import random
 from pathlib import Path
 
 import corpus
 import torch
 from corpus import DEMO, EPOCHS, PAD, SEED
-from student import SHAPE, start_from, start_tokenizer
+from student import SHAPE, distil, run, start_from, start_tokenizer
 from teach import read_answers
 from tokenizers import Tokenizer
 from torch.nn import functional
-from train import fit, optimisers, padded, save
+from train import padded
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 LABELS = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
 PIECES = 4500
 SHAPE = SHAPE | {"vocab_size": PIECES}
 SHARE = 0.7  # of the labelled texts in an epoch
-RATE = 1e-3
 TOKENS = 3072  # in a batch
 DROPOUT = 0.1
 SOFTENED = 2.0  # what logits are divided by
@@ -76,27 +74,9 @@ def train(data: Path, kept: Path) -> tuple[DistilBertForSequenceClassification, 
         order = [*range(len(judged)), *some]
         made = corpus.batches([len(rows[i]) for i in order], rng, TOKENS)
         steps += [[order[i] for i in batch] for batch in made]
-    optims = optimisers(model, RATE)
-    optims[1].add_param_group({"params": list(matrix.parameters())})
-    both = torch.nn.ModuleList([model, matrix])
-    fit(both, steps, optims, loss_of, kept / "sentiment.student.pt")
+    distil(model, matrix, steps, loss_of, kept / "sentiment.student.pt")
     return model, tokenizer
 
 
-def main() -> None:
-    """Train the student and write its folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name in ("data", "kept"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--out", type=Path, default=DEMO / "sentiment")
-    args = parser.parse_args()
-    torch.manual_seed(SEED)
-    torch.set_num_threads(1)
-    model, tokenizer = train(args.data, args.kept)
-    save(model, tokenizer, args.out, **SHAPE, **LABELS)
-
-
 if __name__ == "__main__":
-    main()
+    run(train, __doc__, "sentiment", **SHAPE, **LABELS)
